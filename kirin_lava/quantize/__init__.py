@@ -1,0 +1,1 @@
+"""Calibration, weight rounding, activation codes and outliers."""
