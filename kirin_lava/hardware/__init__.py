@@ -1,0 +1,1 @@
+"""What the chip can hold and what it costs."""
