@@ -1,0 +1,29 @@
+# The commands of every day. `make` alone lists them.
+bin := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint clean browser
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## make or repair the environment in .venv (Python 3.10, Lava, PyTorch); a moment if nothing changed
+	@tools/setup.sh
+
+demo: setup ## export the embedded model, run it on Lava, compare every integer, print the table
+	$(bin)/kirin-lava export -m demo -o build/demo --verify lava --force
+
+test: lint browser ## lint, then all tests: what CI runs
+	$(bin)/pytest
+
+lint: setup ## ruff and mypy
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+
+browser: # a Chromium for the test of the HTML report, where apt-get and root are at hand
+	-@tools/browser.sh
+
+clean: ## delete what can be made again, the environment excepted (that is .venv)
+	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find kirin_lava tests examples -type d -name __pycache__ -prune -exec rm -rf {} +
