@@ -1,0 +1,141 @@
+"""A decoder in float: the operations of one layer in order, with its weights, as a family file reads them from a checkpoint.
+
+Norms, rotary embeddings, slices, gates and residual sums are the graph's own host operations; three more are float only and
+become spikes when the layer is lowered: `Dense`, `Attention` and `Relu`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kirin_lava.errors import UnsupportedError
+from kirin_lava.graph import Add, Gate, Norm, Rotary, Slice
+
+__all__ = ["Attention", "Config", "Dense", "Dimensions", "Family", "FloatBlock", "FloatEmbedding", "FloatOp", "Load", "Relu"]
+
+Config = dict[str, Any]
+"""The parsed config.json of a checkpoint."""
+
+Load = Callable[[str, tuple[int, ...]], Tensor]
+"""Reads one float32 tensor by checkpoint name and checks its shape."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """`y = x @ weight.T + bias`. weight: (N, K) float32, bias: (N,) or None."""
+
+    name: str
+    input: str
+    output: str
+    weight: Tensor
+    bias: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """Causal grouped-query attention over slices (tokens, heads * head_dim) and (tokens, kv_heads * head_dim)."""
+
+    name: str
+    query: str
+    key: str
+    value: str
+    output: str
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True, eq=False)
+class Relu:
+    """`y = max(x, 0)` between two dense layers: silence-threshold neurons compute it."""
+
+    name: str
+    input: str
+    output: str
+
+
+FloatOp = Dense | Attention | Relu | Norm | Rotary | Slice | Gate | Add
+
+
+@dataclass(frozen=True, eq=False)
+class FloatBlock:
+    """One decoder layer, or the head: operations from the value `x` to the value `output`."""
+
+    name: str
+    ops: tuple[FloatOp, ...]
+    output: str
+
+    def denses(self) -> list[Dense]:
+        """The dense layers, in order."""
+        return [op for op in self.ops if isinstance(op, Dense)]
+
+
+@dataclass(frozen=True, eq=False)
+class FloatEmbedding:
+    """tokens: (vocabulary, width). positions: (rows, width) or None, row p + offset for position p."""
+
+    tokens: Tensor
+    positions: Tensor | None = None
+    position_offset: int = 0
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """Sizes that every family has. All are counts."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    hidden: int
+    vocabulary: int
+    max_positions: int
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the converter must know of a checkpoint family; the functions take the parsed config.json.
+
+    Attributes:
+        model_types: values of `model_type` it reads.
+        check: raises `UnsupportedError` for a config it cannot convert exactly.
+        embedding, block, head: read the parts of the model through a `Load`.
+        rotary: inverse frequencies (head_dim / 2,) or None.
+    """
+
+    model_types: tuple[str, ...]
+    check: Callable[[Config], None]
+    dimensions: Callable[[Config], Dimensions]
+    embedding: Callable[[Config, Load], FloatEmbedding]
+    block: Callable[[Config, int, Load], FloatBlock]
+    head: Callable[[Config, Load], FloatBlock]
+    rotary: Callable[[Config], Tensor | None]
+
+
+def require(config: Config, key: str) -> Any:
+    """A config entry that must be there."""
+    try:
+        return config[key]
+    except KeyError:
+        raise UnsupportedError(f"config.json has no {key!r}; a complete Hugging Face config is needed") from None
+
+
+def positive(config: Config, key: str, default: int | None = None) -> int:
+    """A positive integer of the config."""
+    value = config.get(key, default) if default is not None else require(config, key)
+    if value is None and default is not None:
+        value = default
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise UnsupportedError(f"config.json: {key} is {value!r}, not a positive integer")
+    return value
+
+
+def concat(load: Load, names: list[str], shapes: list[tuple[int, ...]]) -> Tensor:
+    """Tensors stacked along their first axis: matrices that share an input become one segment."""
+    return torch.cat([load(name, shape) for name, shape in zip(names, shapes, strict=True)])

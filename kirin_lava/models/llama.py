@@ -1,0 +1,151 @@
+"""Llama and the families that differ from it in biases and head norms only: Mistral, Qwen2, Qwen3.
+
+    x -> RMSNorm -> qkv -> rotary(q, k) -> attention -> o -> +x -> RMSNorm -> gate_up -> silu(gate) * up -> down -> +x
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kirin_lava.errors import UnsupportedError
+from kirin_lava.graph import Add, Gate, Norm, Rotary, Slice
+from kirin_lava.models.layout import (
+    Attention,
+    Config,
+    Dense,
+    Dimensions,
+    Family,
+    FloatBlock,
+    FloatEmbedding,
+    FloatOp,
+    Load,
+    concat,
+    positive,
+)
+
+__all__ = ["LLAMA"]
+
+
+def _check(config: Config) -> None:
+    activation = config.get("hidden_act", "silu")
+    if activation != "silu":
+        raise UnsupportedError(f"activation {activation!r} is not supported in this family: only 'silu' is")
+    scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind != "default":
+        raise UnsupportedError(f"rope scaling {kind!r} is not supported: only the unscaled rotary embedding ('default') is")
+    if config.get("use_sliding_window") or any(kind != "full_attention" for kind in config.get("layer_types") or ()):
+        raise UnsupportedError("sliding-window attention is not supported: every layer must attend to the whole context")
+
+
+def _dimensions(config: Config) -> Dimensions:
+    width, heads = positive(config, "hidden_size"), positive(config, "num_attention_heads")
+    kv_heads = positive(config, "num_key_value_heads", heads)
+    head_dim = positive(config, "head_dim", width // heads)
+    if heads % kv_heads or head_dim % 2:
+        raise UnsupportedError(f"{heads} heads over {kv_heads} key/value heads of width {head_dim}: they do not divide")
+    positions = positive(config, "max_position_embeddings", 2048)
+    if config.get("sliding_window") and config.get("use_sliding_window", True):
+        positions = min(positions, positive(config, "sliding_window"))  # up to there a window sees the whole context
+    return Dimensions(
+        layers=positive(config, "num_hidden_layers"),
+        width=width,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        hidden=positive(config, "intermediate_size"),
+        vocabulary=positive(config, "vocab_size"),
+        max_positions=positions,
+    )
+
+
+def _embedding(config: Config, load: Load) -> FloatEmbedding:
+    d = _dimensions(config)
+    return FloatEmbedding(load("model.embed_tokens.weight", (d.vocabulary, d.width)))
+
+
+def _block(config: Config, index: int, load: Load) -> FloatBlock:
+    d = _dimensions(config)
+    prefix, eps = f"model.layers.{index}.", float(config.get("rms_norm_eps", 1e-6))
+    kind = config["model_type"]
+    attention_bias = bool(config.get("attention_bias", kind == "qwen2"))
+    output_bias = attention_bias and kind != "qwen2"
+    mlp_bias = bool(config.get("mlp_bias", False))
+    query, keyed = d.heads * d.head_dim, d.kv_heads * d.head_dim
+
+    def dense(name: str, input: str, output: str, parts: dict[str, int], fan_in: int, bias: bool) -> Dense:
+        weights = concat(load, [f"{prefix}{part}.weight" for part in parts], [(n, fan_in) for n in parts.values()])
+        biases = concat(load, [f"{prefix}{part}.bias" for part in parts], [(n,) for n in parts.values()]) if bias else None
+        return Dense(name, input, output, weights, biases)
+
+    def norm(name: str, input: str, output: str, width: int, groups: int = 1) -> Norm:
+        weight = load(f"{prefix}{name}.weight", (width,)).numpy()
+        return Norm(name, input, output, weight, None, eps, center=False, groups=groups)
+
+    qkv = {"self_attn.q_proj": query, "self_attn.k_proj": keyed, "self_attn.v_proj": keyed}
+    ops: list[FloatOp] = [
+        norm("input_layernorm", "x", "attn.normed", d.width),
+        dense("attn.qkv", "attn.normed", "qkv", qkv, d.width, attention_bias),
+        Slice("attn.q", "qkv", "q", 0, query),
+        Slice("attn.k", "qkv", "k", query, query + keyed),
+        Slice("attn.v", "qkv", "v", query + keyed, query + 2 * keyed),
+    ]
+    q, k = "q", "k"
+    if kind == "qwen3":
+        ops += [
+            norm("self_attn.q_norm", "q", "q.normed", d.head_dim, d.heads),
+            norm("self_attn.k_norm", "k", "k.normed", d.head_dim, d.kv_heads),
+        ]
+        q, k = "q.normed", "k.normed"
+    ops += [
+        Rotary("attn.q.rotary", q, "q.turned", d.heads),
+        Rotary("attn.k.rotary", k, "k.turned", d.kv_heads),
+        Attention("attn", "q.turned", "k.turned", "v", "mixed", d.heads, d.kv_heads, d.head_dim),
+        dense("attn.o", "mixed", "attended", {"self_attn.o_proj": d.width}, query, output_bias),
+        Add("attn.residual", "x", "attended", "middle"),
+        norm("post_attention_layernorm", "middle", "mlp.normed", d.width),
+        dense(
+            "mlp.gate_up",
+            "mlp.normed",
+            "gate_up",
+            {"mlp.gate_proj": d.hidden, "mlp.up_proj": d.hidden},
+            d.width,
+            mlp_bias,
+        ),
+        Gate("mlp.gate", "gate_up", "gated"),
+        dense("mlp.down", "gated", "fed", {"mlp.down_proj": d.width}, d.hidden, mlp_bias),
+        Add("mlp.residual", "middle", "fed", "y"),
+    ]
+    return FloatBlock(f"blocks.{index}", tuple(ops), "y")
+
+
+def _head(config: Config, load: Load) -> FloatBlock:
+    d = _dimensions(config)
+    weight = load("model.norm.weight", (d.width,)).numpy()
+    tied = bool(config.get("tie_word_embeddings", False))
+    name = "model.embed_tokens.weight" if tied else "lm_head.weight"
+    ops: tuple[FloatOp, ...] = (
+        Norm("norm", "x", "normed", weight, None, float(config.get("rms_norm_eps", 1e-6)), center=False),
+        Dense("lm_head", "normed", "logits", load(name, (d.vocabulary, d.width)), None),
+    )
+    return FloatBlock("head", ops, "logits")
+
+
+def _rotary(config: Config) -> Tensor:
+    d = _dimensions(config)
+    parameters = config.get("rope_parameters") or {}
+    theta = float(config.get("rope_theta") or parameters.get("rope_theta") or 10000.0)
+    exponents = torch.arange(0, d.head_dim, 2, dtype=torch.float64) / d.head_dim
+    return 1.0 / theta**exponents
+
+
+LLAMA = Family(
+    model_types=("llama", "mistral", "qwen2", "qwen3"),
+    check=_check,
+    dimensions=_dimensions,
+    embedding=_embedding,
+    block=_block,
+    head=_head,
+    rotary=_rotary,
+)

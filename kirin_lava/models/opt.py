@@ -1,0 +1,154 @@
+"""OPT: learned positions, LayerNorm with bias, ReLU between the two feed-forward layers.
+
+    x -> LayerNorm -> qkv -> attention -> o -> +x -> LayerNorm -> fc1 -> relu -> fc2 -> +x        (pre-norm)
+    x -> qkv -> attention -> o -> +x -> LayerNorm -> fc1 -> relu -> fc2 -> +x -> LayerNorm        (post-norm)
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from kirin_lava.errors import UnsupportedError
+from kirin_lava.graph import Add, Norm, Slice
+from kirin_lava.models.layout import (
+    Attention,
+    Config,
+    Dense,
+    Dimensions,
+    Family,
+    FloatBlock,
+    FloatEmbedding,
+    FloatOp,
+    Load,
+    Relu,
+    concat,
+    positive,
+)
+
+__all__ = ["OPT"]
+
+POSITION_OFFSET = 2  # the first two rows of OPT's position table are never used by a text
+EPS = 1e-5  # LayerNorm's default in torch; OPT's config has no entry for it
+
+
+def _check(config: Config) -> None:
+    activation = config.get("activation_function", "relu")
+    if activation != "relu":
+        raise UnsupportedError(f"activation {activation!r} is not supported in this family: only 'relu' is")
+    projected = config.get("word_embed_proj_dim")
+    if projected is not None and projected != config.get("hidden_size"):
+        raise UnsupportedError(
+            f"word_embed_proj_dim {projected} differs from hidden_size {config.get('hidden_size')}: "
+            "projected embeddings are not supported"
+        )
+    for key in ("enable_bias", "layer_norm_elementwise_affine"):
+        if not config.get(key, True):
+            raise UnsupportedError(f"config.json: {key} is false; only OPT models with biases and affine norms are supported")
+
+
+def _dimensions(config: Config) -> Dimensions:
+    width, heads = positive(config, "hidden_size"), positive(config, "num_attention_heads")
+    if width % heads:
+        raise UnsupportedError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}")
+    return Dimensions(
+        layers=positive(config, "num_hidden_layers"),
+        width=width,
+        heads=heads,
+        kv_heads=heads,
+        head_dim=width // heads,
+        hidden=positive(config, "ffn_dim"),
+        vocabulary=positive(config, "vocab_size"),
+        max_positions=positive(config, "max_position_embeddings", 2048),
+    )
+
+
+def _embedding(config: Config, load: Load) -> FloatEmbedding:
+    d = _dimensions(config)
+    return FloatEmbedding(
+        load("model.decoder.embed_tokens.weight", (d.vocabulary, d.width)),
+        load("model.decoder.embed_positions.weight", (d.max_positions + POSITION_OFFSET, d.width)),
+        POSITION_OFFSET,
+    )
+
+
+def _norm(load: Load, prefix: str, name: str, input: str, output: str, width: int) -> Norm:
+    weight = load(f"{prefix}{name}.weight", (width,)).numpy()
+    bias = load(f"{prefix}{name}.bias", (width,)).numpy()
+    return Norm(name, input, output, weight, bias, EPS, center=True)
+
+
+def _block(config: Config, index: int, load: Load) -> FloatBlock:
+    d = _dimensions(config)
+    prefix = f"model.decoder.layers.{index}."
+    before = bool(config.get("do_layer_norm_before", True))
+
+    def dense(name: str, input: str, output: str, parts: list[str], fan_out: int, fan_in: int) -> Dense:
+        weight = concat(load, [f"{prefix}{part}.weight" for part in parts], [(fan_out, fan_in)] * len(parts))
+        bias = concat(load, [f"{prefix}{part}.bias" for part in parts], [(fan_out,)] * len(parts))
+        return Dense(name, input, output, weight, bias)
+
+    def norm(name: str, input: str, output: str) -> Norm:
+        return _norm(load, prefix, name, input, output, d.width)
+
+    qkv = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]
+    attention: list[FloatOp] = [
+        Slice("attn.q", "qkv", "q", 0, d.width),
+        Slice("attn.k", "qkv", "k", d.width, 2 * d.width),
+        Slice("attn.v", "qkv", "v", 2 * d.width, 3 * d.width),
+        Attention("attn", "q", "k", "v", "mixed", d.heads, d.heads, d.head_dim),
+        dense("attn.o", "mixed", "attended", ["self_attn.out_proj"], d.width, d.width),
+    ]
+    if before:
+        ops: list[FloatOp] = [
+            norm("self_attn_layer_norm", "x", "attn.normed"),
+            dense("attn.qkv", "attn.normed", "qkv", qkv, d.width, d.width),
+            *attention,
+            Add("attn.residual", "x", "attended", "middle"),
+            norm("final_layer_norm", "middle", "mlp.normed"),
+            dense("mlp.fc1", "mlp.normed", "wide", ["fc1"], d.hidden, d.width),
+            Relu("mlp.relu", "wide", "active"),
+            dense("mlp.fc2", "active", "fed", ["fc2"], d.width, d.hidden),
+            Add("mlp.residual", "middle", "fed", "y"),
+        ]
+    else:
+        ops = [
+            dense("attn.qkv", "x", "qkv", qkv, d.width, d.width),
+            *attention,
+            Add("attn.residual", "x", "attended", "summed"),
+            norm("self_attn_layer_norm", "summed", "middle"),
+            dense("mlp.fc1", "middle", "wide", ["fc1"], d.hidden, d.width),
+            Relu("mlp.relu", "wide", "active"),
+            dense("mlp.fc2", "active", "fed", ["fc2"], d.width, d.hidden),
+            Add("mlp.residual", "middle", "fed", "resumed"),
+            norm("final_layer_norm", "resumed", "y"),
+        ]
+    return FloatBlock(f"blocks.{index}", tuple(ops), "y")
+
+
+def _head(config: Config, load: Load) -> FloatBlock:
+    d = _dimensions(config)
+    tied = bool(config.get("tie_word_embeddings", True))
+    name = "model.decoder.embed_tokens.weight" if tied else "lm_head.weight"
+    weight = load(name, (d.vocabulary, d.width))
+    ops: list[FloatOp] = []
+    source = "x"
+    if config.get("do_layer_norm_before", True) and not config.get("_remove_final_layer_norm", False):
+        ops.append(_norm(load, "model.decoder.", "final_layer_norm", "x", "normed", d.width))
+        source = "normed"
+    ops.append(Dense("lm_head", source, "logits", weight, None))
+    return FloatBlock("head", tuple(ops), "logits")
+
+
+def _rotary(config: Config) -> Tensor | None:
+    return None
+
+
+OPT = Family(
+    model_types=("opt",),
+    check=_check,
+    dimensions=_dimensions,
+    embedding=_embedding,
+    block=_block,
+    head=_head,
+    rotary=_rotary,
+)
