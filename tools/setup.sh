@@ -87,7 +87,7 @@ install() {
     wait "$pip_pid" || status=$?
     pip_pid=""
     [ $status != 0 ] || return 0
-    { grep -E '^ *(ERROR|error)\b' "$log" || cat "$log"; } | tail -n 5 >&2
+    grep -vE '^WARNING|^ *$' "$log" | tail -n 10 >&2
     fail 1 "pip could not finish (its whole log: $log); run it again to go on from here."
 }
 
