@@ -130,7 +130,8 @@ def encode_raster(codes: Integers, enc: Encoding, window: int | None = None) -> 
     spikes = np.zeros((*codes.shape, steps), np.int32)
     outliers = np.zeros((*codes.shape, steps), np.int32)
     where = np.nonzero(~outlier & (sent != 0))
-    spikes[(*where, steps - np.abs(sent[where]))] = np.sign(sent[where])
+    times = (*where, steps - np.abs(sent[where]))
+    spikes[times] = np.sign(sent[where])
     outliers[..., steps - 1] = np.where(outlier, sent, 0)
     return spikes, outliers
 
