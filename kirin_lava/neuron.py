@@ -168,7 +168,7 @@ class TwoStateNeuron:
             current: (..., N) synaptic current.
 
         Returns:
-            (..., N): the membrane in the last step of a window where it is read out, a spike of -1 or +1 where it fires, else 0.
+            (..., N): the membrane in a window's last step where it is read out, a spike of -1 or +1 where it fires, else 0.
         """
         t = self._step % self._period
         self.u += current
@@ -194,7 +194,7 @@ class TwoStateNeuron:
         return out
 
     def _fall(self, t: int, fire: Fire, out: Int64) -> None:
-        """The threshold of step t: infinite before the fire phase and after it, the highest at its start, then D lower each step."""
+        """The threshold of step t: infinite outside the fire phase, the highest at its start, then lower by D each step."""
         first = self._period - fire.encoding.window
         if not first <= t < self._period - 1:
             return
