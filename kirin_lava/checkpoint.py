@@ -125,7 +125,7 @@ class Checkpoint:
             raise UsageError(f"{self.path}: no {SINGLE} or {INDEX}{hint}")
         try:
             with safetensors.safe_open(single, framework="pt") as file:
-                return {name: single for name in file.keys()}  # noqa: SIM118 (not a dict)
+                return dict.fromkeys(file.keys(), single)
         except (OSError, safetensors.SafetensorError) as error:
             raise UsageError(f"{single} is damaged: {error}") from None
 

@@ -1,0 +1,187 @@
+"""Recipes: how a model is quantised, as YAML that a user can copy and edit.
+
+A recipe is named (`kirin-lava export --recipe kirin-w4a4-8`) or a file. Every entry has a default, an unknown entry is an error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from kirin_lava.coding import INTEGER4, INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding
+from kirin_lava.errors import UsageError
+from kirin_lava.quantize.weights import WeightSpec
+
+__all__ = ["AttentionSpec", "HeadSpec", "OutlierSpec", "Recipe", "RecoverySpec", "load_recipe", "recipe_names"]
+
+_FOLDER = Path(__file__).parent / "recipes"
+DEFAULT_RECIPE = "kirin-w4a4-8"
+
+
+@dataclass(frozen=True)
+class OutlierSpec:
+    """Which activations travel as 8-bit messages.
+
+    Attributes:
+        policy: "element" (the largest of each token) or "channel" (a fixed set of channels, calibrated).
+        ratio: share of elements or channels that may, 0 to 0.5.
+        sites: another ratio for single segments, by name without the block ("attn.qkv", "mlp.down", ...).
+    """
+
+    policy: str = "element"
+    ratio: float = 0.1
+    sites: dict[str, float] = field(default_factory=dict)
+
+    def of(self, site: str) -> float:
+        """The ratio of one segment."""
+        return self.sites.get(site, self.ratio)
+
+
+@dataclass(frozen=True)
+class AttentionSpec:
+    """Attention: `ratio` of outliers in queries and probabilities, bit-width of cached keys and values (8 or 4), and
+    whether the output is "read" out to the host or "fire"d straight into the output projection."""
+
+    ratio: float = 0.1
+    key_bits: int = 8
+    value_bits: int = 8
+    output: str = "read"
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """The language-model head: 8- or 4-bit weights; inputs as 8-bit "integer" messages or as "spikes"."""
+
+    bits: int = 8
+    input: str = "integer"
+
+
+@dataclass(frozen=True)
+class RecoverySpec:
+    """Training after rounding: `method` "none", "blocks" or "distill"; `steps` of it."""
+
+    method: str = "none"
+    steps: int = 300
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All choices of a conversion.
+
+    Attributes:
+        name, description: shown to the user; free text.
+        encoding: "offset" (codes -8..7 as one spike in 16 steps, the paper's) or "signed" (-7..7 in 8 steps).
+    """
+
+    name: str = "custom"
+    description: str = ""
+    encoding: str = "offset"
+    outliers: OutlierSpec = OutlierSpec()
+    weights: WeightSpec = field(default_factory=WeightSpec)
+    attention: AttentionSpec = AttentionSpec()
+    head: HeadSpec = HeadSpec()
+    recovery: RecoverySpec = RecoverySpec()
+
+    def __post_init__(self) -> None:
+        _choice("encoding", self.encoding, ("offset", "signed"))
+        _choice("outliers.policy", self.outliers.policy, ("element", "channel"))
+        for name, ratio in {
+            "outliers.ratio": self.outliers.ratio,
+            "attention.ratio": self.attention.ratio,
+            **{f"outliers.sites.{site}": value for site, value in self.outliers.sites.items()},
+        }.items():
+            if not isinstance(ratio, (int, float)) or not 0 <= ratio <= 0.5:
+                raise UsageError(f"recipe: {name} is {ratio!r}, not a number from 0 to 0.5")
+        _choice("attention.key_bits", self.attention.key_bits, (4, 8))
+        _choice("attention.value_bits", self.attention.value_bits, (4, 8))
+        _choice("attention.output", self.attention.output, ("read", "fire"))
+        _choice("head.bits", self.head.bits, (4, 8))
+        _choice("head.input", self.head.input, ("integer", "spikes"))
+        _choice("recovery.method", self.recovery.method, ("none", "blocks", "distill"))
+        if self.recovery.steps < 1:
+            raise UsageError(f"recipe: recovery.steps is {self.recovery.steps}, not a positive number")
+
+    @property
+    def activations(self) -> Encoding:
+        """Encoding of activations and queries."""
+        return OFFSET if self.encoding == "offset" else SIGNED
+
+    @property
+    def unsigned(self) -> Encoding:
+        """Encoding of what is never negative: probabilities and the outputs of ReLU."""
+        return UNSIGNED16 if self.encoding == "offset" else UNSIGNED8
+
+    @property
+    def keys(self) -> Encoding:
+        """Codes of cached keys."""
+        return INTEGER8 if self.attention.key_bits == 8 else INTEGER4
+
+    @property
+    def values(self) -> Encoding:
+        """Codes of cached values."""
+        return INTEGER8 if self.attention.value_bits == 8 else INTEGER4
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; `Recipe.from_dict` gives the same recipe back."""
+        return asdict(self)
+
+    def to_yaml(self) -> str:
+        """The recipe as a file that `load_recipe` reads."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    @staticmethod
+    def from_dict(values: Any, where: str = "recipe") -> Recipe:
+        """A recipe from plain values; `UsageError` names an unknown entry or a wrong type."""
+        return _build(Recipe, values, where)
+
+
+_T = TypeVar("_T")
+
+
+def _build(kind: type[_T], values: Any, where: str) -> _T:
+    if not isinstance(values, dict):
+        raise UsageError(f"{where}: expected entries, found {type(values).__name__}")
+    types = get_type_hints(kind)
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    arguments = {}
+    for key, value in values.items():
+        if key not in known:
+            raise UsageError(f"{where}: unknown entry {key!r}; known are: {', '.join(known)}")
+        expected = types[key]
+        if is_dataclass(expected):
+            arguments[key] = _build(expected, value, f"{where}.{key}")  # type: ignore[arg-type]
+            continue
+        plain = getattr(expected, "__origin__", expected)
+        if plain is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, plain) or isinstance(value, bool):
+            raise UsageError(f"{where}: {key} is {value!r}, not of type {plain.__name__}")
+        arguments[key] = value
+    return kind(**arguments)
+
+
+def _choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"recipe: {name} is {value!r}; choose one of {', '.join(map(repr, allowed))}")
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the program."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """A recipe by its name or from a YAML file (a path or a name that ends in .yaml)."""
+    path = _FOLDER / f"{name}.yaml"
+    if name not in recipe_names():
+        path = Path(name)
+        if not path.is_file():
+            raise UsageError(f"no recipe {name!r}: use one of {', '.join(recipe_names())}, or a YAML file")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"{path} cannot be read as YAML: {error}") from None
+    return Recipe.from_dict(values, path.name)
