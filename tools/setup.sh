@@ -14,7 +14,6 @@ venv=$root/.venv
 python=$venv/bin/python
 stamp=$venv/kirin-lava.stamp
 log=$venv/setup.log
-lock=$root/.venv.lock
 needed_gb=9 # the environment, and its largest wheel once more while it is unpacked
 unset PYTHONHOME PYTHONPATH
 export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 # a pip set to --user by default cannot install into an environment
@@ -40,22 +39,21 @@ sys.exit(sys.version_info[:2] != (3, 10) or not all(map(find_spec, sys.argv[1:])
 
 [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ] && healthy && exit 0
 
-# One set-up at a time: two pips in one environment spoil it.
-if ! mkdir "$lock" 2>/dev/null; then
-    [ -d "$lock" ] || fail 1 "cannot write to $root."
-    for owner in $(cat "$lock/pids" 2>/dev/null); do
-        ! kill -0 "$owner" 2>/dev/null ||
-            fail 1 "another set-up (process $owner) is at work in $root: wait for it (or delete $lock if it is none)."
-    done
+# One set-up at a time: two pips in one environment spoil it. The lock is on this file and goes with its last holder, pip
+# included, however that ends. (No flock, no lock: macOS.)
+exec 9<tools/setup.sh
+if command -v flock >/dev/null; then
+    held=0
+    flock -n -E 75 9 || held=$?
+    [ $held != 75 ] || fail 1 "another set-up is at work in $root: wait for it."
 fi
-echo $$ >"$lock/pids"
+
 pip_pid=""
 interrupted() {
     [ -z "$pip_pid" ] || kill "$pip_pid" 2>/dev/null || true
     [ ! -t 2 ] || echo >&2
     fail 130 "interrupted; run it again to go on from here."
 }
-trap 'rm -rf "$lock"' EXIT
 trap interrupted INT TERM HUP
 
 elapsed() { printf '%d:%02d' $((SECONDS / 60)) $((SECONDS % 60)); }
@@ -72,7 +70,6 @@ install() {
     local said=$SECONDS status=0 line
     "$python" -m pip install --no-input --progress-bar off -c constraints.txt "$@" >>"$log" 2>&1 </dev/null &
     pip_pid=$!
-    echo $$ $pip_pid >"$lock/pids"
     while kill -0 "$pip_pid" 2>/dev/null; do
         sleep 1
         line="$(elapsed)  $(activity || true)"
