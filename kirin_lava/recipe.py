@@ -93,7 +93,7 @@ class Recipe:
             "attention.ratio": self.attention.ratio,
             **{f"outliers.sites.{site}": value for site, value in self.outliers.sites.items()},
         }.items():
-            if not isinstance(ratio, (int, float)) or not 0 <= ratio <= 0.5:
+            if not 0 <= ratio <= 0.5:
                 raise UsageError(f"recipe: {name} is {ratio!r}, not a number from 0 to 0.5")
         _choice("attention.key_bits", self.attention.key_bits, (4, 8))
         _choice("attention.value_bits", self.attention.value_bits, (4, 8))

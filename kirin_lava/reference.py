@@ -17,11 +17,11 @@ from torch import Tensor
 
 from kirin_lava import host
 from kirin_lava.errors import FitError, UsageError
-from kirin_lava.graph import Block, Encode, Fire, Linear, Mix, Model, Op, Score
+from kirin_lava.graph import Block, Encode, Fire, Float32, Linear, Mix, Model, Op, Score
 from kirin_lava.hardware.loihi2 import STATE_MAX
 from kirin_lava.host import Codes, HostContext, Value
 
-__all__ = ["Cache", "Executor", "Observer", "fire"]
+__all__ = ["BlockExecutor", "Cache", "Executor", "Observer", "fire"]
 
 FLOAT32_EXACT = 2**24
 
@@ -122,22 +122,80 @@ class Cache:
     rows: dict[tuple[str, str], _Rows] = field(default_factory=dict)
     steps: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
+    def append(self, block: str, value: str, q: Tensor, kv_heads: int) -> None:
+        """Keep codes (B, L, kv_heads * head_dim) of new tokens."""
+        if (block, value) not in self.rows:
+            empty = torch.zeros(len(q), kv_heads, 0, q.shape[-1] // kv_heads, device=q.device)
+            self.rows[block, value] = _Rows(empty)
+        self.rows[block, value].append(q, kv_heads)
 
-class Executor:
-    """Runs a converted model.
+    def used(self, block: str, value: str) -> Tensor:
+        """Codes so far, (B, kv_heads, J, head_dim)."""
+        return self.rows[block, value].used()
+
+
+class BlockExecutor:
+    """Runs single blocks; `Executor` runs a model with it.
 
     Args:
-        model: the graph.
+        rotary: cos and sin, each (positions, head_dim) float32, or None.
         device: "cpu" or "cuda"; the integers are the same.
-        observer: called after every operation of every block.
+        observer: called after every operation.
     """
+
+    def __init__(self, rotary: tuple[Float32, Float32] | None, device: str = "cpu", observer: Observer | None = None):
+        self.device = torch.device(device)
+        self.observer = observer
+        self._matmuls: dict[tuple[str, str], ExactMatmul] = {}
+        self._rotary = None
+        if rotary is not None:
+            self._rotary = (torch.from_numpy(rotary[0]).to(self.device), torch.from_numpy(rotary[1]).to(self.device))
+
+    @torch.inference_mode()
+    def run(self, block: Block, x: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+        """One block on (B, L, width) -> (B, L, width), at absolute positions (L,) that follow what the cache holds."""
+        context = HostContext(positions, self._rotary, cache.steps.setdefault(block.name, {}))
+        values: dict[str, Value] = {"x": x}
+        cached = {op.cache: op.kv_heads for op in block.ops if isinstance(op, (Score, Mix))}
+        for op in block.ops:
+            if isinstance(op, Linear):
+                values[op.output] = self._linear(block, op, _codes(values, op.input))
+            elif isinstance(op, Score):
+                values[op.output] = _score(op, _codes(values, op.input), cache.used(block.name, op.cache), positions)
+            elif isinstance(op, Mix):
+                values[op.output] = _mix(op, _codes(values, op.input), cache.used(block.name, op.cache))
+            else:
+                value = values[op.output] = host.apply(op, values, context)
+                if isinstance(op, Encode) and op.cached:
+                    assert isinstance(value, Codes)
+                    context.remember(op.output, value.step)
+                    cache.append(block.name, op.output, value.q, cached[op.output])
+            if self.observer is not None:
+                self.observer(block, op, values)
+        result = values[block.output]
+        assert isinstance(result, Tensor)
+        return result
+
+    def _linear(self, block: Block, op: Linear, x: Codes) -> Value:
+        key = (block.name, op.name)
+        if key not in self._matmuls:
+            self._matmuls[key] = ExactMatmul(op.weight, max(-op.encoding.code_min, op.encoding.code_max), self.device)
+        matmul = self._matmuls[key]
+        sums = matmul(x.q)
+        if matmul.bound > STATE_MAX:
+            check_state(sums, op.name)
+        if op.fire is None:
+            return sums
+        return _fired(op.fire, sums, x, op.name)
+
+
+class Executor:
+    """Runs a converted model; arguments as for `BlockExecutor`."""
 
     def __init__(self, model: Model, device: str = "cpu", observer: Observer | None = None):
         self.model = model
         self.device = torch.device(device)
-        self.observer = observer
-        self._matmuls: dict[tuple[str, str], ExactMatmul] = {}
-        self._rotary = None if model.rotary is None else tuple(torch.from_numpy(t).to(self.device) for t in model.rotary)
+        self.blocks = BlockExecutor(model.rotary, device, observer)
         self._tokens = torch.from_numpy(model.embedding.tokens).to(self.device)
         positions = model.embedding.positions
         self._positions = None if positions is None else torch.from_numpy(positions).to(self.device)
@@ -158,11 +216,11 @@ class Executor:
         x = self.embed(tokens, cache.length)
         positions = torch.arange(cache.length, cache.length + tokens.shape[1], device=self.device)
         for block in self.model.blocks:
-            x = self.run_block(block, x, positions, cache)
+            x = self.blocks.run(block, x, positions, cache)
         cache.length += tokens.shape[1]
         if last_only:
             x, positions = x[:, -1:], positions[-1:]
-        return self.run_block(self.model.head, x, positions, cache)
+        return self.blocks.run(self.model.head, x, positions, cache)
 
     def embed(self, tokens: Tensor, start: int = 0) -> Tensor:
         """(B, L) ids at positions start.. -> (B, L, width) float32."""
@@ -177,48 +235,6 @@ class Executor:
             offset = self.model.embedding.position_offset
             x = x + self._positions[start + offset : stop + offset].float()
         return x
-
-    @torch.inference_mode()
-    def run_block(self, block: Block, x: Tensor, positions: Tensor, cache: Cache) -> Tensor:
-        """One block on (B, L, width) -> (B, L, width), at absolute positions (L,)."""
-        context = HostContext(positions, self._rotary, cache.steps.setdefault(block.name, {}))  # type: ignore[arg-type]
-        values: dict[str, Value] = {"x": x}
-        cached: dict[str, int] = {op.cache: op.kv_heads for op in block.ops if isinstance(op, (Score, Mix))}
-        for op in block.ops:
-            if isinstance(op, Linear):
-                values[op.output] = self._linear(block, op, _codes(values, op.input))
-            elif isinstance(op, Score):
-                rows = cache.rows[block.name, op.cache]
-                values[op.output] = _score(op, _codes(values, op.input), rows.used(), positions)
-            elif isinstance(op, Mix):
-                rows = cache.rows[block.name, op.cache]
-                values[op.output] = _mix(op, _codes(values, op.input), rows.used())
-            else:
-                value = values[op.output] = host.apply(op, values, context)
-                if isinstance(op, Encode) and op.cached:
-                    assert isinstance(value, Codes)
-                    context.remember(op.output, value.step)
-                    if (block.name, op.output) not in cache.rows:
-                        empty = torch.zeros(len(x), cached[op.output], 0, value.q.shape[-1] // cached[op.output], device=self.device)
-                        cache.rows[block.name, op.output] = _Rows(empty)
-                    cache.rows[block.name, op.output].append(value.q, cached[op.output])
-            if self.observer is not None:
-                self.observer(block, op, values)
-        result = values[block.output]
-        assert isinstance(result, Tensor)
-        return result
-
-    def _linear(self, block: Block, op: Linear, x: Codes) -> Value:
-        key = (block.name, op.name)
-        if key not in self._matmuls:
-            self._matmuls[key] = ExactMatmul(op.weight, max(-op.encoding.code_min, op.encoding.code_max), self.device)
-        matmul = self._matmuls[key]
-        sums = matmul(x.q)
-        if matmul.bound > STATE_MAX:
-            check_state(sums, op.name)
-        if op.fire is None:
-            return sums
-        return _fired(op.fire, sums, x, op.name)
 
 
 def _fired(op: Fire, sums: Tensor, x: Codes, name: str) -> Codes:

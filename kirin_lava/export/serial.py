@@ -1,0 +1,160 @@
+"""Graph operations to plain JSON and arrays, and back, with every value checked on the way in.
+
+An operation becomes an object with its `kind` and its fields. Arrays go to a safetensors file beside the manifest under
+`<operation>.<field>`, encodings by name. A `Linear` keeps its wiring here and its integers in its own `.net`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kirin_lava.coding import Encoding, encoding
+from kirin_lava.errors import UsageError
+from kirin_lava.graph import Add, Block, Decode, Encode, Fire, Gate, Linear, Mix, Norm, Op, Rotary, Score, Slice, Softmax
+
+__all__ = ["block_from_json", "block_to_json"]
+
+Array = npt.NDArray[Any]
+
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (Norm, Rotary, Slice, Gate, Add, Encode, Decode, Softmax, Score, Mix, Fire)
+}
+_DTYPES = {
+    "weight": np.float32,
+    "bias": np.float32,
+    "scale": np.float32,
+    "channels": np.bool_,
+    "ramp": np.int64,
+    "offset": np.int64,
+}
+_OPTIONAL = {"bias", "scale", "channels", "static_step", "fire"}
+
+
+def block_to_json(block: Block, net_name: Callable[[Linear], str]) -> tuple[dict[str, Any], dict[str, Array]]:
+    """A block as plain values and the arrays they refer to. `net_name` gives the file of a linear segment."""
+    arrays: dict[str, Array] = {}
+    ops = []
+    for op in block.ops:
+        if isinstance(op, Linear):
+            ops.append({"kind": "Linear", "name": op.name, "input": op.input, "output": op.output, "net": net_name(op)})
+        else:
+            ops.append(_to_json(op, f"{op.name}", arrays))
+        ops[-1]["place"] = op.place
+    return {"name": block.name, "output": block.output, "ops": ops}, arrays
+
+
+def _to_json(value: Any, prefix: str, arrays: dict[str, Array]) -> dict[str, Any]:
+    result: dict[str, Any] = {"kind": type(value).__name__}
+    for item in fields(value):
+        content = getattr(value, item.name)
+        if isinstance(content, np.ndarray):
+            key = f"{prefix}.{item.name}"
+            arrays[key] = content
+            content = {"array": key}
+        elif isinstance(content, Encoding):
+            content = content.name
+        elif isinstance(content, Fire):
+            content = _to_json(content, f"{prefix}.{item.name}", arrays)
+        result[item.name] = content
+    return result
+
+
+def block_from_json(
+    values: Any, arrays: Mapping[str, Array], read_net: Callable[[str], Linear], where: str = "manifest"
+) -> Block:
+    """A block from what `block_to_json` wrote.
+
+    Raises:
+        UsageError: an unknown kind or field, a value of the wrong type, a missing array, a value that is read before it is
+            written.
+    """
+    entry = _expect(values, dict, where)
+    name, output = _expect(entry.get("name"), str, f"{where}: name"), _expect(entry.get("output"), str, f"{where}: output")
+    ops: list[Op] = []
+    known = {"x"}
+    for index, item in enumerate(_expect(entry.get("ops"), list, f"{where}: ops")):
+        place = f"{where}, {name}, operation {index}"
+        plain = dict(_expect(item, dict, place))
+        plain.pop("place", None)
+        if plain.get("kind") == "Linear":
+            op: Op = _linear(plain, read_net, place)
+        else:
+            op = _from_json(plain, arrays, place)
+        for value in (
+            getattr(op, key) for key in ("input", "other", "codes", "query", "key", "value", "cache") if hasattr(op, key)
+        ):
+            if value not in known:
+                raise UsageError(f"{place} ({op.name}): value {value!r} is read before it is written")
+        if op.output in known:
+            raise UsageError(f"{place} ({op.name}): value {op.output!r} is written twice")
+        known.add(op.output)
+        ops.append(op)
+    if output not in known:
+        raise UsageError(f"{where}, {name}: the output {output!r} is never written")
+    return Block(name, tuple(ops), output)
+
+
+def _linear(values: dict[str, Any], read_net: Callable[[str], Linear], place: str) -> Linear:
+    text = {key: _expect(values.get(key), str, f"{place}: {key}") for key in ("name", "input", "output", "net")}
+    stored = read_net(text["net"])
+    if stored.name != text["name"]:
+        raise UsageError(f"{place}: {text['net']} holds segment {stored.name!r} instead of {text['name']!r}")
+    return Linear(
+        stored.name,
+        text["input"],
+        text["output"],
+        stored.weight,
+        stored.bits,
+        stored.encoding,
+        stored.fire,
+        stored.group_shift,
+    )
+
+
+def _from_json(values: dict[str, Any], arrays: Mapping[str, Array], place: str) -> Any:
+    kind = _KINDS.get(str(values.pop("kind", None)))
+    if kind is None:
+        raise UsageError(f"{place}: unknown kind of operation; this bundle was written by another version")
+    known = {item.name: item for item in fields(kind)}
+    if set(values) != set(known):
+        odd = sorted(set(values) ^ set(known))
+        raise UsageError(f"{place} ({kind.__name__}): entries {', '.join(odd)} are missing or unknown")
+    return kind(**{key: _field(key, str(known[key].type), value, arrays, f"{place}: {key}") for key, value in values.items()})
+
+
+def _field(key: str, kind: str, value: Any, arrays: Mapping[str, Array], place: str) -> Any:
+    if value is None:
+        if key in _OPTIONAL:
+            return None
+        raise UsageError(f"{place} is missing")
+    if isinstance(value, dict) and "array" in value:
+        name = value["array"]
+        if name not in arrays:
+            raise UsageError(f"{place}: the array {name!r} is missing from the bundle")
+        array = arrays[name]
+        if array.dtype != _DTYPES.get(key) or array.ndim != 1:
+            raise UsageError(f"{place}: the array {name!r} is {array.dtype} with {array.ndim} axes, not what {key} must be")
+        return array
+    if kind.startswith("Encoding"):
+        return encoding(_expect(value, str, place))
+    if kind.startswith("Fire"):
+        return _from_json(dict(_expect(value, dict, place)), arrays, place)
+    for word, plain in (("bool", bool), ("int", int), ("float", float), ("str", str)):
+        if kind.startswith(word):
+            if plain is float and type(value) is int:
+                return float(value)
+            if type(value) is not plain:
+                raise UsageError(f"{place} is {value!r}, not of type {word}")
+            return value
+    raise UsageError(f"{place} must refer to an array")
+
+
+def _expect(value: Any, kind: type[Any], place: str) -> Any:
+    if not isinstance(value, kind):
+        raise UsageError(f"{place}: expected {kind.__name__}, found {type(value).__name__}")
+    return value
