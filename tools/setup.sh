@@ -50,7 +50,10 @@ fi
 
 pip_pid=""
 interrupted() {
-    [ -z "$pip_pid" ] || kill "$pip_pid" 2>/dev/null || true
+    if [ -n "$pip_pid" ]; then
+        kill "$pip_pid" 2>/dev/null || true
+        wait "$pip_pid" 2>/dev/null || true
+    fi
     [ ! -t 2 ] || echo >&2
     fail 130 "interrupted; run it again to go on from here."
 }
@@ -67,17 +70,17 @@ activity() {
 # install ARGUMENT...: pip install in the background, telling how it goes: one line kept up to date on a terminal, and
 # elsewhere a line every half minute.
 install() {
-    local said=$SECONDS status=0 line
+    local said=$SECONDS status=0
     "$python" -m pip install --no-input --progress-bar off -c constraints.txt "$@" >>"$log" 2>&1 </dev/null &
     pip_pid=$!
     while kill -0 "$pip_pid" 2>/dev/null; do
-        sleep 1
-        line="$(elapsed)  $(activity || true)"
-        if [ -t 2 ]; then
-            printf '\r\033[K%s' "setup: ${line:0:70}" >&2
+        sleep 0.3
+        if [ -t 2 ] && [ $said != $SECONDS ]; then
+            said=$SECONDS
+            printf '\r\033[K%.72s' "setup: $(elapsed)  $(activity || true)" >&2
         elif [ $((SECONDS - said)) -ge 30 ]; then
             said=$SECONDS
-            say "$line"
+            say "$(elapsed)  $(activity || true)"
         fi
     done
     [ ! -t 2 ] || printf '\r\033[K' >&2
