@@ -28,13 +28,18 @@ class Converted:
 
 
 def convert_blocks(
-    checkpoint: Checkpoint, tokens: Sequence[Tensor], recipe: Recipe, skip: Callable[[str], bool] | None = None
+    checkpoint: Checkpoint,
+    tokens: Sequence[Tensor],
+    recipe: Recipe,
+    skip: Callable[[str], bool] | None = None,
+    stop: str = "head",
 ) -> Iterator[Converted]:
     """Lower every decoder layer in order, then the head.
 
     Args:
         tokens: calibration sequences, each (L,) ids.
-        skip: asked with a block's name whether it exists already; such a layer is run in float but not lowered.
+        skip: asked with a block's name whether to leave it out; such a layer is run in float but not lowered.
+        stop: name of the last block that is wanted.
     """
     d = checkpoint.dimensions
     frequencies = checkpoint.family.rotary(checkpoint.config)
@@ -48,6 +53,8 @@ def convert_blocks(
         if skip is None or not skip(name):
             calibration = calibrate(layer, rows, rotary, recipe)
             yield Converted(lower_block(layer, recipe, calibration), rows)
+        if name == stop:
+            return
         with torch.no_grad():
             rows = [twin.run_block(layer, x, rotary) for x in rows]
     if skip is None or not skip("head"):

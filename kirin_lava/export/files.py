@@ -1,0 +1,78 @@
+"""Files that are whole or not there: everything is written beside its place, flushed to the disk and renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from kirin_lava.errors import UsageError
+
+__all__ = ["disk_errors", "inside", "load_arrays", "save_arrays", "save_json", "save_text", "whole_file"]
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; renamed to it at the end, removed on an error."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def disk_errors(where: Path) -> Iterator[None]:
+    """Turns errors of the file system (disk full, no permission) into a `UsageError` that names the place."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"writing {error.filename or where} failed: {error.strerror or error}") from error
+
+
+def save_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def save_json(path: Path, value: Any) -> None:
+    """Write JSON, the same bytes for the same value."""
+    save_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def save_arrays(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    """Write arrays as safetensors."""
+    with whole_file(path) as temporary:
+        safetensors.numpy.save_file({name: np.ascontiguousarray(a) for name, a in sorted(arrays.items())}, temporary)
+
+
+def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read arrays; `UsageError` for a missing or damaged file."""
+    try:
+        return safetensors.numpy.load_file(path)
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
+
+
+def inside(folder: Path, name: object) -> Path:
+    """The file `name` in `folder`; `UsageError` for a name that leads out of it or through a link."""
+    if not isinstance(name, str) or not name:
+        raise UsageError(f"{folder}: {name!r} is no file name")
+    path = folder / name
+    if Path(name).is_absolute() or ".." in Path(name).parts or any(p.is_symlink() for p in [path, *path.parents] if p != folder):
+        real, root = path.resolve(), folder.resolve()
+        if root not in real.parents:
+            raise UsageError(f"{folder}: {name!r} leads out of the bundle")
+    return path

@@ -1,0 +1,161 @@
+"""`export`, from a checkpoint to a bundle, readable from top to bottom:
+
+open -> read calibration text -> (per layer) calibrate, lower, probe, write -> finish -> verify -> publish
+"""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kirin_lava.checkpoint import Checkpoint, open_checkpoint
+from kirin_lava.convert import convert_blocks, frame_of
+from kirin_lava.errors import UsageError
+from kirin_lava.export.bundle import Bundle, BundleWriter
+from kirin_lava.probe import probe_block
+from kirin_lava.recipe import DEFAULT_RECIPE, Recipe, load_recipe
+from kirin_lava.runtime import require_lava
+from kirin_lava.text import CALIBRATION_TEXT, read_text, sample_rows, token_rows
+from kirin_lava.verify import Verification, verify
+
+__all__ = ["ExportResult", "export"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is done now, how many parts are done and how many there are."""
+
+_PROBE_ROWS = 4
+_SPARE_DISK = 2.0  # an export needs about the size of its float32 weights; asked for this many times over
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export made.
+
+    Attributes:
+        path: the bundle. segments: linear segments written. bytes: size on disk. seconds: wall time, verification included.
+        peak_memory_bytes: largest resident size of this process so far.
+        digest: hash of the content, equal for equal requests.
+        verification: of the requested level, or None.
+    """
+
+    path: str
+    model: str
+    recipe: str
+    segments: int
+    bytes: int
+    seconds: float
+    peak_memory_bytes: int
+    digest: str
+    verification: Verification | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(replace(self, verification=None)) | {
+            "verification": None if self.verification is None else self.verification.to_dict()
+        }
+
+
+def export(
+    model: str,
+    out: Path,
+    recipe: str | Recipe = DEFAULT_RECIPE,
+    calibration: Path | None = None,
+    num_samples: int = 32,
+    seq_len: int = 256,
+    seed: int = 0,
+    revision: str | None = None,
+    layers: tuple[int, int] | None = None,
+    verify_with: str = "reference",
+    timeout: float | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Convert a model and write the bundle `out`.
+
+    Args:
+        model: folder, embedded model or hub id.
+        recipe: name, YAML file or recipe.
+        calibration: text file; None for the small text that comes with the program.
+        num_samples, seq_len: calibration rows and their length in tokens.
+        layers: first and last decoder layer to convert, inclusive; None for the whole model with its head.
+        verify_with: "none", "reference" (the spiking neuron step by step in NumPy) or "lava" (native processes and stock netx).
+        timeout: wall-clock limit in seconds of a Lava run.
+
+    Raises:
+        KirinError: see `kirin_lava.errors`; nothing is left at `out`.
+    """
+    start = time.monotonic()
+    report = progress or (lambda what, done, total: None)
+    chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    if verify_with == "lava":
+        require_lava()
+    report("open the checkpoint", 0, 1)
+    checkpoint = open_checkpoint(model, revision)
+    _check_disk(out, checkpoint)
+    dimensions = checkpoint.dimensions
+    first, last = layers if layers is not None else (0, dimensions.layers - 1)
+    if not 0 <= first <= last < dimensions.layers:
+        raise UsageError(f"layers {first}-{last} are not within 0-{dimensions.layers - 1}")
+    wanted = [f"blocks.{i}" for i in range(first, last + 1)] + (["head"] if layers is None else [])
+
+    text_file = calibration or CALIBRATION_TEXT
+    text = read_text(text_file)
+    length = min(seq_len, dimensions.max_positions)
+    tokens = sample_rows(token_rows(checkpoint.tokenizer(), text, length), num_samples, seed)
+    source = {
+        "model": model,
+        "name": checkpoint.name,
+        "revision": checkpoint.revision,
+        "sha256": checkpoint.sha256(),
+        "calibration": {
+            "text": text_file.name if calibration else "built-in",
+            "sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "rows": len(tokens),
+            "tokens_per_row": length,
+            "seed": seed,
+        },
+    }
+    request = {"source": source, "recipe": chosen.to_dict(), "blocks": wanted}
+    torch.manual_seed(seed)
+    with BundleWriter(out, request, resume, force) as writer:
+        frame = frame_of(checkpoint)
+        done = sum(writer.finished(name) for name in wanted)
+        report("convert layers", done, len(wanted))
+        skip = [name for name in [*(f"blocks.{i}" for i in range(dimensions.layers)), "head"] if name not in wanted]
+        for item in convert_blocks(checkpoint, tokens, chosen, lambda name: name in skip or writer.finished(name), stop=wanted[-1]):
+            writer.write_block(item.block, probe_block(item.block, item.rows[:_PROBE_ROWS], frame["rotary"]))
+            done += 1
+            report("convert layers", done, len(wanted))
+        partial = writer.finish(frame, source, chosen, checkpoint.path)
+        bundle = Bundle(partial)
+        verification = None
+        if verify_with != "none":
+            verification = verify(partial, backend=verify_with, timeout=timeout, progress=progress)
+            verification.require()
+        writer.publish()
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    segments = sum(name.startswith("net/") for name in bundle.manifest["files"])
+    return ExportResult(
+        str(out), checkpoint.name, chosen.name, segments, size, time.monotonic() - start, peak, bundle.digest(), verification
+    )
+
+
+def _check_disk(out: Path, checkpoint: Checkpoint) -> None:
+    """Raise before hours of work where the disk is too small or the folder cannot be written."""
+    parent = out.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    need = sum(path.stat().st_size for path in checkpoint.files()) * _SPARE_DISK
+    free = shutil.disk_usage(parent).free
+    if free < need:
+        raise UsageError(f"{parent} has {free / 1e9:.2f} GB free, the bundle may need {need / 1e9:.2f} GB; give another folder")
