@@ -1,0 +1,265 @@
+"""Writes a linear segment as a `.net`, the HDF5 format that unmodified lava-dl loads.
+
+    layer/0/type, shape, weight, neuron/*    all that `lava.lib.dl.netx.hdf5.Network` reads: integers, stored as they are meant
+    kirin/metadata                           everything netx cannot say, as JSON (see `segment_metadata`)
+    kirin/scale                              (N,) float32 of the consumer's `Decode`: real value = v * input step * scale
+    kirin/constant                           (N,) int64, see `kirin_lava.export.stimulus.read_sums`
+    kirin/ramp, kirin/offset                 (N,) int64 of `graph.Fire`
+    kirin/group_shift                        (N, groups) uint8 of `graph.Linear`
+    kirin/sample_codes, kirin/sample_result  windows of codes (windows, K) and the integers they give (windows, N)
+
+Attributes of `kirin`: `schema`, the version of this layout, and `sha256` of the metadata, which hold the sha256 of every
+other dataset. Versions of the schema: 1, the first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+import kirin_lava
+from kirin_lava.coding import Encoding
+from kirin_lava.errors import FitError, UsageError
+from kirin_lava.export.files import disk_errors, whole_file
+from kirin_lava.export.hdf5 import save
+from kirin_lava.export.netx_read import SCHEMA, Segment, digest, read_segment
+from kirin_lava.export.stimulus import Layout
+from kirin_lava.export.stock import StockLayer, fire_layer, read_layer
+from kirin_lava.graph import Linear
+from kirin_lava.neuron import codes_of
+
+__all__ = ["Written", "write_segment"]
+
+Array = npt.NDArray[Any]
+Float32 = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.integer[Any]]
+Int64 = npt.NDArray[np.int64]
+
+_SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of a segment.
+
+    Attributes:
+        path: the file.
+        kind: `read`, or `fire` where the neurons of the file fire.
+        guarantee: `proved` or `calibrated`.
+        refused: why a linear with a fire phase got a read segment all the same, else None.
+        weight_sha256: of the logical weights, int8 in C order.
+        size: bytes.
+    """
+
+    path: Path
+    kind: str
+    guarantee: str
+    refused: str | None
+    weight_sha256: str
+    size: int
+
+
+def write_segment(
+    path: Path,
+    linear: Linear,
+    *,
+    codes: Integers | None = None,
+    peak: Integers | None = None,
+    scale: Float32 | None = None,
+    provenance: Mapping[str, str] | None = None,
+) -> Written:
+    """Write one segment, reopen it and compare, and only then give it its name.
+
+    A linear with a fire phase becomes a fire segment where stock neurons can hold it, else a read segment.
+
+    Args:
+        path: the file to write or replace.
+        linear: the segment.
+        codes: (windows, K) codes seen in calibration, on which every column is followed; needed where the worst case does
+            not fit. The first few are kept in the file as a sample.
+        peak: (N,) largest |v| over the whole calibration, which may be more than `codes`.
+        scale: (N,) float32 of the `Decode` that reads it, if one does.
+        provenance: where the segment comes from (model, revision, recipe), kept as it is.
+
+    Raises:
+        FitError: not even the read segment fits stock neurons.
+        UsageError: the file cannot be written.
+    """
+    refused = None
+    layer = None
+    if linear.fire is not None:
+        try:
+            layer = fire_layer(linear, codes, peak)
+        except FitError as error:
+            refused = str(error)
+    if layer is None:
+        layer = read_layer(linear, codes)
+    samples = _sample_codes(linear, codes)
+    datasets = _stock_datasets(layer)
+    datasets |= _kirin_datasets(linear, layer, scale, samples)
+    weight_sha256 = hashlib.sha256(np.ascontiguousarray(linear.weight).tobytes()).hexdigest()
+    metadata = segment_metadata(linear, layer, refused, weight_sha256, dict(provenance or {}))
+    metadata["sha256"] = {name: digest(array) for name, array in datasets.items()}
+    text = json.dumps(metadata, indent=1, allow_nan=False).encode()
+    datasets["kirin/metadata"] = np.array(text)
+    with disk_errors(path), whole_file(path) as partial:
+        save(partial, datasets, {"kirin": {"schema": SCHEMA, "sha256": hashlib.sha256(text).hexdigest()}})
+        _check_stock_view(partial, layer)
+        _check_same(read_segment(partial), linear, layer)
+        size = partial.stat().st_size
+    return Written(path, layer.layout.kind, layer.guarantee, refused, weight_sha256, size)
+
+
+def segment_metadata(
+    linear: Linear, layer: StockLayer, refused: str | None, weight_sha256: str, provenance: dict[str, str]
+) -> dict[str, Any]:
+    """The JSON of `kirin/metadata`: plain values, in words a stranger can follow."""
+    layout, fire = layer.layout, linear.fire
+    return {
+        "about": "a linear segment of a language model converted to spikes; layer/0 is all that lava-dl needs",
+        "writer": f"kirin-lava {kirin_lava.__version__}",
+        "name": linear.name,
+        "input": linear.input,
+        "output": linear.output,
+        "kind": layout.kind,
+        "inputs": layout.inputs,
+        "outputs": layout.outputs,
+        "bits": linear.bits,
+        "logical": "weight[n, k] = layer/0/weight[n, k] for n < outputs and k < inputs, as it stands",
+        "weight_sha256": weight_sha256,
+        "encoding": _encoding(layout.encoding),
+        "network": layout.network,
+        "stimulus": _stimulus(layout),
+        "answer": _answer(layout),
+        "fire": None
+        if fire is None
+        else {
+            "encoding": _encoding(fire.encoding),
+            "shift": fire.shift,
+            "step": fire.step,
+            "rides": fire.rides,
+            "membrane": "2^shift * v + offset; codes as kirin/ramp and kirin/offset say",
+        },
+        "refused": refused,
+        "guarantee": layer.guarantee,
+        "ranges": [asdict(r) | {"guarantee": r.guarantee} for r in layer.ranges],
+        "provenance": provenance,
+    }
+
+
+def _encoding(enc: Encoding) -> dict[str, str | int]:
+    return asdict(enc)
+
+
+def _stimulus(layout: Layout) -> dict[str, Any]:
+    window = layout.encoding.window
+    return {
+        "period": layout.period,
+        "columns": f"code q of input k: c = q + zero; a spike code sends sign(c) in column {window} - |c|, another sends c in"
+        f" column {window - 1}, c = 0 nothing; in column {window} every input sends minus what it has sent",
+        "control": [
+            {"line": layout.inputs + i, "means": line.means, "events": [list(event) for event in line.events]}
+            for i, line in enumerate(layout.control)
+        ],
+    }
+
+
+def _answer(layout: Layout) -> str:
+    if layout.fires is None:
+        return (
+            f"column c is answered in sample c + 1; v[n] = the sum of the answers to columns 0 .. {layout.encoding.window - 1}"
+            " of a window, minus kirin/constant[n]"
+        )
+    start, levels = layout.encoding.window, layout.fires.window
+    level = f"a spike that answers column {start} + j is level {levels - 1} - j, no spike level 0"
+    if layout.mirrored:
+        return f"column c is answered in sample c + 1; {level}; q[n] = level of neuron n - level of neuron {layout.outputs} + n"
+    return f"column c is answered in sample c + 1; {level}; q[n] = level of neuron n - {layout.fires.zero}"
+
+
+def _stock_datasets(layer: StockLayer) -> dict[str, Array]:
+    datasets = {
+        "layer/0/type": np.array([b"dense"], "S10"),
+        "layer/0/shape": np.array([layer.layout.neurons], np.int64),
+        "layer/0/weight": layer.synapses,
+    }
+    for key, value in layer.neuron.items():
+        datasets[f"layer/0/neuron/{key}"] = np.array(value.encode() if isinstance(value, str) else np.int64(value))
+    return datasets
+
+
+def _kirin_datasets(linear: Linear, layer: StockLayer, scale: Float32 | None, samples: Int64) -> dict[str, Array]:
+    # np.matmul of integers would not use BLAS; float64 holds these sums exactly
+    v = np.rint(samples.astype(np.float64) @ linear.weight.T.astype(np.float64)).astype(np.int64)
+    # A refused fire phase is left to the host: the file then answers, and the sample shows, the sums.
+    fired = linear.fire is not None and layer.layout.fires is not None
+    datasets: dict[str, Array] = {
+        "kirin/constant": layer.constant,
+        "kirin/sample_codes": samples.astype(np.int32),
+        "kirin/sample_result": codes_of(v, linear.fire) if fired and linear.fire is not None else v,
+    }
+    if linear.fire is not None:
+        datasets |= {"kirin/ramp": linear.fire.ramp, "kirin/offset": linear.fire.offset}
+    if linear.group_shift is not None:
+        datasets["kirin/group_shift"] = linear.group_shift
+    if scale is not None:
+        if scale.shape != (len(linear.weight),) or scale.dtype != np.float32 or not np.isfinite(scale).all():
+            raise UsageError(f"{linear.name}: scales must be finite float32, one for each of {len(linear.weight)} outputs")
+        datasets["kirin/scale"] = scale
+    return datasets
+
+
+def _sample_codes(linear: Linear, calibration: Integers | None) -> Int64:
+    """(windows, K) codes for anyone who wants to try the file: seen in calibration, or any where all are proved to fit."""
+    if calibration is not None and len(calibration):
+        return calibration[:_SAMPLES].astype(np.int64)
+    enc, shape = linear.encoding, (_SAMPLES, linear.weight.shape[1])
+    rng = np.random.default_rng(0)
+    codes = rng.integers(enc.code_min, enc.code_max + 1, shape)
+    if enc.has_spikes:
+        codes = np.where(rng.random(shape) < 0.05, codes, rng.integers(enc.spike_min, enc.spike_max + 1, shape))
+    return codes
+
+
+def _check_stock_view(path: Path, layer: StockLayer) -> None:
+    """Read the file as netx does (`lava.lib.dl.netx.utils.NetDict`) and compare with what was meant."""
+    with h5py.File(path, "r") as file:
+        stored = file["layer"]
+        entry = stored["0"]
+        same = (
+            list(stored) == ["0"]
+            and entry["type"][0].decode("ascii") == "dense"
+            and np.array_equal(np.prod(entry["shape"][()]), layer.layout.neurons)
+            and np.array_equal(entry["weight"][()].astype(int), layer.synapses)
+            and set(entry["neuron"]) == set(layer.neuron)
+            and all(
+                (entry["neuron"][key][()].decode("ascii") if isinstance(value, str) else entry["neuron"][key][()]) == value
+                for key, value in layer.neuron.items()
+            )
+        )
+    if not same:
+        raise RuntimeError(f"{path}: reads back differently from what was written")
+
+
+def _check_same(segment: Segment, linear: Linear, layer: StockLayer) -> None:
+    """Our own reader must give back the segment that was written."""
+    again = segment.linear
+    pairs = [
+        (again.weight, linear.weight),
+        (again.group_shift, linear.group_shift),
+        (segment.layer.synapses, layer.synapses),
+        (segment.layer.constant, layer.constant),
+    ]
+    if linear.fire is not None and again.fire is not None:
+        pairs += [(again.fire.ramp, linear.fire.ramp), (again.fire.offset, linear.fire.offset)]
+    same = all(np.array_equal(a, b) if a is not None and b is not None else a is b for a, b in pairs)
+    if not same or segment.layer.layout != layer.layout or segment.layer.ranges != layer.ranges:
+        raise RuntimeError(f"{linear.name}: the reader does not give back what was written")

@@ -1,0 +1,127 @@
+"""Ranges of a stock segment: what its state variables can reach, in the worst case and on codes.
+
+`u` and `v` are followed column by column as stock neurons compute them, in integers that cannot overflow, and compared with
+what the neuron holds. A range that fits in the worst case is `proved`; one that fits on calibration codes is `calibrated`,
+and is then checked again on the codes of every run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kirin_lava.coding import Encoding, encode_raster
+from kirin_lava.errors import FitError
+from kirin_lava.export.stimulus import Layout
+
+__all__ = ["CURRENT", "MEMBRANE", "Range", "check_codes", "measure", "range_of", "require", "worst_sums"]
+
+Integers = npt.NDArray[np.integer[Any]]
+Int64 = npt.NDArray[np.int64]
+
+CURRENT, MEMBRANE = "u while inputs arrive", "v while inputs arrive"
+
+
+@dataclass(frozen=True)
+class Range:
+    """What one state variable of a layer can reach.
+
+    Attributes:
+        quantity: the variable.
+        limit: (low, high) that the neuron can hold, inclusive.
+        worst: (low, high) over all codes of the encoding.
+        measured: (low, high) over the calibration codes, None where none were given.
+        neuron: the one nearest to the limit or furthest beyond it, as measured, else in the worst case.
+    """
+
+    quantity: str
+    limit: tuple[int, int]
+    worst: tuple[int, int]
+    measured: tuple[int, int] | None
+    neuron: int
+
+    @property
+    def guarantee(self) -> str | None:
+        """`proved` for all codes, `calibrated` for those that were measured, None where neither fits."""
+        for name, reached in (("proved", self.worst), ("calibrated", self.measured)):
+            if reached is not None and self.limit[0] <= reached[0] and reached[1] <= self.limit[1]:
+                return name
+        return None
+
+
+def worst_sums(weight: Integers, enc: Encoding) -> tuple[Int64, Int64]:
+    """(N,) lowest and highest partial sum of `weight * c` over all messages c of the encoding, 0 included."""
+    messages = (min(0, enc.code_min + enc.zero), max(0, enc.code_max + enc.zero))
+    positive, negative = np.maximum(weight, 0).sum(1, dtype=np.int64), np.minimum(weight, 0).sum(1, dtype=np.int64)
+    low = positive * messages[0] + negative * messages[1]
+    high = positive * messages[1] + negative * messages[0]
+    return low, high
+
+
+def _product(a: Integers, b: npt.NDArray[np.float64]) -> Int64:
+    """Exact integer product through float64: 2^53 is far above any sum of 8-bit synapses and messages."""
+    return np.rint(a.astype(np.float64) @ b).astype(np.int64)
+
+
+def measure(weight: Integers, enc: Encoding, codes: Integers) -> tuple[Int64, Int64, Int64, Int64]:
+    """(N,) lowest and highest u, lowest and highest v, in any column of the windows (windows, K)."""
+    u = np.zeros((len(codes), len(weight)), np.int64)
+    v = np.zeros_like(u)
+    low_u, high_u = np.zeros((2, len(weight)), np.int64)
+    low_v, high_v = np.zeros((2, len(weight)), np.int64)
+    spikes, outliers = encode_raster(codes, enc)
+    payloads, synapses = spikes + outliers, weight.T.astype(np.float64)
+    for column in range(enc.window):
+        u += _product(payloads[..., column], synapses)
+        v += u
+        low_u, high_u = np.minimum(low_u, u.min(0, initial=0)), np.maximum(high_u, u.max(0, initial=0))
+        low_v, high_v = np.minimum(low_v, v.min(0, initial=0)), np.maximum(high_v, v.max(0, initial=0))
+    return low_u, high_u, low_v, high_v
+
+
+def range_of(
+    quantity: str, limit: tuple[int, int], worst: tuple[Int64, Int64], measured: tuple[Int64, Int64] | None = None
+) -> Range:
+    """The range of a layer from those of its neurons."""
+    low, high = worst if measured is None else measured
+    excess = np.maximum(high - limit[1], limit[0] - low)
+    reached = None if measured is None else (int(measured[0].min()), int(measured[1].max()))
+    return Range(quantity, limit, (int(worst[0].min()), int(worst[1].max())), reached, int(excess.argmax()))
+
+
+def require(name: str, ranges: tuple[Range, ...]) -> None:
+    """FitError for the first range without a guarantee."""
+    for r in ranges:
+        if r.guarantee is None:
+            seen, reached = ("in the worst case", r.worst) if r.measured is None else ("on the calibration codes", r.measured)
+            way_out = "use fewer outliers, smaller weights or fewer inputs"
+            if r.quantity not in (CURRENT, MEMBRANE):
+                way_out = "use finer output steps or smaller offsets"
+            elif r.measured is None:
+                way_out = f"pass calibration codes that stay inside, or {way_out}"
+            raise FitError(
+                f"{name}: {r.quantity} reaches {reached[0]}..{reached[1]} {seen} (neuron {r.neuron}),"
+                f" stock Lava holds {r.limit[0]}..{r.limit[1]}: {way_out}"
+            )
+
+
+def check_codes(name: str, layout: Layout, synapses: Integers, ranges: tuple[Range, ...], codes: Integers) -> None:
+    """FitError where codes (windows, K) leave the ranges of a layer that is only calibrated; those of a proved one cannot."""
+    if all(r.guarantee == "proved" for r in ranges):
+        return
+    low_u, high_u, low_v, high_v = measure(synapses[:, : layout.inputs], layout.encoding, codes)
+    reached = {CURRENT: (low_u, high_u), MEMBRANE: (low_v, high_v)}
+    for r in ranges:
+        if r.quantity not in reached:
+            continue
+        low, high = reached[r.quantity]
+        over = np.maximum(high - r.limit[1], r.limit[0] - low)
+        if over.max() > 0:
+            n = int(over.argmax())
+            raise FitError(
+                f"{name}: {r.quantity} reaches {low[n]}..{high[n]} in neuron {n} on these codes, stock Lava holds"
+                f" {r.limit[0]}..{r.limit[1]}, and the segment is calibrated only: export it with these codes as calibration"
+            )
