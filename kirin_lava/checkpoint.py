@@ -99,7 +99,8 @@ class Checkpoint:
         bad = ~torch.isfinite(tensor)
         if bool(bad.any()):
             place = tuple(int(i) for i in bad.nonzero()[0])
-            raise UsageError(f"{self.name}: {candidate}{list(place)} is {float(tensor[place])}, {int(bad.sum())} such values in all")
+            count = int(bad.sum())
+            raise UsageError(f"{self.name}: {candidate}{list(place)} is {float(tensor[place])}; {count} such values in it")
         return tensor
 
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -253,7 +253,7 @@ def _constant(array: npt.NDArray[Any], device: torch.device) -> Tensor:
 
 def _check_finite(op: Encode, largest: Tensor) -> None:
     if not bool(torch.isfinite(largest).all()):
-        raise FitError(f"{op.name}: an activation is NaN or infinite; the checkpoint or the input is broken, nothing can be quantised")
+        raise FitError(f"{op.name}: an activation is NaN or infinite; the checkpoint or the input is broken")
 
 
 def _real(values: dict[str, Value], name: str) -> Tensor:

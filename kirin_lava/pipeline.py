@@ -126,12 +126,13 @@ def export(
     }
     request = {"source": source, "recipe": chosen.to_dict(), "blocks": wanted}
     torch.manual_seed(seed)
-    with BundleWriter(out, request, resume, force) as writer:
+    provenance = {"model": checkpoint.name, "revision": checkpoint.revision or "", "recipe": chosen.name}
+    with BundleWriter(out, request, resume, force, provenance) as writer:
         frame = frame_of(checkpoint)
         done = sum(writer.finished(name) for name in wanted)
         report("convert layers", done, len(wanted))
         skip = [name for name in [*(f"blocks.{i}" for i in range(dimensions.layers)), "head"] if name not in wanted]
-        for item in convert_blocks(checkpoint, tokens, chosen, lambda name: name in skip or writer.finished(name), stop=wanted[-1]):
+        for item in convert_blocks(checkpoint, tokens, chosen, lambda n: n in skip or writer.finished(n), stop=wanted[-1]):
             writer.write_block(item.block, probe_block(item.block, item.rows[:_PROBE_ROWS], frame["rotary"]))
             done += 1
             report("convert layers", done, len(wanted))

@@ -33,7 +33,8 @@ import kirin_lava
 from kirin_lava.checkpoint import file_sha256, read_json
 from kirin_lava.errors import UsageError
 from kirin_lava.export.files import disk_errors, inside, load_arrays, save_arrays, save_json, save_text
-from kirin_lava.export.netx import read_segment, write_segment
+from kirin_lava.export.netx import write_segment
+from kirin_lava.export.netx_read import Segment, read_segment
 from kirin_lava.export.serial import block_from_json, block_to_json
 from kirin_lava.graph import Block, Decode, Embedding, Linear, Model
 from kirin_lava.recipe import Recipe
@@ -82,15 +83,24 @@ class BundleWriter:
         out: the folder to be.
         request: plain values that decide the bundle's content; a resumed export must have the same.
         resume: go on from OUT.partial. force: replace an existing bundle at OUT.
+        provenance: words that go into every `.net`.
     """
 
-    def __init__(self, out: Path, request: dict[str, Any], resume: bool = False, force: bool = False):
+    def __init__(
+        self,
+        out: Path,
+        request: dict[str, Any],
+        resume: bool = False,
+        force: bool = False,
+        provenance: dict[str, str] | None = None,
+    ):
         self.out, self.partial = out, out.with_name(f"{out.name}.partial")
         if out.exists() and not force:
             raise UsageError(f"{out} exists; give another folder, or --force to replace it")
         if out.exists() and any(out.iterdir() if out.is_dir() else [out]) and not (out / MANIFEST).is_file():
             raise UsageError(f"{out} is no bundle of this program, so --force does not replace it; give another folder")
         self._request = request
+        self._provenance = provenance or {}
         self._journal: dict[str, Any] = {"request": request, "blocks": {}}
         with disk_errors(self.partial):
             self._lock = self._take_lock()
@@ -117,7 +127,11 @@ class BundleWriter:
         with disk_errors(self.partial):
             for linear in block.linears():
                 files.append(net_name(block.name, linear.name))
-                write_segment(self.partial / files[-1], linear, probes[linear.name].peak, scales.get(linear.input))
+                probe, scale = probes[linear.name], scales.get(linear.input)
+                codes, peak = probe.codes.astype(np.int64), probe.peak.astype(np.int64)
+                write_segment(
+                    self.partial / files[-1], linear, codes=codes, peak=peak, scale=scale, provenance=self._provenance
+                )
             values, arrays = block_to_json(block, lambda op: net_name(block.name, op.name))
             flat = {f"{name}.{k}": getattr(p, k) for name, p in probes.items() for k in ("codes", "result", "peak")}
             for folder, content in (("host", arrays), ("probe", flat)):
@@ -223,7 +237,7 @@ class Bundle:
         self.path = path
         self.manifest = read_json(path / MANIFEST)
         if self.manifest.get("format") != FORMAT:
-            raise UsageError(f"{path}: bundle format {self.manifest.get('format')!r} is not {FORMAT}, the one that this version reads")
+            raise UsageError(f"{path}: bundle format {self.manifest.get('format')!r} cannot be read; this version reads {FORMAT}")
         for key, kind in (("blocks", list), ("files", dict), ("facts", dict), ("source", dict), ("max_positions", int)):
             if not isinstance(self.manifest.get(key), kind):
                 raise UsageError(f"{path / MANIFEST}: {key} is missing or not a {kind.__name__}")
@@ -248,6 +262,12 @@ class Bundle:
             return read_segment(inside(self.path, file)).linear
 
         return block_from_json(values, arrays, read_net, str(self.path / MANIFEST))
+
+    def segments(self, name: str, intact: bool = True) -> list[Segment]:
+        """The linear segments of a block as their files have them; `intact` False reads an edited file too."""
+        ops = self.manifest["blocks"][self.block_names.index(name)].get("ops") or []
+        nets = [op["net"] for op in ops if isinstance(op, dict) and "net" in op]
+        return [read_segment(inside(self.path, net), intact) for net in nets]
 
     def probes(self, name: str) -> dict[str, Probe]:
         """What the compiler saw: the probe of every linear segment of a block."""
