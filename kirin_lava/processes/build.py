@@ -1,0 +1,156 @@
+"""Networks from the graph: one linear segment, or a whole decoder block."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.run_conditions import RunSteps
+from lava.magma.core.run_configs import Loihi2SimCfg
+
+from kirin_lava.coding import Encoding, Integers
+from kirin_lava.graph import Linear
+from kirin_lava.processes.encoder import SpikeEncoder
+from kirin_lava.processes.probe import MembraneProbe, SpikeProbe
+from kirin_lava.processes.silence import SilenceNeuron, overflow_of
+from kirin_lava.processes.synapse import outlier_synapse, spike_synapse
+from kirin_lava.runtime import progress
+
+__all__ = ["SegmentNetwork", "SegmentRun", "build_segment"]
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentRun:
+    """What a linear segment did on Lava.
+
+    Attributes:
+        result: (windows, N) int64 sums, or codes q where it fires.
+        spikes, outliers: (windows,) how many were seen on its inputs.
+        steps: time steps. seconds: wall time of them, start-up excluded.
+    """
+
+    result: npt.NDArray[np.int64]
+    spikes: npt.NDArray[np.int64]
+    outliers: npt.NDArray[np.int64]
+    steps: int
+    seconds: float
+
+
+class Network:
+    """Connected Processes on Lava's CPU simulator. Use as a context manager.
+
+    Args:
+        neurons: name of the segment and its neuron; they are asked for overflows after every run.
+    """
+
+    def __init__(self, neurons: list[tuple[str, SilenceNeuron]]) -> None:
+        self._neurons = neurons
+        self._main: AbstractProcess = neurons[0][1]
+
+    def run_steps(self, steps: int, batch: int) -> float:
+        """Run in batches of time steps, reporting progress; returns the seconds it took, compilation left out.
+
+        Raises:
+            FitError: a neuron's state overflowed.
+        """
+        if self._main.runtime is None:
+            self._main.create_runtime(run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
+        start = time.monotonic()
+        for done in range(0, steps, batch):
+            self._main.run(condition=RunSteps(min(batch, steps - done)))
+            progress(min(done + batch, steps), steps)
+        seconds = time.monotonic() - start
+        for name, neuron in self._neurons:
+            overflow = overflow_of(neuron)
+            if overflow is not None:
+                raise overflow.error(name)
+        return seconds
+
+    def close(self) -> None:
+        """Stop Lava's processes."""
+        self._main.stop()
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def connect_linear(op: Linear, period: int, spikes: Any, outliers: Any) -> SilenceNeuron:
+    """Synapses and neurons of a linear segment behind the out ports of its source; `outliers` None where there can be none."""
+    shift = 0 if op.fire is None else op.fire.shift
+    constant = op.encoding.zero * 2**shift * op.weight.astype(np.int64).sum(1)
+    neuron = SilenceNeuron(shape=(len(op.weight),), period=period, constant=constant, fire=op.fire)
+    if op.encoding.has_spikes:
+        synapse = spike_synapse(op.weight, shift)
+        spikes.connect(synapse.s_in)
+        synapse.a_out.connect(neuron.a_in)
+    if outliers is not None:
+        synapse = outlier_synapse(op.weight, shift)
+        outliers.connect(synapse.s_in)
+        synapse.a_out.connect(neuron.a_in)
+    return neuron
+
+
+def period_of(*encodings: Encoding) -> int:
+    """The shortest window that holds all of these codes."""
+    return max(encoding.window for encoding in encodings)
+
+
+class SegmentNetwork(Network):
+    """Encoder, synapses, neurons and probes of one linear segment: see `build_segment`."""
+
+    def __init__(self, op: Linear, codes: Integers, period: int | None = None) -> None:
+        self.op, self.windows = op, len(codes)
+        encodings = [op.encoding] if op.fire is None else [op.encoding, op.fire.encoding]
+        self.period = period_of(*encodings) if period is None else period
+        source = SpikeEncoder(codes=codes, encoding=op.encoding, period=self.period)
+        self.inputs = SpikeProbe(shape=(codes.shape[1],), period=self.period, windows=self.windows + 2)
+        neuron = connect_linear(op, self.period, source.s_out, source.a_out)
+        source.s_out.connect(self.inputs.s_in)
+        source.a_out.connect(self.inputs.a_in)
+        self.output: MembraneProbe | SpikeProbe
+        if op.fire is None:
+            self.output = MembraneProbe(shape=neuron.s_out.shape, period=self.period, windows=self.windows)
+            neuron.s_out.connect(self.output.a_in)
+        else:
+            self.output = SpikeProbe(shape=neuron.s_out.shape, period=self.period, windows=self.windows + 1)
+            neuron.s_out.connect(self.output.s_in)
+        super().__init__([(op.name, neuron)])
+
+    def run(self) -> SegmentRun:
+        """Play all windows and return what came out.
+
+        Raises:
+            FitError: a state overflowed 24 bits.
+        """
+        if self.op.fire is None:
+            steps = self.windows * self.period + 1  # the last membrane leaves in the first step after its source's window
+            seconds = self.run_steps(steps, self.period)
+            result = self.output.membranes.astype(np.int64)
+        else:
+            steps = (self.windows + 1) * self.period  # codes fire one window later
+            seconds = self.run_steps(steps, self.period)
+            result = self.output.codes[1:].astype(np.int64) - self.op.fire.encoding.zero
+        counts = self.inputs.counts[: self.windows]
+        return SegmentRun(result, counts[:, 0].copy(), counts[:, 1].copy(), steps, seconds)
+
+
+def build_segment(linear: Linear, codes: Integers, period: int | None = None) -> SegmentNetwork:
+    """A linear segment on Lava.
+
+    Args:
+        linear: the segment.
+        codes: (windows, K) input codes q.
+        period: time steps per window; the shortest that holds all codes by default.
+
+    Raises:
+        FitError: weights that no synapse holds, or a period that is too short.
+        UsageError: codes outside the encoding.
+    """
+    return SegmentNetwork(linear, codes, period)

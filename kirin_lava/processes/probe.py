@@ -1,0 +1,134 @@
+"""Sinks that decode, keep and count what travels over a connection, independent of who sent it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from lava.magma.core.decorator import implements, requires, tag
+from lava.magma.core.model.py.model import PyLoihiProcessModel
+from lava.magma.core.model.py.ports import PyInPort
+from lava.magma.core.model.py.type import LavaPyType
+from lava.magma.core.process.ports.ports import InPort
+from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.resources import CPU
+from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
+
+from kirin_lava.processes.shared import shared_zeros
+
+__all__ = ["MembraneProbe", "PyMembraneProbeModel", "PySpikeProbeModel", "SpikeProbe"]
+
+
+class SpikeProbe(AbstractProcess):
+    """Sums a connection's spikes and messages to the codes they stand for, window by window.
+
+    Listens where a source sends: window w lies in the time steps w * period .. (w+1) * period - 1. A payload p in step t of the
+    window counts (period - t) * p. The last windows are kept: number w in row w % windows.
+
+    Parameters
+    ----------
+    shape : tuple(int)
+        Number of channels, (K,).
+
+    period : int
+        Time steps per window.
+
+    windows : int
+        How many windows are kept.
+
+    Attributes
+    ----------
+    codes : numpy.ndarray
+        (windows, K) int32 values c = q + zero.
+
+    counts : numpy.ndarray
+        (windows, 2) int64, the spikes and the messages of each window.
+    """
+
+    def __init__(self, *, shape: tuple[int, ...], period: int, windows: int, **kwargs: Any) -> None:
+        self.codes = shared_zeros((windows, *shape), np.int32)
+        self.counts = shared_zeros((windows, 2), np.int64)
+        super().__init__(period=period, codes=self.codes, counts=self.counts, **kwargs)
+        self.s_in = InPort(shape=shape)
+        self.a_in = InPort(shape=shape)
+
+
+@implements(proc=SpikeProbe, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PySpikeProbeModel(PyLoihiProcessModel):
+    """SpikeProbe on the CPU."""
+
+    s_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=2)
+    a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
+
+    def __init__(self, proc_params: Any) -> None:
+        super().__init__(proc_params)
+        self._period = proc_params["period"]
+        self._codes, self._counts = proc_params["codes"], proc_params["counts"]
+
+    def run_spk(self) -> None:
+        """Add one step to its window."""
+        window, t = divmod(self.time_step - 1, self._period)
+        row = window % len(self._codes)
+        if t == 0:
+            self._codes[row] = 0
+            self._counts[row] = 0
+        spikes, messages = self.s_in.recv(), self.a_in.recv()
+        self._codes[row] += (self._period - t) * (spikes + messages)
+        self._counts[row] += np.count_nonzero(spikes), np.count_nonzero(messages)
+
+
+class MembraneProbe(AbstractProcess):
+    """Keeps the membranes that a SilenceNeuron sends.
+
+    The membrane of window w arrives in time step (w+1) * period and is kept in row w % windows.
+
+    Parameters
+    ----------
+    shape : tuple(int)
+        Number of neurons, (N,).
+
+    period : int
+        Time steps per window.
+
+    windows : int
+        How many windows are kept.
+
+    Attributes
+    ----------
+    membranes : numpy.ndarray
+        (windows, N) int32.
+
+    strays : numpy.ndarray
+        (1,) int64, how many non-zero messages came in any other step.
+    """
+
+    def __init__(self, *, shape: tuple[int, ...], period: int, windows: int, **kwargs: Any) -> None:
+        self.membranes = shared_zeros((windows, *shape), np.int32)
+        self.strays = shared_zeros((1,), np.int64)
+        super().__init__(period=period, membranes=self.membranes, strays=self.strays, **kwargs)
+        self.a_in = InPort(shape=shape)
+
+
+@implements(proc=MembraneProbe, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PyMembraneProbeModel(PyLoihiProcessModel):
+    """MembraneProbe on the CPU."""
+
+    a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
+
+    def __init__(self, proc_params: Any) -> None:
+        super().__init__(proc_params)
+        self._period = proc_params["period"]
+        self._membranes, self._strays = proc_params["membranes"], proc_params["strays"]
+
+    def run_spk(self) -> None:
+        """Keep the message of a window's last step."""
+        message = self.a_in.recv()
+        window, t = divmod(self.time_step - 1, self._period)
+        if t == 0 and window > 0:
+            self._membranes[(window - 1) % len(self._membranes)] = message
+        else:
+            self._strays += np.count_nonzero(message)
