@@ -21,12 +21,17 @@ from kirin_lava.graph import Block, Encode, Fire, Float32, Linear, Mix, Model, O
 from kirin_lava.hardware.loihi2 import STATE_MAX
 from kirin_lava.host import Codes, HostContext, Value
 
-__all__ = ["BlockExecutor", "Cache", "Executor", "Observer", "fire"]
+__all__ = ["BlockExecutor", "Cache", "Executor", "Observer", "cached_name", "fire"]
 
 FLOAT32_EXACT = 2**24
 
 Observer = Callable[[Block, Op, dict[str, Value]], None]
-"""Called after every operation with all values of the block so far."""
+"""Called after every operation with all values of the block so far, cached rows of codes under `cached_name`."""
+
+
+def cached_name(cache: str) -> str:
+    """Where an observer finds what a `Score` or `Mix` read: (B, kv_heads, J, head_dim) codes of all tokens so far."""
+    return f"{cache}.cached"
 
 
 def fire(membrane: Tensor, op: Fire, name: str = "") -> Tensor:
@@ -160,10 +165,10 @@ class BlockExecutor:
         for op in block.ops:
             if isinstance(op, Linear):
                 values[op.output] = self._linear(block, op, _codes(values, op.input))
-            elif isinstance(op, Score):
-                values[op.output] = _score(op, _codes(values, op.input), cache.used(block.name, op.cache), positions)
-            elif isinstance(op, Mix):
-                values[op.output] = _mix(op, _codes(values, op.input), cache.used(block.name, op.cache))
+            elif isinstance(op, (Score, Mix)):
+                rows = values[cached_name(op.cache)] = cache.used(block.name, op.cache)
+                codes = _codes(values, op.input)
+                values[op.output] = _score(op, codes, rows, positions) if isinstance(op, Score) else _mix(op, codes, rows)
             else:
                 value = values[op.output] = host.apply(op, values, context)
                 if isinstance(op, Encode) and op.cached:
