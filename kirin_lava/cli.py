@@ -169,7 +169,8 @@ def verify(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
 @_json_option
 def inspect(path: Path, as_json: bool) -> None:
     """Show what a bundle, or any .net file, holds."""
-    from kirin_lava.inspect import inspect_bundle, inspect_net
+    from kirin_lava.inspect import inspect_net
+    from kirin_lava.inspect_bundle import inspect_bundle
 
     result = inspect_bundle(path) if path.is_dir() else inspect_net(path)
     if as_json:

@@ -49,9 +49,8 @@ class Mismatch:
     got: int
 
     def __str__(self) -> str:
-        return (
-            f"{self.where}, {self.backend}, window {self.window}, neuron {self.neuron}: expected {self.expected}, got {self.got}"
-        )
+        place = f"{self.where}, {self.backend}, window {self.window}, neuron {self.neuron}"
+        return f"{place}: expected {self.expected}, got {self.got}"
 
 
 @dataclass
@@ -214,10 +213,9 @@ def _verify_segments(bundle: Bundle, backend: str, timeout: float | None, progre
         from kirin_lava.verify_lava import run_segments
 
         report = progress or (lambda what, done, total: None)
-        answers = run_job(run_segments, work, timeout=timeout, on_progress=lambda done, total: report("Lava steps", done, total))
-        for row, probe, (linear, answer) in zip(
-            result.rows, probes, ((w[1], a) for w, a in zip(work, answers, strict=True)), strict=True
-        ):
+        steps = lambda done, total: report("Lava steps", done, total)  # noqa: E731
+        answers = run_job(run_segments, work, timeout=timeout, on_progress=steps)
+        for row, probe, (_, linear, _), answer in zip(result.rows, probes, work, answers, strict=True):
             row.ms_native, row.ms_stock = answer.ms_native, answer.ms_stock
             result.note(row, "native", probe.result, answer.native)
             expected = probe.result
@@ -231,8 +229,8 @@ def _row(name: str, linear: Linear, codes: Integers) -> Row:
     enc = linear.encoding
     outliers, silent = int(is_outlier(codes, enc).sum()), int(is_silent(codes, enc).sum())
     spikes = codes.size - outliers - silent
-    kind = "fire" if linear.fire else "read"
-    return Row(name, kind, linear.weight.shape[1], linear.weight.shape[0], enc.window, spikes, outliers, silent)
+    outputs, inputs = linear.weight.shape
+    return Row(name, "fire" if linear.fire else "read", inputs, outputs, enc.window, spikes, outliers, silent)
 
 
 def _without_fire(linear: Linear) -> Linear:
