@@ -1,4 +1,4 @@
-"""Lava Processes of the spiking network: usable on their own in any Lava network, wired from the graph by `build`.
+"""Lava Processes of the spiking network: usable on their own in any Lava network, wired from the graph by `build` and `block`.
 
     SpikeEncoder     plays windows of codes as spikes and outlier messages
     spike_synapse, outlier_synapse    stock `Dense` with exact integer weights
@@ -21,7 +21,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kirin_lava.processes.build import BlockNetwork, SegmentNetwork, build_block, build_segment
+    from kirin_lava.processes.block import BlockNetwork, build_block
+    from kirin_lava.processes.build import SegmentNetwork, build_segment
     from kirin_lava.processes.encoder import SpikeEncoder
     from kirin_lava.processes.host import HostStage
     from kirin_lava.processes.matmul import SpikeMatmul
@@ -45,7 +46,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BlockNetwork": "build",
+    "BlockNetwork": "block",
     "HostStage": "host",
     "MembraneProbe": "probe",
     "SegmentNetwork": "build",
@@ -53,7 +54,7 @@ _HOMES = {
     "SpikeEncoder": "encoder",
     "SpikeMatmul": "matmul",
     "SpikeProbe": "probe",
-    "build_block": "build",
+    "build_block": "block",
     "build_segment": "build",
     "outlier_synapse": "synapse",
     "spike_synapse": "synapse",

@@ -1,0 +1,183 @@
+"""The network of a decoder block: host stages, synapses, neurons and attention by one window clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from kirin_lava.errors import FitError, UsageError
+from kirin_lava.graph import Block, CoreOp, Float32, Linear, Mix, Score
+from kirin_lava.processes.build import Network, connect_linear
+from kirin_lava.processes.host import HostStage, Mailbox
+from kirin_lava.processes.matmul import SpikeMatmul
+from kirin_lava.processes.plan import BlockPlan, plan_block
+from kirin_lava.processes.probe import SpikeProbe
+from kirin_lava.processes.silence import SilenceNeuron
+
+__all__ = ["BlockNetwork", "BlockRun", "build_block"]
+
+
+@dataclass(frozen=True, eq=False)
+class BlockRun:
+    """What a block did with some tokens on Lava.
+
+    Attributes:
+        result: (tokens, width) float32, the block's output.
+        integers: by value name, (tokens, width) int64: input codes of every core operation as they were sent, membranes as
+            they arrived, rows of the cache as they were kept. Scores and probabilities are (tokens, heads, positions so far).
+            Empty without probes.
+        spikes, outliers: by core operation, counted on its input connections. Empty without probes.
+        steps: time steps. seconds: wall time of them, start-up excluded.
+    """
+
+    result: Float32
+    integers: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    spikes: dict[str, int] = field(default_factory=dict)
+    outliers: dict[str, int] = field(default_factory=dict)
+    steps: int = 0
+    seconds: float = 0.0
+
+
+class BlockNetwork(Network):
+    """A live decoder block: see `build_block`."""
+
+    def __init__(self, plan: BlockPlan, rotary: tuple[Float32, Float32] | None, width: int, probe: bool) -> None:
+        self.plan = plan
+        self._mailbox = Mailbox(plan.capacity, width, plan.widths[plan.block.output])
+        self._position = self._window = 0
+        self._stages = {
+            stage.index: HostStage(plan=plan, stage=stage, mailbox=self._mailbox, rotary=rotary) for stage in plan.stages
+        }
+        self._matmuls: dict[str, SpikeMatmul] = {}
+        self._probes: dict[str, SpikeProbe] = {}
+        neurons: list[tuple[str, SilenceNeuron]] = []
+        for index, core in enumerate(plan.cores):
+            neurons.append((core.name, self._connect(index, core, neurons[-1][1] if plan.is_fired(index) else None, probe)))
+        for before, after in zip(plan.stages, plan.stages[1:], strict=False):
+            self._stages[before.index].x_out.connect(self._stages[after.index].x_in)
+        super().__init__(neurons)
+
+    def _connect(self, index: int, core: CoreOp, fired: SilenceNeuron | None, probe: bool) -> SilenceNeuron:
+        """Core operation `index` behind its source: a host stage, or the neurons that fire its codes."""
+        spikes = self._stages[index].s_out if fired is None else fired.s_out
+        outliers = self._stages[index].a_out if fired is None else None
+        if isinstance(core, Linear):
+            neuron = connect_linear(core, self.plan.period, spikes, outliers)
+        else:
+            matmul = self._matmuls[core.name] = self._matmul(core)
+            spikes.connect(matmul.s_in)
+            self._stages[index].a_out.connect(matmul.a_in)
+            self._stages[index].c_out.connect(matmul.c_in)
+            fire = None if isinstance(core, Score) else core.fire
+            neuron = SilenceNeuron(shape=matmul.a_out.shape, period=self.plan.period, fire=fire)
+            matmul.a_out.connect(neuron.a_in)
+        if index + 1 in self._stages:
+            neuron.s_out.connect(self._stages[index + 1].v_in)
+        if probe:
+            windows = self.plan.capacity + self.plan.latency + 1
+            sink = self._probes[core.name] = SpikeProbe(shape=spikes.shape, period=self.plan.period, windows=windows)
+            spikes.connect(sink.s_in)
+            if outliers is not None:
+                outliers.connect(sink.a_in)
+        return neuron
+
+    def _matmul(self, core: Score | Mix) -> SpikeMatmul:
+        return SpikeMatmul(
+            kind="score" if isinstance(core, Score) else "mix",
+            heads=core.heads,
+            kv_heads=core.kv_heads,
+            head_dim=self.plan.widths[core.cache] // core.kv_heads,
+            capacity=self.plan.capacity,
+            period=self.plan.period,
+            zero=core.encoding.zero,
+            shift=core.fire.shift if isinstance(core, Mix) and core.fire is not None else 0,
+        )
+
+    @property
+    def position(self) -> int:
+        """Tokens so far, the position of the next one."""
+        return self._position
+
+    def run(self, x: Float32) -> BlockRun:
+        """Take tokens through the block, one per window, and wait for the last result. Keys and values stay for the next call.
+
+        Args:
+            x: (tokens, width) float32, the tokens that follow.
+
+        Raises:
+            UsageError: more tokens than the capacity.
+            FitError: a state overflowed 24 bits, or an activation is not finite.
+        """
+        tokens, plan = len(x), self.plan
+        if self._position + tokens > plan.capacity:
+            raise UsageError(
+                f"{plan.block.name}: {self._position + tokens} positions are more than the {plan.capacity} this network was built for"
+            )
+        if tokens == 0:
+            return BlockRun(np.zeros((0, plan.widths[plan.block.output]), np.float32))
+        first, start = self._window, self._position
+        self._mailbox.put(x, first, start)
+        # The last stage takes the last token in the first step of its window; the network rests at a window's border.
+        windows = tokens + plan.latency
+        steps = windows * plan.period
+        seconds = self.run_steps(steps, plan.period)
+        self._window += windows
+        self._position += tokens
+        self._mailbox.check()
+        rows = slice(start, start + tokens)
+        return BlockRun(self._mailbox.results[rows].copy(), *self._read_probes(first, rows), steps, seconds)
+
+    def restart(self) -> None:
+        """Forget the tokens so far: the next one has position 0."""
+        self._position = 0
+
+    def _read_probes(self, first: int, rows: slice) -> tuple[dict[str, npt.NDArray[np.int64]], dict[str, int], dict[str, int]]:
+        integers: dict[str, npt.NDArray[np.int64]] = {}
+        spikes: dict[str, int] = {}
+        outliers: dict[str, int] = {}
+        tokens = rows.stop - rows.start
+        for index, core in enumerate(self.plan.cores):
+            if core.name not in self._probes:
+                continue
+            sink = self._probes[core.name]
+            windows = (first + index + np.arange(tokens)) % len(sink.codes)
+            codes = sink.codes[windows].astype(np.int64) - core.encoding.zero
+            integers[core.input] = self._by_head(codes, core.heads, rows.stop) if isinstance(core, Mix) else codes
+            counts = sink.counts[windows].sum(0)
+            spikes[core.name], outliers[core.name] = int(counts[0]), int(counts[1])
+            if core.name in self._matmuls and isinstance(core, (Score, Mix)):
+                integers[core.cache] = self._matmuls[core.name].rows[rows].astype(np.int64)
+            if index + 1 in self._stages:
+                sums = self._stages[index + 1].received[rows].astype(np.int64)
+                integers[core.output] = self._by_head(sums, core.heads, rows.stop) if isinstance(core, Score) else sums
+        return integers, spikes, outliers
+
+    @staticmethod
+    def _by_head(wide: npt.NDArray[np.int64], heads: int, positions: int) -> npt.NDArray[np.int64]:
+        """(tokens, heads * capacity) -> (tokens, heads, positions)."""
+        return wide.reshape(len(wide), heads, -1)[..., :positions]
+
+
+def build_block(
+    block: Block, width: int, capacity: int, rotary: tuple[Float32, Float32] | None = None, probe: bool = False
+) -> BlockNetwork:
+    """The network of a block.
+
+    Args:
+        block: a decoder layer or the head.
+        width: numbers per token at its input.
+        capacity: most positions it will see.
+        rotary: cos and sin, each (positions, head_dim) float32, of the model.
+        probe: keep every integer of every port and count spikes.
+
+    Raises:
+        FitError: weights that no synapse holds.
+        UnsupportedError: a block that is no pipeline.
+    """
+    if capacity < 1:
+        raise UsageError("a block network needs room for one position at least")
+    if rotary is not None and len(rotary[0]) < capacity:
+        raise FitError(f"{block.name}: {capacity} positions are more than the {len(rotary[0])} of the rotary tables")
+    return BlockNetwork(plan_block(block, width, capacity), rotary, width, probe)

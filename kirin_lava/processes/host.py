@@ -1,0 +1,266 @@
+"""HostStage: the host operations between two segments, token by token."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lava.magma.core.decorator import implements, requires, tag
+from lava.magma.core.model.py.model import PyLoihiProcessModel
+from lava.magma.core.model.py.ports import PyInPort, PyOutPort
+from lava.magma.core.model.py.type import LavaPyType
+from lava.magma.core.process.ports.ports import InPort, OutPort
+from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.resources import CPU
+from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
+
+from kirin_lava import errors, host
+from kirin_lava.coding import encode_raster
+from kirin_lava.errors import BackendError, KirinError
+from kirin_lava.graph import Float32, Score, Softmax
+from kirin_lava.host import Codes, HostContext, Value
+from kirin_lava.processes.plan import BlockPlan, Freight, HostStagePlan
+from kirin_lava.processes.shared import TEXT_BYTES, read_text, shared_zeros, write_text
+
+__all__ = ["HostStage", "Mailbox", "PyHostStageModel", "freight_size"]
+
+
+class Mailbox:
+    """Where tokens wait for a block network, where results are put, and what went wrong. Shared by all its processes.
+
+    Parameters
+    ----------
+    capacity : int
+        Most positions.
+
+    width, result_width : int
+        Numbers per token at the block's input and output.
+    """
+
+    def __init__(self, capacity: int, width: int, result_width: int) -> None:
+        self.tokens = shared_zeros((capacity, width), np.float32)
+        self.results = shared_zeros((capacity, result_width), np.float32)
+        self.entry = shared_zeros((3,), np.int64)  # window in which the first token enters, its position, how many follow
+        self._trouble = shared_zeros((TEXT_BYTES,), np.uint8)
+
+    def put(self, x: Float32, window: int, position: int) -> None:
+        """Tokens (L, width) that enter one per window from `window` on, at positions from `position` on."""
+        self.tokens[position : position + len(x)] = x
+        self.entry[:] = window, position, len(x)
+
+    def position_at(self, window: int) -> int | None:
+        """Position of the token that enters in a window, None where none does."""
+        first, position, count = (int(n) for n in self.entry)
+        return position + window - first if first <= window < first + count else None
+
+
+    def report(self, stage: HostStagePlan, error: Exception) -> None:
+        """Note the first error of a host stage."""
+        name = type(error).__name__ if isinstance(error, KirinError) else BackendError.__name__
+        text = str(error) if isinstance(error, KirinError) else traceback.format_exc(limit=-3)
+        write_text(self._trouble, f"{name}\nhost stage {stage.index}: {text}")
+
+    def check(self) -> None:
+        """Raise the error that a host stage has reported, if there is one."""
+        name, _, text = read_text(self._trouble).partition("\n")
+        if name:
+            raise getattr(errors, name)(text)
+
+
+class HostStage(AbstractProcess):
+    """Host operations between two core operations of a block, in float32, one token per window.
+
+    At the first time step of a window it takes the membranes of the core operation before it (v_in) and the message of the
+    host stage before it (x_in), computes, and in the same step begins to play the codes for the next core operation: spikes
+    (s_out) and outlier messages (a_out), a row for the cache (c_out). What later stages need leaves at x_out. v_in, s_out and
+    a_out carry a message in every time step, the others one in the first step of each window.
+
+    Stage 0 takes its tokens from the mailbox, the last stage puts results there.
+
+    Parameters
+    ----------
+    plan : BlockPlan
+        The block's plan.
+
+    stage : HostStagePlan
+        The stage's part of it.
+
+    mailbox : Mailbox
+        Of the block.
+
+    rotary : tuple, optional
+        cos and sin, each (positions, head_dim) float32.
+
+    Attributes
+    ----------
+    received : numpy.ndarray
+        (capacity, N) int32, the membranes that arrived, by position.
+    """
+
+    def __init__(
+        self, *, plan: BlockPlan, stage: HostStagePlan, mailbox: Mailbox, rotary: tuple[Float32, Float32] | None, **kwargs: Any
+    ) -> None:
+        sums = 1 if stage.receives is None else plan.widths[stage.receives.output]
+        codes = 1 if stage.plays is None else plan.widths[stage.plays.input]
+        row = 1 if stage.row is None else 1 + plan.widths[stage.row]
+        self.received = shared_zeros((plan.capacity, sums), np.int32)
+        super().__init__(plan=plan, stage=stage, mailbox=mailbox, rotary=rotary, received=self.received, **kwargs)
+        self.x_in = InPort(shape=(freight_size(stage.arrives),))
+        self.v_in = InPort(shape=(sums,))
+        self.s_out = OutPort(shape=(codes,))
+        self.a_out = OutPort(shape=(codes,))
+        self.c_out = OutPort(shape=(row,))
+        self.x_out = OutPort(shape=(freight_size(stage.leaves),))
+
+
+def freight_size(freight: tuple[Freight, ...]) -> int:
+    """Numbers in a message between host stages: position + 1, then the values."""
+    return 1 + sum(item.size for item in freight)
+
+
+@implements(proc=HostStage, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PyHostStageModel(PyLoihiProcessModel):
+    """HostStage on the CPU: calls the functions of kirin_lava.host on single tokens, so that their bits are the executor's."""
+
+    x_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.float32)
+    v_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
+    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=2)
+    a_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
+    c_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
+    x_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.float32)
+
+    def __init__(self, proc_params: Any) -> None:
+        super().__init__(proc_params)
+        self._plan: BlockPlan = proc_params["plan"]
+        self._stage: HostStagePlan = proc_params["stage"]
+        self._mailbox: Mailbox = proc_params["mailbox"]
+        self._received: npt.NDArray[np.int32] = proc_params["received"]
+        torch.set_num_threads(1)
+        rotary = proc_params["rotary"]
+        self._rotary = None if rotary is None else (torch.from_numpy(rotary[0]), torch.from_numpy(rotary[1]))
+        self._steps: dict[str, torch.Tensor] = {}
+        self._silence()
+
+    def run_spk(self) -> None:
+        """Begin a window in its first step; send one column in every step."""
+        window, t = divmod(self.time_step - 1, self._plan.period)
+        membranes = self.v_in.recv() if self._stage.receives is not None else None
+        if t == 0:
+            self._silence()
+            try:
+                self._begin(window, membranes)
+            except Exception as error:  # raised here it would leave the other processes waiting for ever
+                self._mailbox.report(self._stage, error)
+            if self._stage.row is not None:
+                self.c_out.send(self._row)
+            if self._stage.plays is not None:
+                self.x_out.send(self._message)
+        if self._stage.plays is not None:
+            self.s_out.send(self._spikes[:, t])
+            self.a_out.send(self._outliers[:, t])
+
+    def _silence(self) -> None:
+        codes = 1 if self._stage.plays is None else self._plan.widths[self._stage.plays.input]
+        row = 1 if self._stage.row is None else 1 + self._plan.widths[self._stage.row]
+        self._spikes = self._outliers = np.zeros((codes, self._plan.period), np.int32)
+        self._row = np.zeros(row, np.int32)
+        self._message = np.zeros(freight_size(self._stage.leaves), np.float32)
+
+    @torch.inference_mode()
+    def _begin(self, window: int, membranes: npt.NDArray[np.int32] | None) -> None:
+        """Take the token of this window, if there is one, through the stage."""
+        stage = self._stage
+        values: dict[str, Value] = {}
+        if stage.index == 0:
+            position = self._mailbox.position_at(window)
+            if position is not None:
+                values["x"] = torch.from_numpy(self._mailbox.tokens[position].copy()).view(1, 1, -1)
+        else:
+            position = self._unpack(self.x_in.recv(), values) if window >= stage.gap else None
+        if position is None:
+            return
+        if position == 0:
+            self._steps = {}
+        context = HostContext(torch.tensor([position]), self._rotary, self._steps)
+        if membranes is not None and stage.receives is not None:
+            self._received[position] = membranes
+            values[stage.receives.output] = self._sums(membranes, position)
+        for op in stage.ops:
+            if isinstance(op, Softmax):
+                for name in (op.key, op.value):
+                    codes = values[name]
+                    assert isinstance(codes, Codes)
+                    context.remember(name, codes.step)
+            values[op.output] = host.apply(op, values, context)
+        for fired in stage.fired:
+            source = values[fired.source]
+            assert isinstance(source, Codes)
+            ratio = fired.fire.step
+            step = source.step * ratio if fired.fire.rides else torch.full_like(source.step, ratio)
+            values[fired.output] = Codes(torch.empty(0), step)
+        self._play(position, values)
+
+    def _sums(self, membranes: npt.NDArray[np.int32], position: int) -> torch.Tensor:
+        """Membranes in the shape of the executor: (1, 1, N), scores (1, H, 1, positions so far)."""
+        op = self._stage.receives
+        if isinstance(op, Score):
+            scores = membranes.reshape(1, op.heads, 1, -1)[..., : position + 1]
+            return torch.from_numpy(np.ascontiguousarray(scores))
+        return torch.from_numpy(membranes).view(1, 1, -1)
+
+    def _play(self, position: int, values: dict[str, Value]) -> None:
+        """Turn the token's values into what is sent in this window."""
+        stage = self._stage
+        if stage.plays is None:
+            result = values[self._plan.block.output]
+            assert isinstance(result, torch.Tensor)
+            self._mailbox.results[position] = result.flatten().numpy()
+            return
+        enc = stage.plays.encoding
+        self._spikes, self._outliers = encode_raster(self._integers(values, stage.plays.input, enc.zero), enc, self._plan.period)
+        if stage.row is not None:
+            self._row[0] = position + 1
+            self._row[1:] = self._integers(values, stage.row, 0)
+        self._message = self._pack(position, values)
+
+    def _integers(self, values: dict[str, Value], name: str, zero: int) -> npt.NDArray[np.int32]:
+        """Codes of one token (width,); rows of probabilities are filled up to the capacity with silent codes."""
+        codes = values[name]
+        assert isinstance(codes, Codes)
+        q = codes.q.numpy().astype(np.int32)
+        if q.ndim == 4:
+            filled = np.full((q.shape[1], self._plan.capacity), -zero, np.int32)
+            filled[:, : q.shape[3]] = q[0, :, 0]
+            return filled.reshape(-1)
+        return q.reshape(-1)
+
+    def _pack(self, position: int, values: dict[str, Value]) -> Float32:
+        parts = [np.array([position + 1], np.float32)]
+        for item in self._stage.leaves:
+            value = values[item.name]
+            if isinstance(value, Codes):
+                parts += [value.q.flatten().numpy()] if item.kind == "codes" else []
+                parts.append(value.step.flatten().numpy())
+            else:
+                parts.append(value.flatten().numpy())
+        return np.concatenate(parts)
+
+    def _unpack(self, message: Float32, values: dict[str, Value]) -> int | None:
+        """Values of a message into `values`; returns the token's position, None where there is no token."""
+        if message[0] == 0:
+            return None
+        start = 1
+        for item in self._stage.arrives:
+            part = torch.from_numpy(message[start : start + item.size])
+            start += item.size
+            if item.kind == "real":
+                values[item.name] = part.view(1, 1, -1)
+            else:
+                q = part[: self._plan.widths[item.name]] if item.kind == "codes" else part[:0]
+                values[item.name] = Codes(q.view(1, 1, -1), part[len(q) :].view(1, 1, -1))
+        return int(message[0]) - 1
