@@ -22,9 +22,9 @@ __all__ = ["Container", "save"]
 
 Array = npt.NDArray[Any]
 
-_MAX_ELEMENTS = 1 << 28
+_MAX_BYTES = 1 << 30
 _MAX_RATIO = 2048  # deflate gets to 1032 : 1
-_SMALL = 1 << 20  # bytes that are allocated without asking for the ratio
+_SMALL = 1 << 20  # bytes, allocated without asking for the ratio
 _CHUNK = (64, 4096)
 _COMPRESSED = 4096  # bytes; below, the index of the chunks would be larger than what it saves
 
@@ -173,7 +173,7 @@ class Container:
         elements = int(np.prod(dataset.shape, dtype=np.float64))
         stored = dataset.id.get_storage_size()
         size = max(elements, chunk) * dataset.dtype.itemsize
-        if max(elements, chunk) > _MAX_ELEMENTS or size > max(_SMALL, _MAX_RATIO * stored):
+        if size > min(_MAX_BYTES, max(_SMALL, _MAX_RATIO * stored)):
             raise self.error(name, f"claims {size} bytes (shape {dataset.shape}) with {stored} stored")
 
     @contextlib.contextmanager

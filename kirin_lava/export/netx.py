@@ -33,6 +33,7 @@ from kirin_lava.export.hdf5 import save
 from kirin_lava.export.netx_read import SCHEMA, Segment, digest, read_segment
 from kirin_lava.export.stimulus import Layout
 from kirin_lava.export.stock import StockLayer, fire_layer, read_layer
+from kirin_lava.export.stock_ranges import exact_sums
 from kirin_lava.graph import Linear
 from kirin_lava.neuron import codes_of
 
@@ -197,8 +198,7 @@ def _stock_datasets(layer: StockLayer) -> dict[str, Array]:
 
 
 def _kirin_datasets(linear: Linear, layer: StockLayer, scale: Float32 | None, samples: Int64) -> dict[str, Array]:
-    # np.matmul of integers would not use BLAS; float64 holds these sums exactly
-    v = np.rint(samples.astype(np.float64) @ linear.weight.T.astype(np.float64)).astype(np.int64)
+    v = exact_sums(linear.weight, samples)
     # A refused fire phase is left to the host: the file then answers, and the sample shows, the sums.
     fired = linear.fire is not None and layer.layout.fires is not None
     datasets: dict[str, Array] = {

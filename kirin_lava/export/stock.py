@@ -33,6 +33,7 @@ from kirin_lava.hardware.loihi2 import LIF_SHIFT, STATE_MAX
 __all__ = ["LIF_LIMIT", "StockLayer", "fire_layer", "read_layer"]
 
 Integers = npt.NDArray[np.integer[Any]]
+Int8 = npt.NDArray[np.int8]
 Int64 = npt.NDArray[np.int64]
 
 LIF_LIMIT = STATE_MAX >> LIF_SHIFT
@@ -52,7 +53,7 @@ class StockLayer:
     """
 
     layout: Layout
-    synapses: npt.NDArray[np.int8]
+    synapses: Int8
     neuron: dict[str, str | int]
     constant: Int64
     ranges: tuple[Range, ...]
@@ -63,16 +64,16 @@ class StockLayer:
         return "proved" if all(r.guarantee == "proved" for r in self.ranges) else "calibrated"
 
 
-def _guarded(synapses: Integers, control: list[ControlLine]) -> tuple[npt.NDArray[np.int8], tuple[ControlLine, ...]]:
+def _guarded(synapses: Int8, control: list[ControlLine]) -> tuple[Int8, tuple[ControlLine, ...]]:
     """Synapses with a positive weight among them.
 
     Stock netx divides by the largest weight: all zeros are an OverflowError, and without a positive one a lowest weight
     that is a power of two is shifted to -256 and clipped. A silent line with weight 1 avoids both.
     """
     if synapses.max() <= 0:
-        synapses = np.hstack([synapses, np.ones((len(synapses), 1), synapses.dtype)])
+        synapses = np.hstack([synapses, np.ones((len(synapses), 1), np.int8)])
         control = [*control, ControlLine("guard: always silent, its weight 1 keeps the others exact in stock netx")]
-    return synapses.astype(np.int8), tuple(control)
+    return synapses, tuple(control)
 
 
 def read_layer(linear: Linear, codes: Integers | None = None) -> StockLayer:
@@ -92,7 +93,7 @@ def read_layer(linear: Linear, codes: Integers | None = None) -> StockLayer:
     require(linear.name, ranges)
     synapses, control = _guarded(weight, [])
     layout = Layout(linear.encoding, weight.shape[1], weight.shape[0], None, control)
-    constant = linear.encoding.zero * weight.sum(1)
+    constant = linear.encoding.zero * weight.sum(1, dtype=np.int64)
     return StockLayer(layout, synapses, {"type": "SDNN", "vThMant": 0, "sigma_output": 1}, constant, ranges)
 
 
@@ -120,8 +121,8 @@ def fire_layer(linear: Linear, codes: Integers | None = None, peak: Integers | N
             f"{linear.name}: weight {row}, {line} is -128 and a signed output needs its mirror 128, a synapse ends at 127:"
             " quantise with weights of -127 or more"
         )
-    rows = np.vstack([weight, -weight]) if mirrored else weight
-    constant = enc.zero * rows.sum(1)
+    rows: Int8 = np.vstack([weight, -weight]) if mirrored else weight
+    constant = enc.zero * rows.sum(1, dtype=np.int64)
     worst = worst_sums(rows, enc)
     theta, ramp = _thresholds(fire, mirrored, np.minimum(worst[1], LIF_LIMIT) - constant)
     # As much silence as the lift allows: below vth the inputs may push the membrane around freely.
@@ -129,6 +130,8 @@ def fire_layer(linear: Linear, codes: Integers | None = None, peak: Integers | N
     lift = vth + 1 - theta[:, -1] - constant
     climbs = np.diff(theta, axis=1)[:, ::-1]  # (rows, T' - 1): fire steps 1 .. T' - 1
     measured = None if codes is None else measure(rows, enc, codes)
+    if peak is not None and peak.shape != (len(weight),):
+        raise UsageError(f"{linear.name}: peaks of shape {peak.shape} for {len(weight)} neurons")
     if measured is not None and peak is not None:
         reach = np.tile(peak.astype(np.int64), len(rows) // len(peak))
         low_u, high_u, low_v, high_v = measured
@@ -145,24 +148,24 @@ def fire_layer(linear: Linear, codes: Integers | None = None, peak: Integers | N
         for place, digit in enumerate(_digits(number)):
             power = _BASE**place
             events = ((begin, power), (end, -power)) if end else ((begin, power),)
-            weights.append(digit[:, None])
+            weights.append(digit[:, None].astype(np.int8))
             control.append(ControlLine(f"{what} (digit of {power})", events))
     for j, extra in enumerate((climbs[:, :-1] - ramp[:, None]).T, 1):
         if extra.any():
-            weights.append(extra[:, None])
+            weights.append(extra[:, None].astype(np.int8))
             events = ((start + j, 1), (start + j + 1, -1))
             control.append(ControlLine(f"one more in fire step {j}, the ramp being no whole number", events))
     synapses, lines = _guarded(np.hstack(weights), control)
     layout = Layout(enc, weight.shape[1], weight.shape[0], fire.encoding, lines)
     neuron: dict[str, str | int] = {"type": "LOIHI", "vThMant": vth, "refDelay": 1, "iDecay": 0, "vDecay": 0}
-    return StockLayer(layout, synapses, neuron, enc.zero * weight.sum(1), ranges)
+    return StockLayer(layout, synapses, neuron, constant[: len(weight)], ranges)
 
 
-def _weight(linear: Linear) -> Int64:
+def _weight(linear: Linear) -> Int8:
     weight = linear.weight
     if weight.ndim != 2 or weight.dtype != np.int8 or not weight.size:
         raise UsageError(f"{linear.name}: weights are {weight.dtype} {weight.shape}: a segment takes int8 (outputs, inputs)")
-    return weight.astype(np.int64)
+    return weight
 
 
 def _check_fire(linear: Linear, fire: Fire) -> None:

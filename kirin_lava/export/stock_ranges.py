@@ -17,12 +17,14 @@ from kirin_lava.coding import Encoding, encode_raster
 from kirin_lava.errors import FitError
 from kirin_lava.export.stimulus import Layout
 
-__all__ = ["CURRENT", "MEMBRANE", "Range", "check_codes", "measure", "range_of", "require", "worst_sums"]
+__all__ = ["CURRENT", "MEMBRANE", "Range", "check_codes", "exact_sums", "measure", "range_of", "require", "worst_sums"]
 
 Integers = npt.NDArray[np.integer[Any]]
 Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
 
 CURRENT, MEMBRANE = "u while inputs arrive", "v while inputs arrive"
+_ROWS = 4096  # neurons that are followed at once, for the memory of their float64 synapses
 
 
 @dataclass(frozen=True)
@@ -61,25 +63,34 @@ def worst_sums(weight: Integers, enc: Encoding) -> tuple[Int64, Int64]:
     return low, high
 
 
-def _product(a: Integers, b: npt.NDArray[np.float64]) -> Int64:
-    """Exact integer product through float64: 2^53 is far above any sum of 8-bit synapses and messages."""
-    return np.rint(a.astype(np.float64) @ b).astype(np.int64)
+def exact_sums(weight: Integers, codes: Integers) -> Int64:
+    """v (windows, N) of codes (windows, K), through float64, which holds every such sum exactly."""
+    inputs = codes.astype(np.float64)
+    parts = [inputs @ weight[i : i + _ROWS].T.astype(np.float64) for i in range(0, len(weight), _ROWS)]
+    return np.concatenate(parts, axis=1).astype(np.int64)
 
 
 def measure(weight: Integers, enc: Encoding, codes: Integers) -> tuple[Int64, Int64, Int64, Int64]:
-    """(N,) lowest and highest u, lowest and highest v, in any column of the windows (windows, K)."""
-    u = np.zeros((len(codes), len(weight)), np.int64)
-    v = np.zeros_like(u)
-    low_u, high_u = np.zeros((2, len(weight)), np.int64)
-    low_v, high_v = np.zeros((2, len(weight)), np.int64)
+    """(N,) lowest and highest u, lowest and highest v, in any column of the windows (windows, K), 0 included."""
     spikes, outliers = encode_raster(codes, enc)
-    payloads, synapses = spikes + outliers, weight.T.astype(np.float64)
-    for column in range(enc.window):
-        u += _product(payloads[..., column], synapses)
-        v += u
-        low_u, high_u = np.minimum(low_u, u.min(0, initial=0)), np.maximum(high_u, u.max(0, initial=0))
-        low_v, high_v = np.minimum(low_v, v.min(0, initial=0)), np.maximum(high_v, v.max(0, initial=0))
+    payloads = (spikes + outliers).astype(np.float64)
+    parts = [_measure(weight[i : i + _ROWS], payloads) for i in range(0, len(weight), _ROWS)]
+    low_u, high_u, low_v, high_v = (np.concatenate(part) for part in zip(*parts, strict=True))
     return low_u, high_u, low_v, high_v
+
+
+def _measure(weight: Integers, payloads: Float64) -> tuple[Int64, ...]:
+    """Follow u and v through the columns of (windows, K, T). Exact: 2^53 is far above any sum of synapses and messages."""
+    synapses = weight.T.astype(np.float64)
+    u = np.zeros((len(payloads), len(weight)))
+    v = np.zeros_like(u)
+    lowest, highest = np.zeros((2, len(weight))), np.zeros((2, len(weight)))
+    for column in range(payloads.shape[2]):
+        u += payloads[..., column] @ synapses
+        v += u
+        lowest = np.minimum(lowest, [u.min(0, initial=0), v.min(0, initial=0)])
+        highest = np.maximum(highest, [u.max(0, initial=0), v.max(0, initial=0)])
+    return tuple(a.astype(np.int64) for a in (lowest[0], highest[0], lowest[1], highest[1]))
 
 
 def range_of(
