@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from rich.console import Group
 from rich.table import Table
 from torch import Tensor
 
 from kirin_lava.checkpoint import load_tokenizer, open_checkpoint
 from kirin_lava.errors import UsageError
 from kirin_lava.export.bundle import Bundle
+from kirin_lava.layer_errors import LayerError, layer_errors, worst_first
 from kirin_lava.reference import Executor
 from kirin_lava.text import plain_windows, read_text, token_rows
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Evaluation", "Score", "evaluate", "float_model", "score"]
 
 _BATCH_TOKENS = 2048
+_ERROR_ROWS = 4
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,13 @@ class Evaluation:
     top1_agreement: float
     perplexity_lava: float | None = None
     lava_tokens: int | None = None
+    layer_errors: tuple[LayerError, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
 
-    def table(self) -> Table:
+    def table(self) -> Group:
         """For people."""
         table = Table(title=f"{self.bundle} ({self.recipe}) on {self.text}: {self.protocol}")
         for column in ("network", "perplexity", "ratio", "KL (nats)", "top-1 agreement"):
@@ -89,7 +93,7 @@ class Evaluation:
         )
         if self.perplexity_lava is not None:
             table.add_row(f"spikes on Lava, first {self.lava_tokens} tokens", f"{self.perplexity_lava:.4f}", "", "", "")
-        return table
+        return Group(table, worst_first(list(self.layer_errors))) if self.layer_errors else Group(table)
 
 
 def float_model(model: str, revision: str | None, device: str = "cpu") -> PreTrainedModel:
@@ -148,6 +152,7 @@ def evaluate(
     max_rows: int | None = None,
     original: str | None = None,
     lava: bool = False,
+    layer_errors_too: bool = False,
     device: str = "cpu",
     timeout: float | None = None,
     progress: Callable[[str, int, int], None] | None = None,
@@ -157,6 +162,7 @@ def evaluate(
     Args:
         seq_len: tokens per row. stride: plain windows with this stride instead of rows of documents.
         original: the float checkpoint; None for the one that the bundle was made from.
+        layer_errors_too: also the signal-to-noise of every layer, on the first rows.
         lava: also run the spiking network on Lava over the first row; its perplexity must equal the integer network's.
 
     Raises:
@@ -181,6 +187,10 @@ def evaluate(
     source = opened.manifest["source"]
     teacher = float_model(original or source["model"], None if original else source["revision"], device)
     result = score(Executor(model, device), lambda ids: teacher(ids).logits, rows, fresh, progress)
+    errors: list[LayerError] = []
+    if layer_errors_too:
+        checkpoint = open_checkpoint(original or source["model"], None if original else source["revision"])
+        errors = layer_errors(checkpoint, model, [row for row in rows[:_ERROR_ROWS] if len(row) == len(rows[0])])
     lava_perplexity = lava_tokens = None
     if lava:
         from kirin_lava.verify import lava_logits
@@ -202,6 +212,7 @@ def evaluate(
         top1_agreement=result.agreed / result.tokens,
         perplexity_lava=lava_perplexity,
         lava_tokens=lava_tokens,
+        layer_errors=tuple(errors),
     )
 
 
