@@ -96,6 +96,11 @@ class Container:
         with self._reading(name):
             return self._find(name) is not None
 
+    def is_text(self, name: str) -> bool:
+        """Whether a dataset holds strings."""
+        with self._reading(name):
+            return self._dataset(name).dtype.kind in "SO"
+
     def array(self, name: str, kinds: str, shape: tuple[int | None, ...] | None = None) -> Array:
         """A dataset.
 

@@ -6,6 +6,7 @@ lava-dl drops what it does not know and rounds what it cannot hold without a wor
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class LayerInfo:
         type: as written.
         shape: of its output; empty where the file has none.
         neuron: type of the neuron, or None.
-        parameters: numbers of the neuron and the layer, by the names in the file.
+        parameters: settings of the neuron and the layer, by the names in the file.
         weight_shape: outputs first; empty for a layer without weights.
         weight_range: lowest and highest.
         weight_bits: of the narrowest signed integer that holds them, None for fractions.
@@ -54,7 +55,7 @@ class LayerInfo:
     type: str
     shape: tuple[int, ...]
     neuron: str | None
-    parameters: dict[str, int | float | list[int]]
+    parameters: dict[str, int | float | str | list[int]]
     weight_shape: tuple[int, ...] = ()
     weight_range: tuple[float, float] | None = None
     weight_bits: int | None = None
@@ -143,10 +144,8 @@ def _layer(file: Container, index: int) -> LayerInfo:
     parameters |= _parameters(file, place, [k for k in _SETTINGS if file.has(f"{place}/{k}")])
     info: dict[str, Any] = {}
     if kind in _WITH_WEIGHTS and not file.has(f"{place}/weight/real"):
-        info, weight_notes = _weights(file, f"{place}/weight", kind in _DENSE)
+        info, weight_notes = _weights(file, f"{place}/weight", math.prod(shape) if kind in _DENSE else None)
         notes += weight_notes
-        if kind in _DENSE and shape and info["weight_shape"][0] != np.prod(shape):
-            raise file.error(f"{place}/weight", f"has shape {info['weight_shape']} in a layer of {int(np.prod(shape))} neurons")
     if file.has(f"{place}/delay"):
         longest = max(_integers(file, f"{place}/delay"), default=0)
         info["delay_max"] = longest
@@ -173,9 +172,12 @@ def _neuron_notes(neuron: str, parameters: dict[str, Any]) -> list[str]:
     return []
 
 
-def _parameters(file: Container, place: str, keys: list[str]) -> dict[str, int | float | list[int]]:
-    found: dict[str, int | float | list[int]] = {}
+def _parameters(file: Container, place: str, keys: list[str]) -> dict[str, int | float | str | list[int]]:
+    found: dict[str, int | float | str | list[int]] = {}
     for key in keys:
+        if file.is_text(f"{place}/{key}"):
+            found[key] = file.text(f"{place}/{key}")
+            continue
         array = file.array(f"{place}/{key}", _NUMBERS)
         _check_finite(file, f"{place}/{key}", array)
         if array.size == 1:
@@ -186,10 +188,15 @@ def _parameters(file: Container, place: str, keys: list[str]) -> dict[str, int |
     return found
 
 
-def _weights(file: Container, name: str, dense: bool) -> tuple[dict[str, Any], list[str]]:
+def _weights(file: Container, name: str, neurons: int | None) -> tuple[dict[str, Any], list[str]]:
+    """What is to be said of weights; `neurons` of a dense layer, None for a convolution."""
     weight = file.array(name, _NUMBERS)
-    if not weight.size or weight.ndim < 1:
+    if neurons and weight.ndim == 1 and weight.size % neurons == 0:
+        weight = weight.reshape(neurons, -1)  # as netx does
+    if not weight.size or weight.ndim < 2:
         raise file.error(name, f"has shape {weight.shape}: a layer needs weights")
+    if neurons is not None and len(weight) != neurons:
+        raise file.error(name, f"has shape {weight.shape} in a layer of {neurons} neurons")
     _check_finite(file, name, weight)
     low, high = weight.min().item(), weight.max().item()
     bits = None
@@ -198,7 +205,7 @@ def _weights(file: Container, name: str, dense: bool) -> tuple[dict[str, Any], l
         notes.append("weights have fractions, which lava-dl cuts off")
     else:
         bits = 1 + max((-int(low) - 1).bit_length() if low < 0 else 0, int(high).bit_length() if high > 0 else 0)
-    if dense:
+    if neurons is not None:
         effective = stock_weights(weight)
         if effective is None:
             notes.append("all weights are zero: lava-dl fails with an OverflowError")

@@ -1,0 +1,96 @@
+"""Runs exported `.net` files with lava-dl alone: nothing of kirin-lava is imported here.
+
+Every file carries a few windows of input codes and the integers they must give. This script turns the codes into spikes by the
+rules that the file states, runs unmodified `lava.lib.dl.netx.hdf5.Network`, and compares.
+
+    python examples/run_net_with_lava_dl.py OUT/net/*.net
+
+Needs Python 3.10 with lava-nc 0.10.0 and lava-dl 0.6.0. The exit code is 1 where an integer differs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+from lava.lib.dl.netx.hdf5 import Network
+from lava.magma.core.run_conditions import RunSteps
+from lava.magma.core.run_configs import Loihi2SimCfg
+from lava.proc.io.sink import RingBuffer as Sink
+from lava.proc.io.source import RingBuffer as Source
+
+Array = npt.NDArray[Any]
+
+
+def stimulus(facts: dict[str, Any], codes: Array) -> Array:
+    """Codes (windows, inputs) -> payloads (lines, windows * period + 1)."""
+    enc, plan = facts["encoding"], facts["stimulus"]
+    window, period = enc["window"], plan["period"]
+    lines = facts["inputs"] + len(plan["control"])
+    x = np.zeros((lines, len(codes) * period + 1), np.int32)
+    for b, row in enumerate(codes):
+        start = b * period
+        for k, q in enumerate(row):
+            c = int(q) + enc["zero"]
+            if enc["spike_min"] <= q <= enc["spike_max"] and c:
+                x[k, start + window - abs(c)] = np.sign(c)  # a spike: the later, the smaller
+            else:
+                x[k, start + window - 1] = c  # an outlier: a graded message
+            x[k, start + window] = -x[k, start : start + window].sum()  # takes back what it sent
+        for control in plan["control"]:
+            for column, payload in control["events"]:
+                x[control["line"], start + column] = payload
+    return x
+
+
+def run(path: str, facts: dict[str, Any], x: Array) -> Array:
+    """What the neurons send, (neurons, steps)."""
+    net = Network(path, **facts["network"])
+    source, sink = Source(data=x), Sink(shape=net.out.shape, buffer=x.shape[1])
+    source.s_out.connect(net.inp)
+    net.out.connect(sink.a_in)
+    try:
+        sink.run(condition=RunSteps(x.shape[1]), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
+        return sink.data.get().astype(np.int64)
+    finally:
+        sink.stop()
+
+
+def integers(facts: dict[str, Any], constant: Array, sent: Array) -> Array:
+    """Sums v or output codes q, (windows, outputs)."""
+    window, period, outputs = facts["encoding"]["window"], facts["stimulus"]["period"], facts["outputs"]
+    answer = sent[:, 1:].reshape(len(sent), -1, period).transpose(1, 0, 2)  # Dense answers one step later
+    if facts["kind"] == "read":
+        return answer[..., :window].sum(2) - constant
+    fire = facts["fire"]["encoding"]
+    spikes = answer[..., window:]
+    level = np.where(spikes.any(2), fire["window"] - 1 - spikes.argmax(2), 0)
+    if len(sent) == 2 * outputs:  # a neuron for positive and one for negative codes
+        return level[:, :outputs] - level[:, outputs:]
+    return level - fire["zero"]
+
+
+def main(paths: list[str]) -> int:
+    """Check every file; returns the exit code."""
+    if not paths:
+        print(__doc__)
+        return 2
+    differ = 0
+    for path in paths:
+        with h5py.File(path, "r") as file:
+            facts = json.loads(file["kirin/metadata"][()])
+            codes, expected = file["kirin/sample_codes"][()], file["kirin/sample_result"][()]
+            constant = file["kirin/constant"][()]
+        got = integers(facts, constant, run(path, facts, stimulus(facts, codes)))
+        wrong = int((got != expected).sum())
+        differ += wrong
+        print(f"{facts['name']} ({facts['kind']}, {facts['encoding']['name']}): {wrong} of {expected.size} integers differ")
+    return int(differ > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
