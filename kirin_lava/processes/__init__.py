@@ -12,7 +12,8 @@ stage) plays window w in steps wP .. wP + P-1. A synapse delays by one step, as 
 is wP + 1 .. (w+1)P. It sends its membrane in the last of these steps, in which the next source starts window w+1; or it fires
 code c in step (w+2)P - c, where a source would play it in window w+1, and its own next window goes on meanwhile.
 
-Importing this package does not import Lava; taking a Process from it does.
+Importing this package does not import Lava; taking a Process from it does. Every Process with its model is a package of one
+file, because Lava's compiler looks for models by executing every file of a Process's folder, squared, for every instance.
 """
 
 from __future__ import annotations
