@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -14,30 +14,10 @@ from kirin_lava.processes.host import HostStage, Mailbox
 from kirin_lava.processes.matmul import SpikeMatmul
 from kirin_lava.processes.plan import BlockPlan, plan_block
 from kirin_lava.processes.probe import SpikeProbe
+from kirin_lava.processes.runs import BlockRun
 from kirin_lava.processes.silence import SilenceNeuron
 
-__all__ = ["BlockNetwork", "BlockRun", "build_block"]
-
-
-@dataclass(frozen=True, eq=False)
-class BlockRun:
-    """What a block did with some tokens on Lava.
-
-    Attributes:
-        result: (tokens, width) float32, the block's output.
-        integers: by value name, (tokens, width) int64: input codes of every core operation as they were sent, membranes as
-            they arrived, rows of the cache as they were kept. Scores and probabilities are (tokens, heads, positions so far).
-            Empty without probes.
-        spikes, outliers: by core operation, counted on its input connections. Empty without probes.
-        steps: time steps. seconds: wall time of them, start-up excluded.
-    """
-
-    result: Float32
-    integers: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
-    spikes: dict[str, int] = field(default_factory=dict)
-    outliers: dict[str, int] = field(default_factory=dict)
-    steps: int = 0
-    seconds: float = 0.0
+__all__ = ["BlockNetwork", "build_block"]
 
 
 class BlockNetwork(Network):
@@ -55,7 +35,7 @@ class BlockNetwork(Network):
         neurons: list[tuple[str, SilenceNeuron]] = []
         for index, core in enumerate(plan.cores):
             neurons.append((core.name, self._connect(index, core, neurons[-1][1] if plan.is_fired(index) else None, probe)))
-        for before, after in zip(plan.stages, plan.stages[1:], strict=False):
+        for before, after in pairwise(plan.stages):
             self._stages[before.index].x_out.connect(self._stages[after.index].x_in)
         super().__init__(neurons)
 
@@ -113,7 +93,7 @@ class BlockNetwork(Network):
         tokens, plan = len(x), self.plan
         if self._position + tokens > plan.capacity:
             raise UsageError(
-                f"{plan.block.name}: {self._position + tokens} positions are more than the {plan.capacity} this network was built for"
+                f"{plan.block.name}: {self._position + tokens} positions do not fit a network that was built for {plan.capacity}"
             )
         if tokens == 0:
             return BlockRun(np.zeros((0, plan.widths[plan.block.output]), np.float32))

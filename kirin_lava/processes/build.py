@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2SimCfg
@@ -16,28 +14,12 @@ from kirin_lava.coding import Encoding, Integers
 from kirin_lava.graph import Linear
 from kirin_lava.processes.encoder import SpikeEncoder
 from kirin_lava.processes.probe import MembraneProbe, SpikeProbe
+from kirin_lava.processes.runs import SegmentRun
 from kirin_lava.processes.silence import SilenceNeuron, overflow_of
 from kirin_lava.processes.synapse import outlier_synapse, spike_synapse
 from kirin_lava.runtime import progress
 
-__all__ = ["SegmentNetwork", "SegmentRun", "build_segment"]
-
-
-@dataclass(frozen=True, eq=False)
-class SegmentRun:
-    """What a linear segment did on Lava.
-
-    Attributes:
-        result: (windows, N) int64 sums, or codes q where it fires.
-        spikes, outliers: (windows,) how many were seen on its inputs.
-        steps: time steps. seconds: wall time of them, start-up excluded.
-    """
-
-    result: npt.NDArray[np.int64]
-    spikes: npt.NDArray[np.int64]
-    outliers: npt.NDArray[np.int64]
-    steps: int
-    seconds: float
+__all__ = ["Network", "SegmentNetwork", "build_segment", "connect_linear"]
 
 
 class Network:

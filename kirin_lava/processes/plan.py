@@ -12,10 +12,27 @@ host stage to host stage.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from kirin_lava.coding import Encoding
 from kirin_lava.errors import UnsupportedError
-from kirin_lava.graph import Add, Block, CoreOp, Decode, Encode, Fire, Gate, HostOp, Linear, Mix, Norm, Rotary, Score, Slice, Softmax
+from kirin_lava.graph import (
+    Add,
+    Block,
+    CoreOp,
+    Decode,
+    Encode,
+    Fire,
+    Gate,
+    HostOp,
+    Linear,
+    Mix,
+    Norm,
+    Rotary,
+    Score,
+    Slice,
+    Softmax,
+)
 
 __all__ = ["BlockPlan", "FiredStep", "Freight", "HostStagePlan", "plan_block"]
 
@@ -121,17 +138,21 @@ def plan_block(block: Block, width: int, capacity: int) -> BlockPlan:
     fired = {core.output: i for i, core in enumerate(cores) if _fire_of(core) is not None}
     for name, i in fired.items():
         if i + 1 == len(cores) or cores[i + 1].input != name or not isinstance(cores[i + 1], Linear) or stage_ops[i + 1]:
-            raise UnsupportedError(f"{block.name}: the codes that {cores[i].name} fires must feed the next linear segment, and it alone")
+            raise UnsupportedError(
+                f"{block.name}: the codes that {cores[i].name} fires must feed the next linear segment, and it alone"
+            )
     for i, ops in enumerate(stage_ops):
         for op in ops:
             if isinstance(op, (Decode, Softmax)) and born[op.input] != i:
-                raise UnsupportedError(f"{block.name}: {op.name} takes the sums {op.input} later than one window after they were made")
+                raise UnsupportedError(
+                    f"{block.name}: {op.name} takes the sums {op.input} later than one window after they were made"
+                )
 
     hosted = [i for i in range(len(cores) + 1) if i == 0 or i == len(cores) or cores[i - 1].output not in fired]
     needs = {i: _needs(stage_ops[i], None if i == len(cores) else cores[i], block.output) for i in hosted}
     sizes = {"real": widths, "steps": groups, "codes": {name: widths[name] + groups.get(name, 0) for name in widths}}
     freights: dict[int, tuple[Freight, ...]] = {hosted[0]: ()}
-    for previous, current in zip(hosted, hosted[1:], strict=False):
+    for previous, current in pairwise(hosted):
         wanted: dict[str, str] = {}
         for later in (i for i in hosted if i >= current):
             for name, kind in needs[later].items():

@@ -1,8 +1,8 @@
 """Spike synapses and outlier synapses: stock `Dense` that multiplies integers exactly.
 
 Lava's `fixed_pt` model of `Dense` drops the lowest bit of a matrix with both signs, as Loihi does. A synapse of weight w
-therefore stores 2 w and shifts its sums right by one (`weight_exp = -1`); the sign mode is fixed, because a matrix whose entries
-all have one sign would be stored by another rule. Both synapses end in the same `a_in`, where Lava adds them up.
+therefore stores 2 w and shifts its sums right by one (`weight_exp = -1`); the sign mode is fixed, because a matrix whose
+entries all have one sign would be stored by another rule. Both synapses end in the same `a_in`, where Lava adds them up.
 """
 
 from __future__ import annotations

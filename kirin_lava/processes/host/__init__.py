@@ -56,7 +56,6 @@ class Mailbox:
         first, position, count = (int(n) for n in self.entry)
         return position + window - first if first <= window < first + count else None
 
-
     def report(self, stage: HostStagePlan, error: Exception) -> None:
         """Note the first error of a host stage."""
         name = type(error).__name__ if isinstance(error, KirinError) else BackendError.__name__
@@ -222,7 +221,9 @@ class PyHostStageModel(PyLoihiProcessModel):
             self._mailbox.results[position] = result.flatten().numpy()
             return
         enc = stage.plays.encoding
-        self._spikes, self._outliers = encode_raster(self._integers(values, stage.plays.input, enc.zero), enc, self._plan.period)
+        self._spikes, self._outliers = encode_raster(
+            self._integers(values, stage.plays.input, enc.zero), enc, self._plan.period
+        )
         if stage.row is not None:
             self._row[0] = position + 1
             self._row[1:] = self._integers(values, stage.row, 0)

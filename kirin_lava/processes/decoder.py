@@ -1,0 +1,80 @@
+"""A whole decoder on Lava: one live network per block, each in a job of its own, token by token or a prompt at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from kirin_lava.graph import Model
+from kirin_lava.reference import Executor
+from kirin_lava.runtime import Session
+
+__all__ = ["LavaDecoder"]
+
+
+class LavaDecoder:
+    """Runs a model on Lava's CPU simulator; keys and values stay in the networks. Use as a context manager or close it.
+
+    Args:
+        model: the converted model.
+        capacity: most positions.
+        timeout: wall-clock limit in seconds of building a block's network and of each pass through it.
+        on_progress: called with (what, done, total).
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        capacity: int,
+        timeout: float | None = None,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ):
+        from kirin_lava.processes.block import build_block
+
+        self._embed = Executor(model).embed
+        self._position = 0
+        self._report = on_progress or (lambda what, done, total: None)
+        self._sessions: list[Session] = []
+        width = model.embedding.tokens.shape[1]
+        rotary = None if model.rotary is None else (model.rotary[0][:capacity].copy(), model.rotary[1][:capacity].copy())
+        blocks = [*model.blocks, model.head]
+        try:
+            for index, block in enumerate(blocks):
+                self._report("build networks", index, len(blocks))
+                self._sessions.append(Session(build_block, block, width, capacity, rotary, timeout=timeout))
+        except BaseException:
+            self.close()
+            raise
+
+    def step(self, tokens: Tensor, every: bool = False) -> Tensor:
+        """Take new tokens through all blocks.
+
+        Args:
+            tokens: (L,) ids that follow.
+            every: logits of all of them, not of the last alone.
+
+        Returns:
+            (vocabulary,) float32, or (L, vocabulary) with `every`.
+        """
+        x = self._embed(tokens.unsqueeze(0), self._position)[0].numpy()
+        self._position += len(tokens)
+        for index, session in enumerate(self._sessions):
+            self._report("blocks", index, len(self._sessions))
+            if session is self._sessions[-1] and not every:
+                x = x[-1:]
+            x = session.call("run", x).result
+        logits = torch.from_numpy(x)
+        return logits if every else logits[-1]
+
+    def close(self) -> None:
+        """End all networks."""
+        for session in self._sessions:
+            session.close()
+
+    def __enter__(self) -> LavaDecoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
