@@ -22,7 +22,7 @@ from kirin_lava.quantize.calibrate import Calibration, fires_into
 from kirin_lava.quantize.weights import WeightCodes, WeightSpec, quantize_weight
 from kirin_lava.recipe import Recipe
 
-__all__ = ["lower_block", "lower_head"]
+__all__ = ["attention_ops", "fired_attention", "lower_block", "lower_head"]
 
 _MAX_SHIFT = 4
 
@@ -38,7 +38,7 @@ def lower_block(block: FloatBlock, recipe: Recipe, calibration: Calibration) -> 
         raise UnsupportedError(f"{block.name} has no dense layer: nothing would be converted")
     firing = fires_into(block)
     fired = {second: first for first, second in firing.items()}
-    chained = _fired_attention(block) if recipe.attention.output == "fire" else {}
+    chained = fired_attention(block) if recipe.attention.output == "fire" else {}
     ops: list[Op] = []
     codes: dict[str, str] = {}  # real value that exists as fired codes only -> name of the codes
     for op in block.ops:
@@ -70,7 +70,7 @@ def lower_block(block: FloatBlock, recipe: Recipe, calibration: Calibration) -> 
             codes[op.output] = codes[op.input]
         elif isinstance(op, Attention):
             fire = _ridden_fire(op, recipe, calibration) if op.name in chained.values() else None
-            ops += _attention(op, recipe, fire)
+            ops += attention_ops(op, recipe, fire)
             if fire:
                 codes[op.output] = f"{op.name}.mix.codes"
         else:
@@ -138,7 +138,7 @@ def _fire_phase(op: Dense, rounded: WeightCodes, inputs: Encoding, outputs: Enco
     )
 
 
-def _fired_attention(block: FloatBlock) -> dict[str, str]:
+def fired_attention(block: FloatBlock) -> dict[str, str]:
     """Dense layers that read an attention's output: name -> name of the attention."""
     outputs = {op.output: op.name for op in block.ops if isinstance(op, Attention)}
     return {op.name: outputs[op.input] for op in block.denses() if op.input in outputs}
@@ -152,7 +152,8 @@ def _ridden_fire(op: Attention, recipe: Recipe, calibration: Calibration) -> Fir
     return Fire(recipe.activations, ramp, np.zeros_like(ramp), shift, step=1.0, rides=True)
 
 
-def _attention(op: Attention, recipe: Recipe, fire: Fire | None) -> list[Op]:
+def attention_ops(op: Attention, recipe: Recipe, fire: Fire | None) -> list[Op]:
+    """Operations of one attention; with `fire` its output are codes, without it real values."""
     name, spec = op.name, recipe.attention
     q, k, v, p = (f"{name}.{part}.codes" for part in "qkvp")
     ops: list[Op] = [
