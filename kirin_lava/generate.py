@@ -110,7 +110,8 @@ def generate(
         ids = torch.tensor([tokenizer.bos_token_id or 0])
     room = opened.manifest["max_positions"] - len(ids)
     if room < 1:
-        raise UsageError(f"the prompt has {len(ids)} tokens, the model's context {opened.manifest['max_positions']}: shorten it")
+        context = opened.manifest["max_positions"]
+        raise UsageError(f"the prompt has {len(ids)} tokens, the model's context {context}: shorten it")
     stops = stop_ids(opened.path)
     counter = Counter()
     runner: _Backend
@@ -120,7 +121,7 @@ def generate(
         from kirin_lava.processes.decoder import LavaDecoder
 
         capacity = len(ids) + min(max_new_tokens, room)
-        runner = LavaDecoder(opened.model(), capacity, "cpu" if backend == "lava" else backend, timeout)
+        runner = LavaDecoder(opened.model(), capacity, timeout)
     emit = on_text or (lambda piece: None)
     generator = torch.Generator().manual_seed(seed)
     tokens: list[int] = []
