@@ -89,7 +89,10 @@ class Container:
         """Names of the members of a group, none where there is no such group."""
         with self._reading(name):
             node = self._find(name)
-            return [] if node is None or not isinstance(node, h5py.Group) else sorted(node)
+            names = list(node) if isinstance(node, h5py.Group) else []
+            if not all(isinstance(member, str) for member in names):
+                raise self.error(name, "has a member whose name is no text")
+            return sorted(names)
 
     def has(self, name: str) -> bool:
         """Whether there is such a dataset or group."""

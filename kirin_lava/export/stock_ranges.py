@@ -104,8 +104,8 @@ def range_of(
 
 
 def require(name: str, ranges: tuple[Range, ...]) -> None:
-    """FitError for the first range without a guarantee."""
-    for r in ranges:
+    """FitError for a range without a guarantee, those that no codes can mend first."""
+    for r in sorted(ranges, key=lambda r: r.quantity in (CURRENT, MEMBRANE)):
         if r.guarantee is None:
             seen, reached = ("in the worst case", r.worst) if r.measured is None else ("on the calibration codes", r.measured)
             way_out = "use fewer outliers, smaller weights or fewer inputs"
