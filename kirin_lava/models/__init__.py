@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import reprlib
+
 from kirin_lava.errors import UnsupportedError
+from kirin_lava.models.config import mapping, word
 from kirin_lava.models.layout import Config, Family
 from kirin_lava.models.llama import LLAMA
 from kirin_lava.models.opt import OPT
@@ -16,17 +19,22 @@ def family_of(config: Config) -> Family:
     """The family that converts this config.
 
     Raises:
+        UsageError: an entry that is missing or has a wrong type.
         UnsupportedError: an unknown `model_type`, a checkpoint that is quantised already, or a variant that the family
             cannot convert exactly; the message lists what is supported.
     """
-    supported = [kind for family in FAMILIES for kind in family.model_types]
-    kind = config.get("model_type")
-    if config.get("quantization_config"):
-        method = config["quantization_config"].get("quant_method", "unknown method")
-        raise UnsupportedError(f"the checkpoint is quantised already ({method}); convert the original float checkpoint")
+    supported = ", ".join(kind for family in FAMILIES for kind in family.model_types)
+    kind = word(config, "model_type")
+    quantised = mapping(config, "quantization_config")
+    if quantised:
+        method = reprlib.repr(quantised.get("quant_method", "unknown method"))
+        raise UnsupportedError(
+            f"the checkpoint is quantised already ({method}); supported are: float checkpoints of {supported}; "
+            "convert the original one"
+        )
     for family in FAMILIES:
         if kind in family.model_types:
             family.check(config)
             family.dimensions(config)
             return family
-    raise UnsupportedError(f"model_type {kind!r} is not supported; supported are: {', '.join(supported)}")
+    raise UnsupportedError(f"model_type {kind!r} is not supported; supported are: {supported}")

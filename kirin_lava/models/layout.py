@@ -8,18 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from kirin_lava.errors import UnsupportedError
 from kirin_lava.graph import Add, Gate, Norm, Rotary, Slice
+from kirin_lava.models.config import Config
 
 __all__ = ["Attention", "Config", "Dense", "Dimensions", "Family", "FloatBlock", "FloatEmbedding", "FloatOp", "Load", "Relu"]
-
-Config = dict[str, Any]
-"""The parsed config.json of a checkpoint."""
 
 Load = Callable[[str, tuple[int, ...]], Tensor]
 """Reads one float32 tensor by checkpoint name and checks its shape."""
@@ -104,36 +100,20 @@ class Family:
 
     Attributes:
         model_types: values of `model_type` it reads.
+        sites: names of its dense layers, without the block.
         check: raises `UnsupportedError` for a config it cannot convert exactly.
         embedding, block, head: read the parts of the model through a `Load`.
         rotary: inverse frequencies (head_dim / 2,) or None.
     """
 
     model_types: tuple[str, ...]
+    sites: tuple[str, ...]
     check: Callable[[Config], None]
     dimensions: Callable[[Config], Dimensions]
     embedding: Callable[[Config, Load], FloatEmbedding]
     block: Callable[[Config, int, Load], FloatBlock]
     head: Callable[[Config, Load], FloatBlock]
     rotary: Callable[[Config], Tensor | None]
-
-
-def require(config: Config, key: str) -> Any:
-    """A config entry that must be there."""
-    try:
-        return config[key]
-    except KeyError:
-        raise UnsupportedError(f"config.json has no {key!r}; a complete Hugging Face config is needed") from None
-
-
-def positive(config: Config, key: str, default: int | None = None) -> int:
-    """A positive integer of the config."""
-    value = config.get(key, default) if default is not None else require(config, key)
-    if value is None and default is not None:
-        value = default
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise UnsupportedError(f"config.json: {key} is {value!r}, not a positive integer")
-    return value
 
 
 def concat(load: Load, names: list[str], shapes: list[tuple[int, ...]]) -> Tensor:

@@ -1,6 +1,6 @@
 """Llama and the families that differ from it in biases and head norms only: Mistral, Qwen2, Qwen3.
 
-    x -> RMSNorm -> qkv -> rotary(q, k) -> attention -> o -> +x -> RMSNorm -> gate_up -> silu(gate) * up -> down -> +x
+x -> RMSNorm -> qkv -> rotary(q, k) -> attention -> o -> +x -> RMSNorm -> gate_up -> silu(gate) * up -> down -> +x
 """
 
 from __future__ import annotations
@@ -8,48 +8,53 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kirin_lava.errors import UnsupportedError
+from kirin_lava.errors import UnsupportedError, UsageError
 from kirin_lava.graph import Add, Gate, Norm, Rotary, Slice
-from kirin_lava.models.layout import (
-    Attention,
-    Config,
-    Dense,
-    Dimensions,
-    Family,
-    FloatBlock,
-    FloatEmbedding,
-    FloatOp,
-    Load,
-    concat,
-    positive,
-)
+from kirin_lava.models.config import MOST_LAYERS, MOST_POSITIONS, Config, flag, mapping, positive, real, word, words
+from kirin_lava.models.layout import Attention, Dense, Dimensions, Family, FloatBlock, FloatEmbedding, FloatOp, Load, concat
 
 __all__ = ["LLAMA"]
 
+_MOST_ROTARY = 1 << 28  # entries, 1 GiB for each of the two tables
+
 
 def _check(config: Config) -> None:
-    activation = config.get("hidden_act", "silu")
+    activation = word(config, "hidden_act", "silu")
     if activation != "silu":
-        raise UnsupportedError(f"activation {activation!r} is not supported in this family: only 'silu' is")
-    scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
+        raise UnsupportedError(f"activation {activation!r} is not supported in this family; supported is: silu")
+    scaling = mapping(config, "rope_scaling") or mapping(config, "rope_parameters")
+    kind = word(scaling, "rope_type", word(scaling, "type", "default"))
     if kind != "default":
-        raise UnsupportedError(f"rope scaling {kind!r} is not supported: only the unscaled rotary embedding ('default') is")
-    if config.get("use_sliding_window") or any(kind != "full_attention" for kind in config.get("layer_types") or ()):
-        raise UnsupportedError("sliding-window attention is not supported: every layer must attend to the whole context")
+        raise UnsupportedError(f"rope scaling {kind!r} is not supported; supported is: the unscaled rotary embedding (default)")
+    if real(config, "partial_rotary_factor", 1.0) != 1.0:
+        raise UnsupportedError("a partial rotary embedding is not supported; supported is: one over the whole head")
+    sliding = [kind for kind in words(config, "layer_types") if kind != "full_attention"]
+    if flag(config, "use_sliding_window", False) or sliding:
+        raise UnsupportedError("sliding-window attention is not supported; supported are: layers that see the whole context")
 
 
 def _dimensions(config: Config) -> Dimensions:
+    kind = word(config, "model_type")
     width, heads = positive(config, "hidden_size"), positive(config, "num_attention_heads")
     kv_heads = positive(config, "num_key_value_heads", heads)
-    head_dim = positive(config, "head_dim", width // heads)
-    if heads % kv_heads or head_dim % 2:
-        raise UnsupportedError(f"{heads} heads over {kv_heads} key/value heads of width {head_dim}: they do not divide")
-    positions = positive(config, "max_position_embeddings", 2048)
-    if config.get("sliding_window") and config.get("use_sliding_window", True):
-        positions = min(positions, positive(config, "sliding_window"))  # up to there a window sees the whole context
+    if heads % kv_heads:
+        raise UsageError(f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}")
+    if config.get("head_dim") is None and kind != "qwen3" and width % heads:
+        raise UsageError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}, and there is no head_dim")
+    head_dim = positive(config, "head_dim", 128 if kind == "qwen3" else width // heads)
+    if head_dim % 2:
+        raise UsageError(f"heads of width {head_dim} have no rotary embedding: the width must be even")
+    positions = positive(config, "max_position_embeddings", 2048, MOST_POSITIONS)
+    if kind == "mistral":  # up to its window it sees the whole context; 4096 is the default of transformers
+        window = config.get("sliding_window", 4096)
+        positions = positions if window is None else min(positions, positive(config, "sliding_window", 4096))
+    if positions * head_dim > _MOST_ROTARY:
+        raise UnsupportedError(
+            f"rotary tables of {positions} positions times {head_dim} are not supported; supported are up to {_MOST_ROTARY} "
+            "entries: lower max_position_embeddings"
+        )
     return Dimensions(
-        layers=positive(config, "num_hidden_layers"),
+        layers=positive(config, "num_hidden_layers", most=MOST_LAYERS),
         width=width,
         heads=heads,
         kv_heads=kv_heads,
@@ -67,11 +72,12 @@ def _embedding(config: Config, load: Load) -> FloatEmbedding:
 
 def _block(config: Config, index: int, load: Load) -> FloatBlock:
     d = _dimensions(config)
-    prefix, eps = f"model.layers.{index}.", float(config.get("rms_norm_eps", 1e-6))
+    prefix, eps = f"model.layers.{index}.", real(config, "rms_norm_eps", 1e-6)
     kind = config["model_type"]
-    attention_bias = bool(config.get("attention_bias", kind == "qwen2"))
-    output_bias = attention_bias and kind != "qwen2"
-    mlp_bias = bool(config.get("mlp_bias", False))
+    # Which biases there are is fixed in Qwen2 (q, k, v) and Mistral (none), whatever a config says.
+    output_bias = kind in ("llama", "qwen3") and flag(config, "attention_bias", False)
+    attention_bias = output_bias or kind == "qwen2"
+    mlp_bias = kind == "llama" and flag(config, "mlp_bias", False)
     query, keyed = d.heads * d.head_dim, d.kv_heads * d.head_dim
 
     def dense(name: str, input: str, output: str, parts: dict[str, int], fan_in: int, bias: bool) -> Dense:
@@ -123,10 +129,10 @@ def _block(config: Config, index: int, load: Load) -> FloatBlock:
 def _head(config: Config, load: Load) -> FloatBlock:
     d = _dimensions(config)
     weight = load("model.norm.weight", (d.width,)).numpy()
-    tied = bool(config.get("tie_word_embeddings", False))
+    tied = flag(config, "tie_word_embeddings", False)
     name = "model.embed_tokens.weight" if tied else "lm_head.weight"
     ops: tuple[FloatOp, ...] = (
-        Norm("norm", "x", "normed", weight, None, float(config.get("rms_norm_eps", 1e-6)), center=False),
+        Norm("norm", "x", "normed", weight, None, real(config, "rms_norm_eps", 1e-6), center=False),
         Dense("lm_head", "normed", "logits", load(name, (d.vocabulary, d.width)), None),
     )
     return FloatBlock("head", ops, "logits")
@@ -134,14 +140,14 @@ def _head(config: Config, load: Load) -> FloatBlock:
 
 def _rotary(config: Config) -> Tensor:
     d = _dimensions(config)
-    parameters = config.get("rope_parameters") or {}
-    theta = float(config.get("rope_theta") or parameters.get("rope_theta") or 10000.0)
+    theta = real(config, "rope_theta", real(mapping(config, "rope_parameters"), "rope_theta", 10000.0))
     exponents = torch.arange(0, d.head_dim, 2, dtype=torch.float64) / d.head_dim
     return 1.0 / theta**exponents
 
 
 LLAMA = Family(
     model_types=("llama", "mistral", "qwen2", "qwen3"),
+    sites=("attn.qkv", "attn.o", "mlp.gate_up", "mlp.down", "lm_head"),
     check=_check,
     dimensions=_dimensions,
     embedding=_embedding,

@@ -1,18 +1,18 @@
 """OPT: learned positions, LayerNorm with bias, ReLU between the two feed-forward layers.
 
-    x -> LayerNorm -> qkv -> attention -> o -> +x -> LayerNorm -> fc1 -> relu -> fc2 -> +x        (pre-norm)
-    x -> qkv -> attention -> o -> +x -> LayerNorm -> fc1 -> relu -> fc2 -> +x -> LayerNorm        (post-norm)
+x -> LayerNorm -> qkv -> attention -> o -> +x -> LayerNorm -> fc1 -> relu -> fc2 -> +x        (pre-norm)
+x -> qkv -> attention -> o -> +x -> LayerNorm -> fc1 -> relu -> fc2 -> +x -> LayerNorm        (post-norm)
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from kirin_lava.errors import UnsupportedError
+from kirin_lava.errors import UnsupportedError, UsageError
 from kirin_lava.graph import Add, Norm, Slice
+from kirin_lava.models.config import MOST_LAYERS, MOST_POSITIONS, Config, flag, positive, word
 from kirin_lava.models.layout import (
     Attention,
-    Config,
     Dense,
     Dimensions,
     Family,
@@ -22,7 +22,6 @@ from kirin_lava.models.layout import (
     Load,
     Relu,
     concat,
-    positive,
 )
 
 __all__ = ["OPT"]
@@ -32,33 +31,34 @@ EPS = 1e-5  # LayerNorm's default in torch; OPT's config has no entry for it
 
 
 def _check(config: Config) -> None:
-    activation = config.get("activation_function", "relu")
+    activation = word(config, "activation_function", "relu")
     if activation != "relu":
-        raise UnsupportedError(f"activation {activation!r} is not supported in this family: only 'relu' is")
-    projected = config.get("word_embed_proj_dim")
-    if projected is not None and projected != config.get("hidden_size"):
+        raise UnsupportedError(f"activation {activation!r} is not supported in this family; supported is: relu")
+    width = positive(config, "hidden_size")
+    projected = positive(config, "word_embed_proj_dim", width)
+    if projected != width:
         raise UnsupportedError(
-            f"word_embed_proj_dim {projected} differs from hidden_size {config.get('hidden_size')}: "
-            "projected embeddings are not supported"
+            f"word_embed_proj_dim {projected} differs from hidden_size {width}: projected embeddings are not supported; "
+            "supported are: embeddings as wide as the layers"
         )
     for key in ("enable_bias", "layer_norm_elementwise_affine"):
-        if not config.get(key, True):
-            raise UnsupportedError(f"config.json: {key} is false; only OPT models with biases and affine norms are supported")
+        if not flag(config, key, True):
+            raise UnsupportedError(f"{key} is false; supported are: OPT models with biases and affine norms")
 
 
 def _dimensions(config: Config) -> Dimensions:
     width, heads = positive(config, "hidden_size"), positive(config, "num_attention_heads")
     if width % heads:
-        raise UnsupportedError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}")
+        raise UsageError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}")
     return Dimensions(
-        layers=positive(config, "num_hidden_layers"),
+        layers=positive(config, "num_hidden_layers", most=MOST_LAYERS),
         width=width,
         heads=heads,
         kv_heads=heads,
         head_dim=width // heads,
         hidden=positive(config, "ffn_dim"),
         vocabulary=positive(config, "vocab_size"),
-        max_positions=positive(config, "max_position_embeddings", 2048),
+        max_positions=positive(config, "max_position_embeddings", 2048, MOST_POSITIONS),
     )
 
 
@@ -80,7 +80,7 @@ def _norm(load: Load, prefix: str, name: str, input: str, output: str, width: in
 def _block(config: Config, index: int, load: Load) -> FloatBlock:
     d = _dimensions(config)
     prefix = f"model.decoder.layers.{index}."
-    before = bool(config.get("do_layer_norm_before", True))
+    before = flag(config, "do_layer_norm_before", True)
 
     def dense(name: str, input: str, output: str, parts: list[str], fan_out: int, fan_in: int) -> Dense:
         weight = concat(load, [f"{prefix}{part}.weight" for part in parts], [(fan_out, fan_in)] * len(parts))
@@ -127,12 +127,12 @@ def _block(config: Config, index: int, load: Load) -> FloatBlock:
 
 def _head(config: Config, load: Load) -> FloatBlock:
     d = _dimensions(config)
-    tied = bool(config.get("tie_word_embeddings", True))
+    tied = flag(config, "tie_word_embeddings", True)
     name = "model.decoder.embed_tokens.weight" if tied else "lm_head.weight"
     weight = load(name, (d.vocabulary, d.width))
     ops: list[FloatOp] = []
     source = "x"
-    if config.get("do_layer_norm_before", True) and not config.get("_remove_final_layer_norm", False):
+    if flag(config, "do_layer_norm_before", True) and not flag(config, "_remove_final_layer_norm", False):
         ops.append(_norm(load, "model.decoder.", "final_layer_norm", "x", "normed", d.width))
         source = "normed"
     ops.append(Dense("lm_head", source, "logits", weight, None))
@@ -145,6 +145,7 @@ def _rotary(config: Config) -> Tensor | None:
 
 OPT = Family(
     model_types=("opt",),
+    sites=("attn.qkv", "attn.o", "mlp.fc1", "mlp.fc2", "lm_head"),
     check=_check,
     dimensions=_dimensions,
     embedding=_embedding,

@@ -1,0 +1,84 @@
+"""Entries of a config.json, checked: it comes with the checkpoint and may hold anything.
+
+An entry that is missing or null takes its default, as in transformers. All errors are `UsageError`s that name the entry.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from typing import Any
+
+from kirin_lava.errors import UsageError
+
+__all__ = ["MOST_POSITIONS", "Config", "flag", "mapping", "positive", "real", "word", "words"]
+
+Config = dict[str, Any]
+"""The parsed config.json of a checkpoint."""
+
+MOST = 1 << 24
+MOST_LAYERS = 1 << 12
+MOST_POSITIONS = 1 << 20
+"""Larger sizes are damage or an attack: nothing is allocated for them."""
+
+
+def positive(config: Config, key: str, default: int | None = None, most: int = MOST) -> int:
+    """A positive integer; required where there is no default."""
+    value = _entry(config, key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
+        raise _malformed(key, value, f"an integer from 1 to {most}")
+    return value
+
+
+def real(config: Config, key: str, default: float) -> float:
+    """A positive finite number."""
+    value = _entry(config, key, default)
+    fine = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e30
+    if not fine or not math.isfinite(value):
+        raise _malformed(key, value, "a positive number")
+    return float(value)
+
+
+def flag(config: Config, key: str, default: bool) -> bool:
+    """True or false, nothing that only looks like it."""
+    value = _entry(config, key, default)
+    if not isinstance(value, bool):
+        raise _malformed(key, value, "true or false")
+    return value
+
+
+def word(config: Config, key: str, default: str | None = None) -> str:
+    """A string; required where there is no default."""
+    value = _entry(config, key, default)
+    if not isinstance(value, str):
+        raise _malformed(key, value, "a string")
+    return value
+
+
+def words(config: Config, key: str) -> list[str]:
+    """A list of strings, empty where it is missing."""
+    value = _entry(config, key, [])
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise _malformed(key, value, "a list of strings")
+    return value
+
+
+def mapping(config: Config, key: str) -> Config:
+    """Entries of their own, empty where they are missing."""
+    value = _entry(config, key, {})
+    if not isinstance(value, dict):
+        raise _malformed(key, value, "an object")
+    return value
+
+
+def _entry(config: Config, key: str, default: Any) -> Any:
+    value = config.get(key)
+    if value is None:
+        value = default
+    if value is None:
+        raise UsageError(f"there is no {key!r}; a complete Hugging Face config is needed")
+    return value
+
+
+def _malformed(key: str, value: object, wanted: str) -> UsageError:
+    return UsageError(f"{key} is {reprlib.repr(value)}, not {wanted}; fetch the checkpoint's own config again")
