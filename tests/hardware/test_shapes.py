@@ -1,0 +1,94 @@
+"""A model's shape from its config alone equals the shape of the converted model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from kirin_lava.convert import convert_model
+from kirin_lava.errors import UnsupportedError
+from kirin_lava.hardware.dry_run import shape_of_config
+from kirin_lava.hardware.shapes import shape_of_model
+from kirin_lava.recipe import AttentionSpec, HeadSpec, OutlierSpec, load_recipe, recipe_names
+from kirin_lava.reference import Executor
+from kirin_lava.stats import Counter
+from tests.hardware.known_configs import LLAMA_2_7B, OPT_2_7B, OPT_125M
+from tests.small_models import CONFIGS, random_checkpoint, random_rows
+
+DRY_RUN = """
+import json, resource, sys
+from kirin_lava.hardware.dry_run import shape_of_config
+from kirin_lava.recipe import load_recipe
+shape = shape_of_config(json.load(sys.stdin), load_recipe("kirin-w4a4-8"))
+print(shape.weights(), len(shape.segments), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_config_and_converted_model_agree(tmp_path: Path, kind: str, recipe: str) -> None:
+    chosen = load_recipe(recipe)
+    model = convert_model(random_checkpoint(tmp_path, kind), random_rows(CONFIGS[kind]), chosen)
+    assert shape_of_config(CONFIGS[kind], chosen) == shape_of_model(model)
+
+
+def test_they_agree_on_unusual_recipes(tmp_path: Path) -> None:
+    recipe = replace(
+        load_recipe("kirin-w4a4-8"),
+        outliers=OutlierSpec(policy="channel", ratio=0.05, sites={"mlp.down": 0.2}),
+        attention=AttentionSpec(ratio=0.2, key_bits=4, output="fire"),
+        head=HeadSpec(bits=4, input="spikes"),
+    )
+    for kind in ("qwen3", "opt"):
+        model = convert_model(random_checkpoint(tmp_path / kind, kind), random_rows(CONFIGS[kind]), recipe)
+        shape = shape_of_config(CONFIGS[kind], recipe)
+        assert shape == shape_of_model(model)
+        assert {s.fed_by for s in shape.segments if s.name == "attn.o"} == {"attn.mix"}
+
+
+def test_sizes_are_those_of_a_run(tmp_path: Path) -> None:
+    """Neurons, products and host operations per token, at the context that the tokens see."""
+    recipe = load_recipe("kirin-signed-w4a4-8")
+    model = convert_model(random_checkpoint(tmp_path, "llama"), random_rows(CONFIGS["llama"]), recipe)
+    counter = Counter()
+    Executor(model, observer=counter).forward(torch.stack(random_rows(CONFIGS["llama"], rows=1, length=7)))
+    stats, shape = counter.result(), shape_of_model(model)
+    contexts = range(1, 8)
+    for row, segment in zip(stats.core, shape.segments, strict=True):
+        assert (row.block, row.op, row.kind, row.weight_bits) == (segment.block, segment.name, segment.kind, segment.bits)
+        assert row.neurons == sum(segment.neurons(c) for c in contexts)
+        assert row.dense_macs == sum(segment.synapses(c) for c in contexts)
+        assert row.elements == sum(segment.inputs * max(segment.heads, 1) if segment.kind != "mix" else c * 4 for c in contexts)
+    for work, counted in zip(shape.host, stats.host, strict=True):
+        assert (work.name, sum(work.at(c) for c in contexts)) == (counted.op, counted.float_operations)
+
+
+def test_known_models_have_their_published_sizes() -> None:
+    recipe = load_recipe("kirin-w4a4-8")
+    llama, opt = shape_of_config(LLAMA_2_7B, recipe), shape_of_config(OPT_125M, recipe)
+    norms = 65 * 4096
+    assert llama.weights() + llama.host_parameters() + norms == 6_738_415_616
+    biases, opt_norms = 12 * (4 * 768 + 3072 + 768), 12 * 4 * 768 + 2 * 768
+    tied = 50272 * 768
+    assert opt.weights() - tied + opt.host_parameters() + biases + opt_norms == 125_239_296
+    assert llama.layers == 32 and len(llama.blocks()) == 33
+    assert sum(s.cached() for s in llama.segments) == 32 * 2 * 4096
+
+
+@pytest.mark.parametrize("config", [LLAMA_2_7B, OPT_2_7B], ids=["llama-2-7b", "opt-2.7b"])
+def test_a_large_model_needs_no_memory(config: dict[str, object]) -> None:
+    done = subprocess.run([sys.executable, "-c", DRY_RUN], input=json.dumps(config), capture_output=True, text=True, check=True)
+    weights, segments, peak = map(int, done.stdout.split())
+    assert weights > 2.5e9 and segments == 6 * 32 + 1
+    assert peak < 1e9
+
+
+def test_an_unsupported_config_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="gelu"):
+        shape_of_config({**CONFIGS["opt"], "activation_function": "gelu"}, load_recipe("fast"))
