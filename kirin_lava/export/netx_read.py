@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.coding import Encoding, encoding
+from kirin_lava.coding import ENCODINGS, Encoding
 from kirin_lava.errors import KirinError, UsageError
 from kirin_lava.export.hdf5 import Container
 from kirin_lava.export.stimulus import ControlLine, Layout
@@ -172,7 +172,9 @@ class _Reader:
         )
 
     def _encoding(self, stored: dict[str, Any]) -> Encoding:
-        known = encoding(str(stored["name"]))
+        if stored["name"] not in ENCODINGS:
+            raise ValueError(f"encoding {stored['name']!r} is unknown")
+        known = ENCODINGS[stored["name"]]
         if any(stored[field.name] != getattr(known, field.name) for field in fields(known)):
             raise ValueError(f"encoding {known.name} is not the one of this version")
         return known

@@ -1,0 +1,186 @@
+"""Writing a segment: what is in the file, that it is the same every time, and that failures leave nothing behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from kirin_lava.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED16, Encoding
+from kirin_lava.errors import FitError, UsageError
+from kirin_lava.export.netx import write_segment
+from kirin_lava.export.netx_read import read_segment
+from kirin_lava.graph import Linear
+from tests.export.netx_cases import INPUTS, OUTPUTS, expected, some_codes, some_linear, with_fire
+
+
+def _fire_linear(seed: int = 0, enc: Encoding = OFFSET, out: Encoding = UNSIGNED16) -> tuple[Linear, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    linear = some_linear(rng, 20, 6, enc)
+    codes = some_codes(rng, enc, 5, 20)
+    return with_fire(rng, linear, out, expected(linear, codes), 2), codes
+
+
+@pytest.mark.parametrize("enc", INPUTS, ids=lambda enc: enc.name)
+def test_a_read_segment_comes_back_as_it_was(tmp_path: Path, enc: Encoding) -> None:
+    linear = some_linear(np.random.default_rng(1), 7, 5, enc)
+    scale = np.arange(1, 6, dtype=np.float32) / 3
+    provenance = {"model": "m", "recipe": "r"}
+    written = write_segment(tmp_path / "a.net", linear, scale=scale, provenance=provenance)
+    segment = read_segment(tmp_path / "a.net")
+    assert (written.kind, written.guarantee, written.refused) == ("read", "proved", None)
+    assert written.size == (tmp_path / "a.net").stat().st_size
+    assert written.weight_sha256 == hashlib.sha256(linear.weight.tobytes()).hexdigest()
+    np.testing.assert_array_equal(segment.linear.weight, linear.weight)
+    assert segment.scale is not None
+    np.testing.assert_array_equal(segment.scale, scale)
+    for name in ("name", "input", "output", "bits", "encoding", "fire", "group_shift"):
+        assert getattr(segment.linear, name) == getattr(linear, name)
+    assert segment.provenance == provenance
+    np.testing.assert_array_equal(segment.sample[1], expected(linear, segment.sample[0]))
+    assert len(np.unique(segment.sample[0])) > 3
+
+
+@pytest.mark.parametrize("out", OUTPUTS, ids=lambda enc: enc.name)
+def test_a_fire_segment_comes_back_as_it_was(tmp_path: Path, out: Encoding) -> None:
+    linear, codes = _fire_linear(out=out)
+    assert linear.fire is not None
+    linear = replace(
+        linear, fire=replace(linear.fire, step=0.1, rides=True), group_shift=np.arange(12, dtype=np.uint8).reshape(6, 2)
+    )
+    assert write_segment(tmp_path / "a.net", linear, codes=codes).kind == "fire"
+    segment = read_segment(tmp_path / "a.net")
+    again, meant = segment.linear.fire, linear.fire
+    assert again is not None and meant is not None
+    assert (again.encoding, again.shift, again.step, again.rides) == (out, meant.shift, 0.1, True)
+    np.testing.assert_array_equal(again.ramp, meant.ramp)
+    np.testing.assert_array_equal(again.offset, meant.offset)
+    assert segment.linear.group_shift is not None and linear.group_shift is not None
+    np.testing.assert_array_equal(segment.linear.group_shift, linear.group_shift)
+    np.testing.assert_array_equal(segment.sample[0], codes[:3])
+    np.testing.assert_array_equal(segment.sample[1], expected(linear, codes[:3]))
+
+
+def test_netx_finds_what_it_reads_and_integers_as_they_are_meant(tmp_path: Path) -> None:
+    linear, codes = _fire_linear()
+    write_segment(tmp_path / "a.net", linear, codes=codes)
+    with h5py.File(tmp_path / "a.net", "r") as file:
+        layer = file["layer/0"]
+        assert list(file["layer"]) == ["0"]
+        assert layer["type"][0] == b"dense" and layer["type"].dtype == "S10"
+        assert layer["neuron/type"][()] == b"LOIHI"
+        assert layer["shape"][()].tolist() == [6]
+        assert layer["weight"].dtype == np.int8
+        np.testing.assert_array_equal(layer["weight"][:, :20], linear.weight)
+        assert layer["neuron/iDecay"][()] == 0
+
+
+def test_a_large_matrix_is_compressed(tmp_path: Path) -> None:
+    linear = some_linear(np.random.default_rng(0), 512, 256, SIGNED)
+    written = write_segment(tmp_path / "a.net", linear)
+    with h5py.File(tmp_path / "a.net", "r") as file:
+        assert file["layer/0/weight"].chunks is not None and file["layer/0/weight"].compression == "gzip"
+    assert written.size < 0.8 * linear.weight.size
+
+
+def test_the_same_segment_gives_the_same_bytes(tmp_path: Path) -> None:
+    linear, codes = _fire_linear()
+    for name in ("a.net", "b.net"):
+        write_segment(tmp_path / name, linear, codes=codes, provenance={"model": "m"})
+    assert (tmp_path / "a.net").read_bytes() == (tmp_path / "b.net").read_bytes()
+
+
+def test_the_metadata_says_in_words_what_to_do(tmp_path: Path) -> None:
+    linear, codes = _fire_linear()
+    write_segment(tmp_path / "a.net", linear, codes=codes)
+    with h5py.File(tmp_path / "a.net", "r") as file:
+        facts = json.loads(file["kirin/metadata"][()])
+        assert file["kirin"].attrs["schema"] == 1
+    assert facts["network"] == {"input_message_bits": 24, "reset_interval": 32, "reset_offset": 1}
+    assert facts["encoding"]["zero"] == 8 and facts["fire"]["encoding"]["name"] == "unsigned-16"
+    assert facts["stimulus"]["control"][0]["line"] == 20
+    assert {r["quantity"] for r in facts["ranges"]} >= {"u while inputs arrive", "v while inputs arrive", "vth"}
+    assert all(r["guarantee"] == "proved" for r in facts["ranges"])
+
+
+def test_a_fire_phase_that_does_not_fit_leaves_a_read_segment_that_says_so(tmp_path: Path) -> None:
+    linear, codes = _fire_linear()
+    assert linear.fire is not None
+    linear = replace(linear, fire=replace(linear.fire, ramp=np.full(6, 10**6), offset=np.full(6, 10**7)))
+    written = write_segment(tmp_path / "a.net", linear, codes=codes)
+    segment = read_segment(tmp_path / "a.net")
+    assert written.kind == "read" and written.refused is not None and "u in the fire phase reaches" in written.refused
+    assert segment.refused == written.refused and segment.layer.layout.fires is None
+    assert segment.linear.fire is not None and segment.linear.fire.ramp[0] == 10**6
+    np.testing.assert_array_equal(segment.sample[1], expected(replace(linear, fire=None), codes[:3]))
+
+
+def test_what_fits_no_stock_neuron_is_not_written(tmp_path: Path) -> None:
+    linear = Linear("wide", "x", "y", np.full((2, 2000), 127, np.int8), 8, INTEGER8)
+    with pytest.raises(FitError, match="wide: u while inputs arrive"):
+        write_segment(tmp_path / "a.net", linear)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("scale", [np.ones(5, np.float32), np.ones(6), np.full(6, np.nan, np.float32)])
+def test_scales_must_be_one_finite_float32_per_output(tmp_path: Path, scale: np.ndarray) -> None:
+    with pytest.raises(UsageError, match="finite float32"):
+        write_segment(tmp_path / "a.net", _fire_linear()[0], scale=scale)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_file_is_replaced_only_by_a_whole_one(tmp_path: Path) -> None:
+    first, codes = _fire_linear(0)
+    second, _ = _fire_linear(1)
+    write_segment(tmp_path / "a.net", first, codes=codes)
+    assert second.fire is not None
+    bad = replace(second, fire=replace(second.fire, ramp=np.zeros(6, np.int64)))
+    with pytest.raises(UsageError, match="ramp of 0"):
+        write_segment(tmp_path / "a.net", bad)
+    np.testing.assert_array_equal(read_segment(tmp_path / "a.net").linear.weight, first.weight)
+    write_segment(tmp_path / "a.net", second)
+    np.testing.assert_array_equal(read_segment(tmp_path / "a.net").linear.weight, second.weight)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.net"]
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere.*No such file"):
+        write_segment(tmp_path / "nowhere" / "a.net", _fire_linear()[0])
+
+
+def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for a full disk: the write fails half-way, as it does there."""
+    code = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from kirin_lava.coding import SIGNED
+from kirin_lava.errors import UsageError
+from kirin_lava.export.netx import write_segment
+from kirin_lava.graph import Linear
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+weight = np.random.default_rng(0).integers(-8, 8, (64, 64)).astype(np.int8)
+try:
+    write_segment(Path(sys.argv[1]), Linear("s", "x", "y", weight, 4, SIGNED))
+except UsageError as error:
+    print(error)
+"""
+    # stdout is a pipe, which the limit does not concern
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, str(tmp_path / "a.net")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=True,
+    )
+    assert "a.net failed: File too large" in done.stdout
+    assert list(tmp_path.iterdir()) == []
