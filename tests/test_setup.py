@@ -32,7 +32,7 @@ case "$*" in
     *"pip install"*)
         echo "$*" >>"$here/../installs"
         [ ! -e "MACHINE/no-network" ] || { echo "ERROR: No matching distribution found for torch"; exit 1; }
-        [ ! -e "MACHINE/slow" ] || exec sleep 600
+        [ ! -e "MACHINE/slow" ] || exec sleep 60
         case "$*" in *" -e "*) : >"$here/installed" ;; esac ;;
 esac
 """
