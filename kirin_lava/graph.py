@@ -43,6 +43,7 @@ __all__ = [
     "Score",
     "Slice",
     "Softmax",
+    "Sum",
 ]
 
 Float32 = npt.NDArray[np.float32]
@@ -86,7 +87,7 @@ class Rotary:
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """`y = x[..., start:stop]` of a real value."""
+    """`y = x[..., start:stop]` of a real value, or of codes, which keep their step."""
 
     place: ClassVar[str] = HOST
     name: str
@@ -109,6 +110,17 @@ class Gate:
 @dataclass(frozen=True, eq=False)
 class Add:
     """`y = x + other`, the residual sum, in float32."""
+
+    place: ClassVar[str] = HOST
+    name: str
+    input: str
+    other: str
+    output: str
+
+
+@dataclass(frozen=True, eq=False)
+class Sum:
+    """sums: `v = x + other`, exact integers; the membranes of two segments that share a wide fan-in."""
 
     place: ClassVar[str] = HOST
     name: str
@@ -271,7 +283,7 @@ class Mix:
     fire: Fire | None = None
 
 
-HostOp = Norm | Rotary | Slice | Gate | Add | Encode | Decode | Softmax
+HostOp = Norm | Rotary | Slice | Gate | Add | Sum | Encode | Decode | Softmax
 CoreOp = Linear | Score | Mix
 Op = HostOp | CoreOp
 

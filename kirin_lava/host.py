@@ -24,7 +24,7 @@ from torch import Tensor
 
 from kirin_lava.coding import Encoding
 from kirin_lava.errors import FitError
-from kirin_lava.graph import Add, Decode, Encode, Gate, HostOp, Norm, Rotary, Slice, Softmax
+from kirin_lava.graph import Add, Decode, Encode, Gate, HostOp, Norm, Rotary, Slice, Softmax, Sum
 
 __all__ = ["Codes", "HostContext", "Value", "apply", "encode", "exact_sum", "exp32", "outlier_budget", "rotary_tables"]
 
@@ -81,15 +81,20 @@ def apply(op: HostOp, values: dict[str, Value], context: HostContext) -> Value:
         return _decode(op, _real(values, op.input), _codes(values, op.codes))
     if isinstance(op, Softmax):
         return _softmax(op, _real(values, op.input), _codes(values, op.query), context)
+    if isinstance(op, Slice):
+        sliced = values[op.input]
+        if isinstance(sliced, Codes):
+            return Codes(sliced.q[..., op.start : op.stop], sliced.step)
+        return sliced[..., op.start : op.stop]
     x = _real(values, op.input)
+    if isinstance(op, Sum):
+        return x.double() + _real(values, op.other).double()
     if isinstance(op, Encode):
         return encode(op, x, context.positions)
     if isinstance(op, Norm):
         return _norm(op, x)
     if isinstance(op, Rotary):
         return _rotate(op, x, context)
-    if isinstance(op, Slice):
-        return x[..., op.start : op.stop]
     if isinstance(op, Add):
         return x + _real(values, op.other)
     if isinstance(op, Gate):

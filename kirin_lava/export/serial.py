@@ -15,14 +15,14 @@ import numpy.typing as npt
 
 from kirin_lava.coding import Encoding, encoding
 from kirin_lava.errors import UsageError
-from kirin_lava.graph import Add, Block, Decode, Encode, Fire, Gate, Linear, Mix, Norm, Op, Rotary, Score, Slice, Softmax
+from kirin_lava.graph import Add, Block, Decode, Encode, Fire, Gate, Linear, Mix, Norm, Op, Rotary, Score, Slice, Softmax, Sum
 
 __all__ = ["block_from_json", "block_to_json"]
 
 Array = npt.NDArray[Any]
 
 _KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Norm, Rotary, Slice, Gate, Add, Encode, Decode, Softmax, Score, Mix, Fire)
+    kind.__name__: kind for kind in (Norm, Rotary, Slice, Gate, Add, Sum, Encode, Decode, Softmax, Score, Mix, Fire)
 }
 _DTYPES = {
     "weight": np.float32,

@@ -5,7 +5,7 @@ The tricks that make `kirin_lava.host` repeatable (exact sums, frexp) are not ch
 
 from __future__ import annotations
 
-from kirin_lava.graph import Add, Decode, Encode, Gate, HostOp, Norm, Rotary, Slice, Softmax
+from kirin_lava.graph import Add, Decode, Encode, Gate, HostOp, Norm, Rotary, Slice, Softmax, Sum
 
 __all__ = ["EXP_OPERATIONS", "float_operations"]
 
@@ -24,7 +24,7 @@ def float_operations(op: HostOp) -> int:
         return 0
     if isinstance(op, Gate):
         return EXP_OPERATIONS + 4  # negate, exp, add 1, divide, multiply
-    if isinstance(op, Add):
+    if isinstance(op, (Add, Sum)):
         return 1
     if isinstance(op, Encode):
         return 5  # magnitude, selection of the step, divide, round, clip
