@@ -102,7 +102,7 @@ def float_model(model: str, revision: str | None, device: str = "cpu") -> PreTra
 
     checkpoint = open_checkpoint(model, revision)
     loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(checkpoint.path, dtype=torch.float32, local_files_only=True)
-    return loaded.to(device).eval()  # type: ignore[arg-type]
+    return loaded.to(device).eval()
 
 
 @torch.inference_mode()

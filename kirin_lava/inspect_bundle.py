@@ -80,7 +80,8 @@ class BundleReport:
             table.add_column(column, justify="right" if column in ("inputs", "outputs", "bits", "T") else "left", no_wrap=True)
         for s in self.segments:
             numbers = ["" if n is None else str(n) for n in (s.inputs, s.outputs, s.weight_bits)]
-            table.add_row(f"{s.block}.{s.segment}", s.kind, *numbers, s.encoding, str(s.window), s.guarantee or "", s.place.removeprefix("neurocore with "))
+            place = s.place.removeprefix("neurocore with ")
+            table.add_row(f"{s.block}.{s.segment}", s.kind, *numbers, s.encoding, str(s.window), s.guarantee or "", place)
         return Group(facts, table)
 
 

@@ -218,7 +218,7 @@ def _verify_segments(bundle: Bundle, backend: str, timeout: float | None, progre
         for row, probe, (_, linear, _), answer in zip(result.rows, probes, work, answers, strict=True):
             row.ms_native, row.ms_stock = answer.ms_native, answer.ms_stock
             result.note(row, "native", probe.result, answer.native)
-            expected = probe.result
+            expected: Integers = probe.result
             if linear.fire is not None and not answer.stock_fires:  # its fire phase does not fit stock Lava
                 expected = _by_products(_without_fire(linear), probe.codes.astype(np.int64))
             result.note(row, "stock", expected, answer.stock)
