@@ -21,7 +21,7 @@ from kirin_lava.errors import BackendError, KirinError
 from kirin_lava.export.netx import write_segment
 from kirin_lava.graph import Linear
 from kirin_lava.runtime import require_backend, require_lava, run_job
-from kirin_lava.verify_lava import run_segments
+from kirin_lava.verify.on_lava import run_segments
 
 __all__ = ["Check", "Examination", "examine"]
 

@@ -193,7 +193,7 @@ def evaluate(
         errors = layer_errors(checkpoint, model, [row for row in rows[:_ERROR_ROWS] if len(row) == len(rows[0])])
     lava_perplexity = lava_tokens = None
     if lava:
-        from kirin_lava.verify_blocks import lava_logits
+        from kirin_lava.verify.blocks import lava_logits
 
         logits = lava_logits(opened, rows[0], timeout, progress)
         nll = F.cross_entropy(logits[:-1].double(), rows[0][1:])

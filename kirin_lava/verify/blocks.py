@@ -25,7 +25,7 @@ from kirin_lava.host import Codes, Value
 from kirin_lava.reference import BlockExecutor, Cache, Executor
 from kirin_lava.runtime import run_job
 from kirin_lava.text import EVALUATION_TEXT, read_text, token_rows
-from kirin_lava.verify import Row, Verification
+from kirin_lava.verify.result import Row, Verification
 
 __all__ = ["lava_logits", "real_tokens", "run_block_job", "verify_blocks", "verify_model"]
 
