@@ -69,6 +69,7 @@ def _simulate(segment: Segment, stimulus: npt.NDArray[np.int32]) -> Int64:
 
     layout = segment.layer.layout
     network = Network(str(segment.path), **layout.network)
+    network.net_config.f.close()  # lava-dl would keep the file open, and locked, for good
     if network.inp.shape != (layout.lines,) or network.out.shape != (layout.neurons,):
         raise BackendError(
             f"{segment.path}: lava-dl made a network of {network.inp.shape} inputs and {network.out.shape} outputs"
