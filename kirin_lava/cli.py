@@ -1,42 +1,48 @@
-"""The command line. Each command is one call of a public function with the same arguments; results go to stdout, talk to stderr."""
+"""The command line. Each command is one call of a public function with the same arguments."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import kirin_lava
-from kirin_lava.errors import KirinError
+from kirin_lava.console import print_error, print_json, print_table, progress_bar, say, survive_any_text
+from kirin_lava.errors import BackendError, KirinError
+from kirin_lava.recipes import DEFAULT_RECIPE, recipe_descriptions
 
 __all__ = ["main"]
 
-out = Console(soft_wrap=True)
-err = Console(stderr=True)
-
 _PATH = click.Path(path_type=Path)
 _EXISTING = click.Path(path_type=Path, exists=True)
+_COUNT = click.IntRange(1)
+_TOKENS = click.IntRange(2)
 
 
 class _Commands(click.Group):
     """Turns errors raised on purpose into one line on stderr and their exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        survive_any_text()
         try:
             return super().invoke(ctx)
         except KirinError as error:
-            err.print(f"error: {error}", style="red", markup=False, highlight=False)
+            print_error(str(error))
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            err.print("interrupted")
+            say("interrupted")
             ctx.exit(130)
+
+
+class _WithRecipes(click.Command):
+    """A command whose help lists the recipes, one line each."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Recipes"):
+            formatter.write_dl(list(recipe_descriptions().items()))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,8 +50,12 @@ class _Commands(click.Group):
 def main() -> None:
     """Convert pretrained language models to exact spiking networks for Lava and Loihi 2.
 
-    Exit codes: 0 done and verified, 1 unexpected, 2 usage or bad input, 3 unsupported model, 4 verification failed,
-    5 does not fit, 6 backend missing or timed out, 130 interrupted.
+    \b
+    Exit codes:
+      0  done and verified          4  verification failed
+      1  unexpected: a bug          5  does not fit
+      2  usage or bad input         6  backend missing or timed out
+      3  unsupported model        130  interrupted
     """
 
 
@@ -53,52 +63,60 @@ def _json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
 
 
+def _quiet_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("-q", "--quiet", is_flag=True, help="No progress bar.")(command)
+
+
 def _timeout_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Limit of each Lava run, in seconds.")(command)
+    limit = click.FloatRange(min=0, min_open=True)
+    return click.option("--timeout", type=limit, metavar="SECONDS", help="Limit of each Lava run.")(command)
 
 
-@contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
-    """A bar on stderr, on terminals only."""
-    if quiet or not err.is_terminal:
-        yield None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task("start", total=1)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+def _print(result: Any, as_json: bool) -> None:
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        print_table(result.table())
 
 
 def _layers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
     if value is None:
         return None
     first, dash, last = value.partition("-")
-    if not first.isdigit() or (dash and not last.isdigit()):
+    if not (first.isascii() and first.isdigit()) or (dash and not (last.isascii() and last.isdigit())):
         raise click.BadParameter(f"{value!r} is no layer or range of layers such as 0-3")
     return int(first), int(last or first)
 
 
-def _recipe_help() -> str:
-    from kirin_lava.recipe import load_recipe, recipe_names
+def _device(_: click.Context, __: click.Parameter, value: str) -> str:
+    kind, colon, number = value.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and number.isascii() and number.isdigit())):
+        raise click.BadParameter(f"{value!r} is none of cpu, cuda, cuda:0, cuda:1, ...")
+    if kind == "cuda":
+        import torch
 
-    lines = [f"{name}: {load_recipe(name).description}" for name in recipe_names()]
-    return "A recipe's name or a YAML file. " + "; ".join(lines) + "."
+        if int(number or 0) >= torch.cuda.device_count():
+            raise BackendError(f"{value}: PyTorch sees {torch.cuda.device_count()} CUDA devices here; leave out --device")
+    return value
 
 
-@main.command()
+_SEED = click.IntRange(0, 2**32 - 1)
+
+
+@main.command(cls=_WithRecipes)
 @click.option("-m", "--model", required=True, help="Folder, hub id, or embedded model (demo, demo-opt).")
-@click.option("-o", "--output", required=True, type=_PATH, help="Folder of the bundle to write.")
-@click.option("--recipe", default="kirin-w4a4-8", show_default=True, help=_recipe_help())
-@click.option("--calibration", type=_EXISTING, help="Text to calibrate on; a small built-in text by default.")
-@click.option("--num-samples", default=32, show_default=True, type=click.IntRange(1), help="Rows of calibration text.")
-@click.option("--seq-len", default=256, show_default=True, type=click.IntRange(2), help="Tokens per row.")
-@click.option("--seed", default=0, show_default=True, help="Seed for the choice of rows and for training.")
-@click.option("--revision", help="Branch, tag or commit of a hub model.")
-@click.option("--layers", callback=_layers, metavar="A-B", help="Convert these decoder layers only, without the head.")
+@click.option("-o", "--output", required=True, type=_PATH, metavar="OUT", help="Folder of the bundle to write.")
+@click.option(
+    "--recipe", default=DEFAULT_RECIPE, show_default=True, metavar="NAME|FILE", help="One of those below, or your YAML."
+)
+@click.option("--calibration", type=_EXISTING, metavar="FILE", help="Text to calibrate on; a small one is built in.")
+@click.option("--num-samples", default=32, show_default=True, type=_COUNT, metavar="N", help="Rows of calibration text.")
+@click.option("--seq-len", default=256, show_default=True, type=_TOKENS, metavar="N", help="Tokens per row.")
+@click.option(
+    "--seed", default=0, show_default=True, type=_SEED, metavar="N", help="Seed of the choice of rows and of training."
+)
+@click.option("--revision", metavar="REV", help="Branch, tag or commit of a hub model.")
+@click.option("--layers", callback=_layers, metavar="A-B", help="Convert only these decoder layers, without the head.")
 @click.option(
     "--verify",
     "verify_with",
@@ -111,18 +129,18 @@ def _recipe_help() -> str:
 @click.option("--resume", is_flag=True, help="Go on with an interrupted export.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @_json_option
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@_quiet_option
 def export(output: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
     """Convert a checkpoint and write a bundle of netx files."""
     from kirin_lava.pipeline import export as run
 
-    with _progress(quiet) as progress:
+    with progress_bar(quiet) as progress:
         result = run(out=output, progress=progress, **arguments)
     if as_json:
-        _print_json(result.to_dict())
+        print_json(result.to_dict())
         return
     if result.verification is not None:
-        out.print(result.verification.table())
+        print_table(result.verification.table())
     click.echo(
         f"{result.model} -> {result.path} by {result.recipe}: {result.segments} segments, {result.bytes / 1e6:.2f} MB, "
         f"{result.seconds:.1f} s, peak memory {result.peak_memory_bytes / 1e6:.0f} MB, digest {result.digest[:16]}"
@@ -146,20 +164,21 @@ def export(output: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
     show_default=True,
     help="reference needs no Lava and does not mark the bundle as verified.",
 )
-@click.option("--tokens", default=64, show_default=True, type=click.IntRange(1), help="Tokens of text (block, model).")
+@click.option("--tokens", default=64, show_default=True, type=_COUNT, metavar="N", help="Tokens of text (block, model).")
 @_timeout_option
 @_json_option
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@_quiet_option
 def verify(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
-    """Compare every integer of a bundle between the reference, Lava processes and stock lava-dl."""
+    """Compare every integer of a bundle with what Lava computes.
+
+    Backends: the reference from the files, native Lava processes, and the files in stock lava-dl.
+    """
     from kirin_lava.verify import verify as run
 
-    with _progress(quiet) as progress:
+    with progress_bar(quiet) as progress:
         result = run(bundle, progress=progress, **arguments)
-    if as_json:
-        _print_json(result.to_dict())
-    else:
-        out.print(result.table())
+    _print(result, as_json)
+    if not as_json:
         click.echo(result.summary())
     result.require()
 
@@ -172,35 +191,31 @@ def inspect(path: Path, as_json: bool) -> None:
     from kirin_lava.inspect import inspect_net
     from kirin_lava.inspect_bundle import inspect_bundle
 
-    result = inspect_bundle(path) if path.is_dir() else inspect_net(path)
-    if as_json:
-        _print_json(result.to_dict())
-    else:
-        out.print(result.table())
+    _print(inspect_bundle(path) if path.is_dir() else inspect_net(path), as_json)
 
 
 @main.command()
-@_json_option
 @_timeout_option
+@_json_option
 def doctor(as_json: bool, timeout: float | None) -> None:
-    """Check this machine: versions, limits, and a spiking layer on Lava with its exact spike count."""
+    """Check this machine and run a known spiking layer on Lava.
+
+    Versions, limits, shared memory; then the layer's spikes are counted on Lava and every sum is compared.
+    """
     from kirin_lava.doctor import examine
 
     result = examine(timeout)
-    if as_json:
-        _print_json(result.to_dict())
-    else:
-        out.print(result.table())
+    _print(result, as_json)
     result.require()
 
 
 @main.command()
 @click.argument("bundle", type=_EXISTING)
-@click.option("--prompt", default="Once upon a time", show_default=True)
-@click.option("--max-new-tokens", default=100, show_default=True, type=click.IntRange(1))
-@click.option("--temperature", default=0.0, show_default=True, type=click.FloatRange(0), help="0 is greedy.")
-@click.option("--top-k", default=0, show_default=True, type=click.IntRange(0), help="0: all tokens.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--prompt", default="Once upon a time", show_default=True, help="Text to go on from.")
+@click.option("--max-new-tokens", default=100, show_default=True, type=_COUNT, metavar="N", help="Stop after so many.")
+@click.option("--temperature", default=0.0, show_default=True, type=click.FloatRange(0), metavar="T", help="0 is greedy.")
+@click.option("--top-k", default=0, show_default=True, type=click.IntRange(0), metavar="N", help="0: all tokens.")
+@click.option("--seed", default=0, show_default=True, type=_SEED, metavar="N", help="Seed of what is drawn.")
 @click.option(
     "--backend",
     type=click.Choice(["reference", "lava", "loihi2"]),
@@ -208,8 +223,8 @@ def doctor(as_json: bool, timeout: float | None) -> None:
     show_default=True,
     help="reference: the integer executor; lava: the spiking network on Lava's CPU simulator.",
 )
-@click.option("--device", default="cpu", show_default=True, help="Of the reference: cpu or cuda.")
-@click.option("--stats", type=_PATH, help="Write spike counts per layer to this JSON file.")
+@click.option("--device", default="cpu", show_default=True, callback=_device, help="Of the reference: cpu or cuda.")
+@click.option("--stats", type=_PATH, metavar="FILE", help="Write spike counts per layer as JSON.")
 @_timeout_option
 def run(bundle: Path, **arguments: Any) -> None:
     """Generate text with a converted model."""
@@ -217,32 +232,29 @@ def run(bundle: Path, **arguments: Any) -> None:
 
     result = generate(bundle, on_text=lambda piece: click.echo(piece, nl=False), **arguments)
     click.echo()
-    err.print(result.summary(), markup=False, highlight=False)
+    say(result.summary())
 
 
 @main.command(name="eval")
 @click.argument("bundle", type=_EXISTING)
-@click.option("--text", required=True, type=_EXISTING, help="UTF-8 text to evaluate on.")
-@click.option("--seq-len", default=256, show_default=True, type=click.IntRange(2), help="Tokens per row or window.")
-@click.option("--stride", type=click.IntRange(1), help="Plain windows with this stride instead of rows of documents.")
-@click.option("--max-rows", type=click.IntRange(1), help="Evaluate the first rows only.")
-@click.option("--original", help="The float checkpoint; by default the one that the bundle was made from.")
+@click.option("--text", required=True, type=_EXISTING, metavar="FILE", help="UTF-8 text to evaluate on.")
+@click.option("--seq-len", default=256, show_default=True, type=_TOKENS, metavar="N", help="Tokens per row or window.")
+@click.option("--stride", type=_COUNT, metavar="N", help="Plain windows with this stride instead of rows of documents.")
+@click.option("--max-rows", type=_COUNT, metavar="N", help="Evaluate the first rows only.")
+@click.option("--original", metavar="MODEL", help="The float checkpoint; by default the one that the bundle was made from.")
 @click.option("--lava", is_flag=True, help="Run the spiking network on Lava as well (short texts).")
-@click.option("--layer-errors", is_flag=True, help="Signal-to-noise of every layer's output against float, worst first.")
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--layer-errors", "layer_errors_too", is_flag=True, help="Signal-to-noise of every layer's output, worst first.")
+@click.option("--device", default="cpu", show_default=True, callback=_device, help="cpu or cuda.")
 @_timeout_option
 @_json_option
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@_quiet_option
 def evaluate(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
-    """Perplexity of the original in float32 and of the integer network on the same text."""
+    """Perplexity of the original and of the integer network."""
     from kirin_lava.evaluate import evaluate as compute
 
-    with _progress(quiet) as progress:
+    with progress_bar(quiet) as progress:
         result = compute(bundle, progress=progress, **arguments)
-    if as_json:
-        _print_json(result.to_dict())
-    else:
-        out.print(result.table())
+    _print(result, as_json)
 
 
 if __name__ == "__main__":

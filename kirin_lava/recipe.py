@@ -1,10 +1,13 @@
 """Recipes: how a model is quantised, as YAML that a user can copy and edit.
 
-A recipe is named (`kirin-lava export --recipe kirin-w4a4-8`) or a file. Every entry has a default, an unknown entry is an error.
+A recipe is named (`kirin-lava export --recipe kirin-w4a4-8`) or a file. Every entry has a default; an unknown one is an error.
 """
 
 from __future__ import annotations
 
+import os
+import reprlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -14,11 +17,18 @@ import yaml
 from kirin_lava.coding import INTEGER4, INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding
 from kirin_lava.errors import UsageError
 from kirin_lava.quantize.weights import WeightSpec
+from kirin_lava.recipes import DEFAULT_RECIPE, recipe_file, recipe_names
 
-__all__ = ["AttentionSpec", "HeadSpec", "OutlierSpec", "Recipe", "RecoverySpec", "load_recipe", "recipe_names"]
-
-_FOLDER = Path(__file__).parent / "recipes"
-DEFAULT_RECIPE = "kirin-w4a4-8"
+__all__ = [
+    "DEFAULT_RECIPE",
+    "AttentionSpec",
+    "HeadSpec",
+    "OutlierSpec",
+    "Recipe",
+    "RecoverySpec",
+    "load_recipe",
+    "recipe_names",
+]
 
 
 @dataclass(frozen=True)
@@ -93,8 +103,8 @@ class Recipe:
             "attention.ratio": self.attention.ratio,
             **{f"outliers.sites.{site}": value for site, value in self.outliers.sites.items()},
         }.items():
-            if not 0 <= ratio <= 0.5:
-                raise UsageError(f"recipe: {name} is {ratio!r}, not a number from 0 to 0.5")
+            if not _is_ratio(ratio):
+                raise UsageError(f"recipe: {name} is {_short(ratio)}, not a number from 0 to 0.5")
         _choice("attention.key_bits", self.attention.key_bits, (4, 8))
         _choice("attention.value_bits", self.attention.value_bits, (4, 8))
         _choice("attention.output", self.attention.output, ("read", "fire"))
@@ -103,6 +113,12 @@ class Recipe:
         _choice("recovery.method", self.recovery.method, ("none", "blocks", "distill"))
         if self.recovery.steps < 1:
             raise UsageError(f"recipe: recovery.steps is {self.recovery.steps}, not a positive number")
+
+    def check_sites(self, known: Sequence[str]) -> None:
+        """Raise `UsageError` for a ratio of a segment that the model does not have."""
+        for site in self.outliers.sites:
+            if site not in known:
+                raise UsageError(f"recipe: outliers.sites names {site!r}, which this model does not have: {', '.join(known)}")
 
     @property
     def activations(self) -> Encoding:
@@ -143,45 +159,70 @@ _T = TypeVar("_T")
 
 def _build(kind: type[_T], values: Any, where: str) -> _T:
     if not isinstance(values, dict):
-        raise UsageError(f"{where}: expected entries, found {type(values).__name__}")
+        raise UsageError(f"{where}: expected entries such as `encoding: offset`, found {_short(values)}")
     types = get_type_hints(kind)
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     arguments = {}
     for key, value in values.items():
         if key not in known:
-            raise UsageError(f"{where}: unknown entry {key!r}; known are: {', '.join(known)}")
+            raise UsageError(f"{where}: unknown entry {_short(key)}; known are: {', '.join(known)}")
         expected = types[key]
         if is_dataclass(expected):
-            arguments[key] = _build(expected, value, f"{where}.{key}")  # type: ignore[arg-type]
+            arguments[key] = _build(expected, value, f"{where}: {key}")  # type: ignore[arg-type]
             continue
         plain = getattr(expected, "__origin__", expected)
         if plain is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, plain) or isinstance(value, bool):
-            raise UsageError(f"{where}: {key} is {value!r}, not of type {plain.__name__}")
+            raise UsageError(f"{where}: {key} is {_short(value)}, not {_WORDS[plain]}")
+        if plain is dict and not all(isinstance(name, str) for name in value):
+            raise UsageError(f"{where}: {key} has an entry without a name: {_short(value)}")
         arguments[key] = value
-    return kind(**arguments)
+    try:
+        return kind(**arguments)
+    except UsageError as error:
+        raise UsageError(f"{where}: {str(error).removeprefix('recipe: ')}") from None
+
+
+_WORDS = {str: "a text", int: "a whole number", float: "a number", dict: "a list of `name: value`"}
+
+
+def _short(value: object) -> str:
+    """A value for a message; one made of YAML aliases can be larger than the memory when it is written out."""
+    return reprlib.repr(value)
+
+
+def _is_ratio(value: object) -> bool:
+    """YAML may have put anything there."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 0.5
 
 
 def _choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:
-        raise UsageError(f"recipe: {name} is {value!r}; choose one of {', '.join(map(repr, allowed))}")
+        raise UsageError(f"recipe: {name} is {_short(value)}; choose one of {', '.join(map(repr, allowed))}")
 
 
-def recipe_names() -> list[str]:
-    """The recipes that come with the program."""
-    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+class _Loader(yaml.SafeLoader):
+    """Plain values only, and no entry twice: YAML itself would keep the last one without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        values: dict[Any, Any] = super().construct_mapping(node, deep)
+        if len(values) != len(node.value):
+            raise yaml.constructor.ConstructorError(None, None, "an entry is there twice, or merged", node.start_mark)
+        return values
 
 
 def load_recipe(name: str) -> Recipe:
-    """A recipe by its name or from a YAML file (a path or a name that ends in .yaml)."""
-    path = _FOLDER / f"{name}.yaml"
+    """A recipe by its name or from a YAML file."""
+    path = recipe_file(name)
     if name not in recipe_names():
         path = Path(name)
-        if not path.is_file():
-            raise UsageError(f"no recipe {name!r}: use one of {', '.join(recipe_names())}, or a YAML file")
+        if not os.path.isfile(path):
+            raise UsageError(f"no recipe {_short(name)}: use one of {', '.join(recipe_names())}, or a YAML file")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"{path} cannot be read as YAML: {error}") from None
-    return Recipe.from_dict(values, path.name)
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader: no tag makes an object
+    except (OSError, ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        raise UsageError(f"{path} is empty; copy one of {', '.join(recipe_names())} and edit it")
+    return Recipe.from_dict(values, str(path))

@@ -1,0 +1,84 @@
+"""What the commands print: results on stdout, talk on stderr. rich is loaded when there is something to print."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+__all__ = ["Report", "print_error", "print_json", "print_table", "progress_bar", "say", "survive_any_text"]
+
+Report = Callable[[str, int, int], None]
+"""Called with what is done now, how many parts are done and how many there are."""
+
+
+def print_json(value: Any) -> None:
+    """Plain values as JSON on stdout; numbers that JSON does not have become null."""
+    sys.stdout.write(json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def print_table(table: RenderableType) -> None:
+    """A table on stdout: as wide as the terminal, or as its words and numbers need where that is too narrow."""
+    console = _console(sys.stdout)
+    width = max(console.width, console.measure(table, options=console.options.update(max_width=10_000)).minimum)
+    console.print(table, width=width, crop=False, soft_wrap=False)
+
+
+def say(text: str) -> None:
+    """One line of talk on stderr, broken by the terminal alone."""
+    _console(sys.stderr).print(text, soft_wrap=True)
+
+
+def print_error(text: str) -> None:
+    """One line that says what went wrong, on stderr."""
+    _console(sys.stderr).print(f"error: {text}", style="red", soft_wrap=True)
+
+
+@contextlib.contextmanager
+def progress_bar(quiet: bool) -> Iterator[Report | None]:
+    """A bar on stderr, on terminals only."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=_console(sys.stderr), transient=True) as bar:
+        task = bar.add_task("start", total=1)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
+def survive_any_text() -> None:
+    """Characters that a terminal's encoding lacks become escapes instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def _console(stream: Any) -> Console:
+    from rich.console import Console
+
+    # Names and texts come from files: nothing in them is markup.
+    return Console(file=stream, markup=False, highlight=False, emoji=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
