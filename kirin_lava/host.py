@@ -156,7 +156,8 @@ def encode(op: Encode, x: Tensor, positions: Tensor) -> Codes:
             spike_limit = (magnitude * normal).amax(-1)
         else:
             budget = outlier_budget(op.ratio, width)
-            spike_limit = magnitude.kthvalue(width - budget, -1).values if budget else largest
+            if budget < width:  # else nothing has to be a spike
+                spike_limit = magnitude.kthvalue(width - budget, -1).values if budget else largest
     step = _step(op.encoding, spike_limit, largest)
     q = (grouped / step.unsqueeze(-1)).round_().clamp_(op.encoding.code_min, op.encoding.code_max)
     return Codes(q.flatten(-2), step)
