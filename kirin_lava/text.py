@@ -27,14 +27,17 @@ CALIBRATION_TEXT, EVALUATION_TEXT = _DATA / "calibration.txt", _DATA / "evaluati
 
 _SEPARATOR = "<|endoftext|>"
 _OPENING = re.compile(r"(Once upon a time|Once there was|One day|Once,|There once was|A long time ago|Long ago)\b")
-_BROKEN = re.compile("\ufffd|â€|Ã.|Â.")
+_PARAGRAPHS = re.compile(r"\n[ \t]*\n")
+# UTF-8 that was read as Latin-1 or Windows-1252: a lead byte as a letter, a following byte as a sign. "NÃO" is fine.
+_BROKEN = re.compile("\ufffd|â€|[ÃÂ][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]")
+_LETTERS_PER_TOKEN = 32  # more than any text has; what lies behind is cut off anyway and not worth reading
 _MIN_OPENINGS = 0.05  # of all paragraphs, for a text to count as stories
 
 
 def read_text(path: Path) -> str:
     """A UTF-8 text file; `UsageError` where it cannot be read or is empty."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # with or without a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read as UTF-8 text: {error}") from None
     if not text.strip():
@@ -47,7 +50,7 @@ def documents(text: str) -> list[str]:
     if _SEPARATOR in text:
         parts = [part.strip() for part in text.split(_SEPARATOR)]
     else:
-        paragraphs = [part.strip() for part in text.split("\n\n") if part.strip()]
+        paragraphs = [part.strip() for part in _PARAGRAPHS.split(text) if part.strip()]
         openings = [bool(_OPENING.match(part)) for part in paragraphs]
         if sum(openings) < _MIN_OPENINGS * len(paragraphs):
             parts = paragraphs
@@ -71,19 +74,37 @@ def token_rows(tokenizer: PreTrainedTokenizerBase, text: str, length: int) -> li
     rows: list[Tensor] = []
     row: list[int] = []
     for document in documents(text):
-        row += start + tokenizer(document, add_special_tokens=False, verbose=False).input_ids
+        row += start + _first_ids(tokenizer, document, length)
         if len(row) >= length:
             rows.append(torch.tensor(row[:length]))
             row = []
     if not rows:
         if len(row) < 2:
-            raise UsageError("the text holds no two tokens: give a longer text")
+            broken = "" if documents(text) else " (or its characters are broken by a wrong decoding)"
+            raise UsageError(f"the text holds no two tokens{broken}: give a longer text")
         rows.append(torch.tensor(row))
     return rows
 
 
+def _first_ids(tokenizer: PreTrainedTokenizerBase, document: str, length: int) -> list[int]:
+    """Ids of a document; of a huge one only as many as any row can take."""
+    limit = _LETTERS_PER_TOKEN * length
+    if len(document) > limit:
+        ids: list[int] = tokenizer(document[:limit], add_special_tokens=False, verbose=False).input_ids
+        if len(ids) > length:  # the last ones may be half a word
+            return ids[:length]
+    whole: list[int] = tokenizer(document, add_special_tokens=False, verbose=False).input_ids
+    return whole
+
+
 def plain_windows(tokenizer: PreTrainedTokenizerBase, text: str, length: int, stride: int) -> list[Tensor]:
-    """Windows of at most `length` ids over the whole text as one stream, each `stride` further than the last."""
+    """Windows of at most `length` ids over the whole text as one stream, each `stride` further than the last.
+
+    Raises:
+        UsageError: fewer than two tokens, or a stride that would leave tokens out.
+    """
+    if not 0 < stride <= length:
+        raise UsageError(f"a stride of {stride} leaves out tokens between windows of {length}: it must be 1 to {length}")
     ids = torch.tensor(tokenizer(text, verbose=False).input_ids)
     if len(ids) < 2:
         raise UsageError("the text holds no two tokens: give a longer text")
