@@ -17,7 +17,7 @@ from kirin_lava.hardware.host_work import float_operations
 from kirin_lava.host import outlier_budget
 from kirin_lava.stats import stored_bits
 
-__all__ = ["HostWork", "ModelShape", "Segment", "shape_of_blocks", "shape_of_model"]
+__all__ = ["HostWork", "ModelShape", "Segment", "shape_of_blocks", "shape_of_model", "value_widths"]
 
 
 @dataclass(frozen=True)
@@ -149,14 +149,14 @@ def shape_of_blocks(
     segments: list[Segment] = []
     host: list[HostWork] = []
     for block in blocks:
-        widths = _widths(block, embedding[1])
+        widths = value_widths(block, embedding[1])
         segments += (_segment(block, op, widths, bits(op, block)) for op in block.core_ops())
         host += _host_work(block, widths)
     layers = len({s.block for s in segments}) - 1
     return ModelShape(kind, layers, embedding[1], embedding[0], max_positions, position_rows, tuple(segments), tuple(host))
 
 
-def _widths(block: Block, width: int) -> dict[str, int]:
+def value_widths(block: Block, width: int) -> dict[str, int]:
     """Elements per token of every value; per token and position where a value has one per head and position."""
     widths = {"x": width}
     for op in block.ops:

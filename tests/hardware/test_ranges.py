@@ -1,0 +1,198 @@
+"""Bounds against every code vector of tiny layers, against the stepped neuron, and what happens where they do not hold."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kirin_lava import host
+from kirin_lava.coding import OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding, encode_raster, is_outlier
+from kirin_lava.convert import convert_model
+from kirin_lava.errors import FitError
+from kirin_lava.graph import Block, Encode, Fire, Linear, Mix
+from kirin_lava.hardware.bounds import Arrivals, arrivals, code_extremes, payload_extremes
+from kirin_lava.hardware.loihi2 import STATE_MAX
+from kirin_lava.hardware.observe import RangeObserver
+from kirin_lava.hardware.ranges import CALIBRATED, PROVED, UNFIT, SegmentRange, block_ranges, model_ranges, require_fit
+from kirin_lava.neuron import TwoStateNeuron
+from kirin_lava.recipe import load_recipe
+from kirin_lava.reference import BlockExecutor, Cache, Executor
+from tests.small_models import CONFIGS, random_checkpoint, random_rows
+
+
+def read_block(weight: np.ndarray, enc: Encoding, fire: Fire | None = None, **encode: object) -> Block:
+    settings = {"static_step": 1.0, **encode}
+    ops = (Encode("encode", "x", "codes", enc, **settings), Linear("wide", "codes", "sums", weight, 8, enc, fire))  # type: ignore[arg-type]
+    return Block("b", ops, "x")
+
+
+def bound(row: SegmentRange, quantity: str):  # type: ignore[no-untyped-def]
+    return next(b for b in row.bounds if b.quantity == quantity)
+
+
+def run(block: Block, codes: np.ndarray) -> RangeObserver:
+    observer = RangeObserver()
+    BlockExecutor(None, observer=observer).run(
+        block, torch.from_numpy(codes).float().unsqueeze(0), torch.arange(len(codes)), Cache()
+    )
+    return observer
+
+
+@pytest.mark.parametrize("budget", [0, 1, 2, None])
+@pytest.mark.parametrize("enc", [OFFSET, SIGNED, UNSIGNED8])
+def test_extremes_are_those_of_all_code_vectors(enc: Encoding, budget: int | None) -> None:
+    weight = np.array([[3, -5], [-8, 0], [7, 7], [-1, -2]], np.int8)
+    edges = {enc.code_min, enc.code_max, enc.spike_min, enc.spike_max, -enc.zero, 1}
+    vectors = np.array(list(itertools.product(sorted(edges), repeat=2)))
+    if budget is not None:
+        vectors = vectors[is_outlier(vectors, enc).sum(1) <= budget]
+    sums = vectors @ weight.T.astype(np.int64)
+    span = code_extremes(weight, Arrivals(enc, budget))
+    assert span.low.tolist() == sums.min(0).tolist() and span.high.tolist() == sums.max(0).tolist()
+
+
+@given(
+    st.sampled_from([OFFSET, SIGNED, UNSIGNED16]),
+    st.integers(0, 2**31),
+    st.floats(0, 0.5),
+    st.booleans(),
+)
+def test_no_state_leaves_its_worst_case(enc: Encoding, seed: int, ratio: float, by_channel: bool) -> None:
+    """Real values through the encoder, stepped through the neuron: u, v and the membrane stay inside, in every step."""
+    rng = np.random.default_rng(seed)
+    inputs = int(rng.integers(1, 40))
+    weight = rng.integers(-64, 57, (3, inputs)).astype(np.int8)
+    channels = rng.random(inputs) < ratio if by_channel else None
+    op = Encode("e", "x", "codes", enc, ratio=ratio, channels=channels)
+    block = Block("b", (op, Linear("l", "codes", "y", weight, 8, enc)), "y")
+    x = rng.standard_t(2, (5, inputs)) ** 2 if enc is UNSIGNED16 else rng.standard_t(2, (5, inputs))
+    codes = host.encode(op, torch.from_numpy(x).float(), torch.arange(5)).q.numpy().astype(np.int64)
+    seen = arrivals(block, "codes", enc, inputs)
+    states, final = payload_extremes(weight, seen), code_extremes(weight, seen)
+    neuron = TwoStateNeuron((5, 3), enc.window)
+    raster = sum(encode_raster(codes, enc))
+    assert isinstance(raster, np.ndarray)
+    for step in range(enc.window):
+        if step == enc.window - 1:  # before the window's end takes the states away
+            neuron.u += raster[..., step] @ weight.T.astype(np.int64)
+            neuron.v += neuron.u
+        else:
+            neuron.step(raster[..., step] @ weight.T.astype(np.int64))
+        for state in (neuron.u, neuron.v):
+            assert (states.low <= state).all() and (state <= states.high).all()
+    sums = codes @ weight.T.astype(np.int64)
+    assert (final.low <= sums).all() and (sums <= final.high).all()
+
+
+def test_small_models_are_proved_and_observation_stays_inside(tmp_path: Path) -> None:
+    for kind in ("llama", "opt"):
+        model = convert_model(random_checkpoint(tmp_path / kind, kind), random_rows(CONFIGS[kind]), load_recipe("kirin-w4a4-8"))
+        observer = RangeObserver()
+        Executor(model, observer=observer).forward(torch.stack(random_rows(CONFIGS[kind], seed=5)))
+        rows = model_ranges(model, observer)
+        require_fit(rows)
+        assert [row.segment for row in rows] == [op.name for b in (*model.blocks, model.head) for op in b.core_ops()]
+        for row in rows:
+            assert row.guarantee == PROVED and row.advice == ""
+            for b in row.bounds:
+                assert b.any_codes[0] <= b.worst[0] and b.worst[1] <= b.any_codes[1] and b.margin_bits >= 0
+                if b.calibrated is not None:
+                    assert b.worst[0] <= b.calibrated[0] and b.calibrated[1] <= b.worst[1]
+            seen = row.calibrated["membrane"]
+            assert len(seen.low) == (4 if row.kind == "score" else row.neurons)
+            assert (row.worst["membrane"].low <= seen.low).all() and (seen.high <= row.worst["membrane"].high).all()
+        assert json.loads(json.dumps([row.to_dict() for row in rows]))[0]["guarantee"] == PROVED
+
+
+def test_a_segment_beyond_the_state_is_calibrated_step_by_step() -> None:
+    """Fan-in 8192, weights at their limit: not proved; on gentle codes calibrated, exactly as the neuron steps."""
+    rng = np.random.default_rng(0)
+    weight = np.where(rng.random((4, 8192)) < 0.5, -128, 127).astype(np.int8)
+    codes = rng.integers(-9, 9, (3, 8192))
+    block = read_block(weight, OFFSET)
+    (row,) = block_ranges(block, 1, run(block, codes))
+    assert row.guarantee == CALIBRATED
+    assert row.advice == "split its fan-in of 8192 over 16 read segments"
+    raster = sum(encode_raster(codes, OFFSET))
+    assert isinstance(raster, np.ndarray)
+    u = np.cumsum(np.einsum("nk,bkt->bnt", weight.astype(np.int64), raster), axis=-1)
+    v = np.cumsum(u, axis=-1)
+    for name, state in (("u", u), ("v", v)):
+        assert row.calibrated[name].low.tolist() == state.min((0, 2)).tolist()
+        assert row.calibrated[name].high.tolist() == state.max((0, 2)).tolist()
+        assert bound(row, name).guarantee == CALIBRATED
+    assert bound(row, "offset").guarantee == PROVED
+
+
+def test_everything_that_does_not_fit_is_listed_at_once() -> None:
+    weight = np.full((2, 8192), 127, np.int8)
+    block = read_block(weight, SIGNED)
+    with pytest.raises(FitError) as caught:
+        require_fit(block_ranges(block, 1))
+    text = str(caught.value)
+    assert text.startswith("3 quantities do not fit Loihi 2:\n")
+    for quantity in ("u", "v", "membrane"):
+        assert f"b wide: {quantity} of neuron 0 reaches -132128768..132128768 in the worst case, STATE_MAX holds" in text
+    assert text.count("split its fan-in of 8192 over 16 read segments") == 3
+
+
+def test_an_overflow_on_text_does_not_fit() -> None:
+    weight = np.full((1, 8192), 127, np.int8)
+    block = read_block(weight, SIGNED)
+    observer = RangeObserver()
+    codes = torch.full((1, 1, 8192), 7.0)  # 7 * 127 * 8192 is below the state
+    BlockExecutor(None, observer=observer).run(block, codes, torch.arange(1), Cache())
+    assert block_ranges(block, 1, observer)[0].guarantee == CALIBRATED
+    with pytest.raises(FitError, match="24-bit state"):
+        BlockExecutor(None, observer=observer).run(block, codes * 2, torch.arange(1), Cache())
+
+
+def test_firing_neurons_carry_their_shift_bias_and_threshold() -> None:
+    weight = np.array([[5, -3]], np.int8)
+    phase = Fire(UNSIGNED16, np.array([40]), np.array([-7]), 3, 1.0)
+    (row,) = block_ranges(read_block(weight, OFFSET, phase), 1)
+    assert row.kind == "fire" and row.guarantee == PROVED
+    assert bound(row, "stored weight").worst == (-24, 40)
+    assert bound(row, "threshold").worst == (0, 15 * 40 - 20)
+    assert bound(row, "offset").worst == (-7 - 8 * 8 * 2,) * 2
+    assert bound(row, "membrane").worst == (-7 - 8 * 8 * 127, -7 + 8 * 8 * 127)
+    assert bound(row, "v").worst == (8 * (5 * -119 - 3 * 135), 8 * (5 * 135 + 3 * 119))
+    too_wide = replace(phase, shift=5)
+    (row,) = block_ranges(read_block(weight, OFFSET, too_wide), 1)
+    assert row.guarantee == UNFIT and bound(row, "stored weight").guarantee == UNFIT
+
+
+def test_fired_codes_bring_no_messages() -> None:
+    phase = Fire(UNSIGNED8, np.array([4, 4]), np.zeros(2, np.int64), 0, 1.0)
+    first = Linear("first", "codes", "fired", np.eye(2, dtype=np.int8), 4, SIGNED, phase)
+    second = Linear("second", "fired", "sums", np.array([[7, -8]], np.int8), 4, UNSIGNED8)
+    block = Block("b", (Encode("e", "x", "codes", SIGNED, static_step=1.0), first, second), "x")
+    row = block_ranges(block, 1)[1]
+    assert bound(row, "payload").worst == (0, 0)
+    assert bound(row, "v").worst == (-56, 49)
+
+
+def test_attention_is_bounded_by_the_context(tmp_path: Path) -> None:
+    model = convert_model(random_checkpoint(tmp_path, "llama"), random_rows(CONFIGS["llama"]), load_recipe("kirin-w4a4-8"))
+    block = model.blocks[0]
+    rows = {row.segment: row for row in block_ranges(block, 4096)}
+    assert rows["attn.score"].guarantee == PROVED
+    mix = rows["attn.mix"]
+    outliers, spikes = 409, 4096 - 409
+    assert bound(mix, "v").worst[1] == 127 * (outliers * 255 + spikes * 15)
+    assert mix.guarantee == UNFIT
+    positions = int(mix.advice.split()[3])
+    assert mix.advice.startswith("proved up to") and 1000 < positions < 4096
+    for context, fits in ((positions, True), (positions + 1, False)):
+        row = next(row for row in block_ranges(block, context) if row.segment == "attn.mix")
+        assert (row.guarantee == PROVED) == fits
+    assert isinstance(next(op for op in block.ops if op.name == "attn.mix"), Mix)
+    assert bound(mix, "v").worst[1] > STATE_MAX

@@ -1,0 +1,120 @@
+"""A split fan-in computes the same integers from membranes that are proved to fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kirin_lava.coding import OFFSET, SIGNED, UNSIGNED8
+from kirin_lava.convert import convert_model
+from kirin_lava.errors import FitError
+from kirin_lava.export.serial import block_from_json, block_to_json
+from kirin_lava.graph import Block, Decode, Encode, Fire, Linear, Model, Sum
+from kirin_lava.hardware.ranges import PROVED, block_ranges
+from kirin_lava.hardware.split import cuts, make_provable, split_block, split_linear
+from kirin_lava.recipe import load_recipe
+from kirin_lava.reference import BlockExecutor, Cache, Executor
+from kirin_lava.stats import Counter
+from tests.small_models import CONFIGS, random_checkpoint, random_rows
+
+
+def wide_block(weight: np.ndarray, enc=SIGNED, **encode: object) -> Block:  # type: ignore[no-untyped-def]
+    settings = {"ratio": 0.1, **encode}
+    ops = (
+        Encode("encode", "x", "codes", enc, **settings),  # type: ignore[arg-type]
+        Linear("wide", "codes", "sums", weight, 8, enc),
+        Decode("decode", "sums", "codes", "y", np.ones(len(weight), np.float32), None),
+    )
+    return Block("b", ops, "y")
+
+
+def result(block: Block, x: torch.Tensor) -> torch.Tensor:
+    return BlockExecutor(None).run(block, x, torch.arange(x.shape[1]), Cache())
+
+
+def test_a_layer_made_to_overflow_is_split_until_proved_and_stays_exact() -> None:
+    """Weights at their limit, fan-in 8192, every code an outlier."""
+    rng = np.random.default_rng(0)
+    weight = np.full((2, 8192), 127, np.int8)
+    weight[1] = rng.choice([-128, 127], 8192)
+    block = wide_block(weight, static_step=1.0)
+    split, parts = make_provable(block)
+    assert parts == {"wide": 16}
+    assert all(row.guarantee == PROVED for row in block_ranges(split, 1))
+    x = torch.from_numpy(rng.choice([-127.0, 127.0], (1, 3, 8192))).float()
+    x[0, 0] = 127.0
+    expected = x.double() @ torch.from_numpy(weight).double().T
+    assert float(expected.abs().max()) == 127 * 127 * 8192  # beyond the state, and beyond what float32 counts exactly
+    with pytest.raises(FitError, match="24-bit state"):
+        result(block, x)
+    assert torch.equal(result(split, x), expected.float())
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**31), st.sampled_from([OFFSET, SIGNED]))
+def test_any_split_gives_the_same(inputs: int, parts: int, seed: int, enc) -> None:  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(seed)
+    parts = min(parts, inputs)
+    block = wide_block(rng.integers(-128, 128, (3, inputs)).astype(np.int8), enc)
+    x = torch.from_numpy(rng.standard_t(2, (2, 2, inputs))).float()
+    split = split_block(block, {"wide": parts})
+    assert sum(isinstance(op, Linear) for op in split.ops) == parts
+    assert sum(isinstance(op, Sum) for op in split.ops) == parts - 1
+    assert torch.equal(result(block, x), result(split, x))
+
+
+@given(st.integers(1, 400), st.integers(1, 30), st.sampled_from([None, 1, 8, 32]))
+def test_parts_cover_all_inputs_in_order(inputs: int, parts: int, group: int | None) -> None:
+    shift = None if group is None else np.zeros((1, -(-inputs // group)), np.uint8)
+    linear = Linear("l", "a", "b", np.zeros((1, inputs), np.int8), 4, SIGNED, group_shift=shift)
+    grain = group if group is not None and shift is not None and inputs % shift.shape[1] == 0 else 1
+    grain = inputs // shift.shape[1] if shift is not None and inputs % shift.shape[1] == 0 else grain
+    if parts > -(-inputs // grain):
+        with pytest.raises(FitError, match="cannot be split"):
+            cuts(linear, parts)
+        return
+    edges = cuts(linear, parts)
+    assert edges[0][0] == 0 and edges[-1][1] == inputs
+    assert all(a < b for a, b in edges)
+    assert all(left[1] == right[0] and left[1] % grain == 0 for left, right in pairwise(edges))
+
+
+def test_a_whole_model_split_gives_the_same_logits_and_counts(tmp_path: Path) -> None:
+    """Outlier budgets belong to the whole token, whatever the parts."""
+    recipe = load_recipe("kirin-w4a4-8")
+    recipe = replace(recipe, weights=replace(recipe.weights, group_size=8))
+    model = convert_model(random_checkpoint(tmp_path, "llama"), random_rows(CONFIGS["llama"]), recipe)
+    names = {"attn.qkv": 2, "mlp.gate_up": 3, "mlp.down": 2}
+    split = Model(
+        model.embedding, tuple(split_block(b, names) for b in model.blocks), model.head, model.rotary, model.max_positions
+    )
+    tokens = torch.stack(random_rows(CONFIGS["llama"]))
+    whole, parts = Counter(), Counter()
+    assert torch.equal(Executor(model, observer=whole).forward(tokens), Executor(split, observer=parts).forward(tokens))
+    for name in ("spikes", "outliers", "elements", "synaptic_adds", "macs", "dense_macs"):
+        assert parts.result().total()[name] == whole.result().total()[name]
+    linear = next(op for op in split.blocks[0].linears() if op.name == "mlp.down.part1")
+    assert linear.group_shift is not None and linear.group_shift.shape == (32, 3)
+    assert all(row.guarantee == PROVED for b in split.blocks for row in block_ranges(b, 64))
+
+
+def test_a_split_block_is_written_and_read_back() -> None:
+    block = split_block(wide_block(np.arange(-8, 8, dtype=np.int8).reshape(2, 8)), {"wide": 3})
+    values, arrays = block_to_json(block, lambda op: f"{op.name}.net")
+    linears = {f"{op.name}.net": op for op in block.linears()}
+    again = block_from_json(values, arrays, lambda name: linears[name])
+    assert [type(op) for op in again.ops] == [type(op) for op in block.ops]
+    x = torch.arange(8.0).view(1, 1, 8)
+    assert torch.equal(result(block, x), result(again, x))
+
+
+def test_what_fires_is_not_split() -> None:
+    phase = Fire(UNSIGNED8, np.array([4]), np.zeros(1, np.int64), 0, 1.0)
+    with pytest.raises(FitError, match="cannot be split"):
+        split_linear(Linear("fc1", "a", "b", np.ones((1, 4), np.int8), 4, SIGNED, phase), 2)
