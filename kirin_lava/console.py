@@ -26,8 +26,9 @@ def print_json(value: Any) -> None:
 def print_table(table: RenderableType) -> None:
     """A table on stdout: as wide as the terminal, or as its words and numbers need where that is too narrow."""
     console = _console(sys.stdout)
-    width = max(console.width, console.measure(table, options=console.options.update(max_width=10_000)).minimum)
-    console.print(table, width=width, crop=False, soft_wrap=False)
+    # set on the console: print(width=...) would be cut to the width of the terminal again
+    console.width = max(console.width, console.measure(table, options=console.options.update(max_width=10_000)).minimum)
+    console.print(table, crop=False, soft_wrap=False)
 
 
 def say(text: str) -> None:

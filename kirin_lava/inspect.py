@@ -29,8 +29,11 @@ class NetReport:
         """One row per layer, then what is known of a segment of ours, then the notes."""
         info = self.info
         layers = Table(title=f"{info.path}: {len(info.layers)} layers, {info.size} bytes")
-        for column in ("layer", "type", "shape", "neuron", "weights", "range", "bits", "density", "delay", "parameters"):
-            layers.add_column(column, justify="right" if column in ("layer", "bits", "density", "delay") else "left")
+        for column in ("layer", "type", "shape", "neuron", "weights", "range", "bits", "density", "delay"):
+            layers.add_column(
+                column, justify="right" if column in ("layer", "bits", "density", "delay") else "left", no_wrap=True
+            )
+        layers.add_column("parameters", min_width=24)
         for layer in info.layers:
             layers.add_row(*_cells(layer))
         parts: list[Table | Text] = [layers]
