@@ -138,27 +138,33 @@ def fire_layer(linear: Linear, codes: Integers | None = None, peak: Integers | N
         measured = low_u, high_u, np.minimum(low_v, constant - reach), np.maximum(high_v, constant + reach)
     ranges = _fire_ranges(worst, measured, vth, lift, climbs)
     require(linear.name, ranges)
-    start = enc.window
-    weights, control = [rows], []
-    for what, number, end in (
-        ("lift by the silence offset, taken back one column later", lift, start + 1),
-        ("ramp of the threshold, kept to the window's end", ramp, None),
-    ):
-        begin = start if end else start + 1
-        for place, digit in enumerate(_digits(number)):
-            power = _BASE**place
-            events = ((begin, power), (end, -power)) if end else ((begin, power),)
-            weights.append(digit[:, None].astype(np.int8))
-            control.append(ControlLine(f"{what} (digit of {power})", events))
-    for j, extra in enumerate((climbs[:, :-1] - ramp[:, None]).T, 1):
-        if extra.any():
-            weights.append(extra[:, None].astype(np.int8))
-            events = ((start + j, 1), (start + j + 1, -1))
-            control.append(ControlLine(f"one more in fire step {j}, the ramp being no whole number", events))
-    synapses, lines = _guarded(np.hstack(weights), control)
+    weights, control = _control_lines(enc.window, lift, ramp, climbs)
+    synapses, lines = _guarded(np.hstack([rows, weights.astype(np.int8)]), control)
     layout = Layout(enc, weight.shape[1], weight.shape[0], fire.encoding, lines)
     neuron: dict[str, str | int] = {"type": "LOIHI", "vThMant": vth, "refDelay": 1, "iDecay": 0, "vDecay": 0}
     return StockLayer(layout, synapses, neuron, constant[: len(weight)], ranges)
+
+
+def _control_lines(start: int, lift: Int64, ramp: Int64, climbs: Int64) -> tuple[Int64, list[ControlLine]]:
+    """Weights (rows, lines) and messages of the lines that lift the membrane in column `start` and ramp it afterwards."""
+    weights, control = [], []
+    for place, digit in enumerate(_digits(lift)):
+        power = _BASE**place
+        weights.append(digit)
+        means = f"lift by the silence offset, taken back one column later (digit of {power})"
+        control.append(ControlLine(means, ((start, power), (start + 1, -power))))
+    for place, digit in enumerate(_digits(ramp)):
+        power = _BASE**place
+        weights.append(digit)
+        control.append(
+            ControlLine(f"ramp of the threshold, kept to the window's end (digit of {power})", ((start + 1, power),))
+        )
+    for j, extra in enumerate((climbs[:, :-1] - ramp[:, None]).T, 1):
+        if extra.any():
+            weights.append(extra)
+            means = f"one more in fire step {j}, the ramp being no whole number"
+            control.append(ControlLine(means, ((start + j, 1), (start + j + 1, -1))))
+    return np.stack(weights, axis=1), control
 
 
 def _weight(linear: Linear) -> Int8:
