@@ -1,0 +1,1 @@
+"""Bundles and the netx files in them."""
