@@ -77,7 +77,7 @@ class BundleReport:
             facts.add_row(name, Text(value, overflow="fold"))
         table = Table()
         for column in ("segment", "kind", "inputs", "outputs", "bits", "encoding", "T", "ranges", "place"):
-            table.add_column(column, justify="right" if column in ("inputs", "outputs", "bits", "T") else "left", no_wrap=True)
+            table.add_column(column, justify="right" if column in ("inputs", "outputs", "bits", "T") else "left")
         for s in self.segments:
             numbers = ["" if n is None else str(n) for n in (s.inputs, s.outputs, s.weight_bits)]
             place = s.place.removeprefix("neurocore with ")
