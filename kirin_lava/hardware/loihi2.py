@@ -2,6 +2,9 @@
 
 Sources: [brief] Intel, "Taking Neuromorphic Computing to the Next Level with Loihi 2", technology brief, 2021.
 [lava] lava-nc 0.10.0, the named module. [dl] lava-dl 0.6.0. [abreu] Abreu et al. 2025, arXiv 2503.18002.
+[davies18] Davies et al., IEEE Micro 38(1), 2018, table 2: Loihi 1 at 0.75 V, simulated before silicon.
+[davies21] Davies et al., Proc. IEEE 109(5), 2021. [frady] Frady et al. 2020, arXiv 2004.12691: 768 of its chips, measured.
+[assumed] no public number: a choice, meant to be generous to the chip.
 """
 
 from __future__ import annotations
@@ -22,3 +25,10 @@ USABLE_CORES_PER_CHIP = 120  # [abreu]
 NEURONS_PER_CORE = 8192  # [brief]
 CORE_MEMORY_BYTES = 192 * 1024  # [brief]
 SYNAPSE_MEMORY_BYTES = 128 * 1024  # [brief], at most, of the core's memory
+
+PACKET_BITS = 32  # [davies21] a spike message; a graded payload of up to 32 bits [brief] takes one more
+INPUT_AXON_BYTES = 4  # [assumed] routing entry of an input line
+OUTPUT_AXON_BYTES = 4  # [assumed] routing entry of a neuron, whatever the number of its destinations
+STATE_BYTES = STATE_BITS // 8  # [assumed] states lie without gaps
+READ_STATES = 3  # u, v, constant
+FIRE_STATES = 6  # u, v, latched membrane, threshold, ramp, offset

@@ -1,0 +1,258 @@
+"""Placement: the neurons of a model on the neuro cores of as many chips as it takes.
+
+A segment is cut by neurons; each core holds all inputs of its neurons. Of attention every head is placed on its own, with its
+cache for `context` positions as synapses. Packing is first-fit in execution order: whole cores first, then the rest of a
+segment into the first core that has room for it. A fan-in too wide for one core is cut into parts whose membranes the host
+adds.
+
+This says that a model is feasible in this memory model, not that Intel's compiler, which is closed, would place it so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from kirin_lava.coding import encoding
+from kirin_lava.errors import FitError
+from kirin_lava.hardware import loihi2
+from kirin_lava.hardware.shapes import ModelShape, Segment
+
+__all__ = ["Core", "Placed", "Placement", "control_lines", "place"]
+
+
+@dataclass
+class Core:
+    """What one neuro core holds. axons_in: input lines, control lines included. tasks: block and segment of its neurons."""
+
+    neurons: int = 0
+    axons_in: int = 0
+    axons_out: int = 0
+    synapse_bytes: int = 0
+    state_bytes: int = 0
+    tasks: list[str] = field(default_factory=list)
+
+    @property
+    def total_bytes(self) -> int:
+        """Memory in use."""
+        axons = self.axons_in * loihi2.INPUT_AXON_BYTES + self.axons_out * loihi2.OUTPUT_AXON_BYTES
+        return self.synapse_bytes + self.state_bytes + axons
+
+    @property
+    def utilisation(self) -> float:
+        """Share of the resource that is used most."""
+        return max(
+            self.neurons / loihi2.NEURONS_PER_CORE,
+            self.synapse_bytes / loihi2.SYNAPSE_MEMORY_BYTES,
+            self.total_bytes / loihi2.CORE_MEMORY_BYTES,
+        )
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One segment on the chips.
+
+    Attributes:
+        neurons: all of them, partial ones of a fan-in in parts included.
+        fan_in, fan_in_parts: inputs of a neuron, cut into how many parts.
+        lines, control_lines: input lines of the segment; of a fire segment in its stock form, lines that do not carry codes.
+        outlier_lines: lines that must be able to carry graded messages.
+        synapse_bytes, cache_bytes: stored weights, and stored keys or values.
+        cores: how many hold its neurons; core_copies: to how many each input line goes, on average over its lines.
+        chips: those it lies on, in order.
+    """
+
+    block: str
+    name: str
+    kind: str
+    neurons: int
+    fan_in: int
+    fan_in_parts: int
+    bits: int
+    lines: int
+    control_lines: int
+    outlier_lines: int
+    synapse_bytes: int
+    cache_bytes: int
+    cores: int
+    core_copies: float
+    chips: tuple[int, ...]
+    neurons_by_chip: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """A model on chips. `physical_fit_verified` is False: nothing of this was seen on silicon."""
+
+    context: int
+    segments: tuple[Placed, ...]
+    cores: tuple[Core, ...]
+
+    @property
+    def chips(self) -> int:
+        """Chips needed."""
+        return -(-len(self.cores) // loihi2.USABLE_CORES_PER_CHIP)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; cores as columns."""
+        columns = ("neurons", "axons_in", "axons_out", "synapse_bytes", "total_bytes", "utilisation")
+        return {
+            "context": self.context,
+            "chips": self.chips,
+            "cores": len(self.cores),
+            "cores_per_chip": loihi2.USABLE_CORES_PER_CHIP,
+            "neurons": sum(core.neurons for core in self.cores),
+            "synapse_bytes": sum(s.synapse_bytes for s in self.segments),
+            "cache_bytes": sum(s.cache_bytes for s in self.segments),
+            "mean_utilisation": sum(core.utilisation for core in self.cores) / max(len(self.cores), 1),
+            "physical_fit_verified": False,
+            "segments": [asdict(segment) for segment in self.segments],
+            "core_columns": {name: [getattr(core, name) for core in self.cores] for name in columns},
+        }
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """Neurons that share all their input lines."""
+
+    neurons: int
+    fan_in: int
+    control: int
+    bits: int
+    states: int
+
+    @property
+    def synapse_bytes(self) -> int:
+        """Of one neuron; weights of control lines take 8 bits."""
+        return -(-self.fan_in * self.bits // 8) + self.control
+
+    def room(self, core: Core) -> int:
+        """How many of its neurons fit into what a core has left."""
+        axons = (self.fan_in + self.control) * loihi2.INPUT_AXON_BYTES
+        per_neuron = self.synapse_bytes + self.states * loihi2.STATE_BYTES + loihi2.OUTPUT_AXON_BYTES
+        left = loihi2.CORE_MEMORY_BYTES - core.total_bytes - axons
+        return max(
+            0,
+            min(
+                loihi2.NEURONS_PER_CORE - core.neurons,
+                (loihi2.SYNAPSE_MEMORY_BYTES - core.synapse_bytes) // self.synapse_bytes,
+                left // per_neuron,
+            ),
+        )
+
+    def put(self, core: Core, neurons: int, task: str) -> None:
+        core.neurons += neurons
+        core.axons_in += self.fan_in + self.control
+        core.axons_out += neurons
+        core.synapse_bytes += neurons * self.synapse_bytes
+        core.state_bytes += neurons * self.states * loihi2.STATE_BYTES
+        if task not in core.tasks:
+            core.tasks.append(task)
+
+
+def control_lines(segment: Segment) -> int:
+    """Control lines of the stock form of a fire segment: two numbers of three digits, and at most one line per fire step.
+
+    See `kirin_lava.export.stock`; a neuron in microcode needs none.
+    """
+    return 0 if segment.fires is None else 6 + encoding(segment.fires).window - 2
+
+
+def place(shape: ModelShape, context: int | None = None) -> Placement:
+    """Put a model on chips.
+
+    Args:
+        context: positions that the caches must hold; None for the longest sequence.
+
+    Raises:
+        FitError: a context beyond the model's positions, or a segment that no core can hold.
+    """
+    positions = shape.max_positions if context is None else context
+    if not 1 <= positions <= shape.max_positions:
+        raise FitError(f"a context of {positions} positions is outside 1..{shape.max_positions} of this model")
+    cores: list[Core] = []
+    open_cores: list[int] = []
+    placed = [_place_segment(segment, positions, cores, open_cores) for segment in shape.segments]
+    return Placement(positions, tuple(placed), tuple(cores))
+
+
+def _place_segment(segment: Segment, context: int, cores: list[Core], open_cores: list[int]) -> Placed:
+    units = list(_units(segment, context))
+    task = f"{segment.block} {segment.name}"
+    used: dict[int, int] = {}  # core -> neurons
+    copies = 0
+    for unit in units:
+        for index, neurons in _pack(unit, cores, open_cores):
+            unit.put(cores[index], neurons, task)
+            used[index] = used.get(index, 0) + neurons
+            copies += 1
+    by_chip: dict[int, int] = {}
+    for index, neurons in used.items():
+        chip = index // loihi2.USABLE_CORES_PER_CHIP
+        by_chip[chip] = by_chip.get(chip, 0) + neurons
+    chips = sorted(by_chip)
+    stored = sum(unit.neurons * unit.synapse_bytes for unit in units)
+    lines = segment.lines(context)
+    parts = len(units) // max(segment.heads, 1)
+    return Placed(
+        block=segment.block,
+        name=segment.name,
+        kind=segment.kind,
+        neurons=sum(unit.neurons for unit in units),
+        fan_in=segment.fan_in(context),
+        fan_in_parts=parts,
+        bits=segment.bits,
+        lines=lines,
+        control_lines=control_lines(segment),
+        outlier_lines=lines if segment.outlier_share > 0 else 0,
+        synapse_bytes=0 if segment.heads else stored,
+        cache_bytes=stored if segment.heads else 0,
+        cores=len(used),
+        core_copies=copies / len(units),
+        chips=tuple(chips),
+        neurons_by_chip=tuple(by_chip[chip] for chip in chips),
+    )
+
+
+def _units(segment: Segment, context: int) -> Iterator[_Unit]:
+    """The groups of neurons that share their inputs: the whole segment, or a head; each cut by inputs where it is too wide."""
+    heads = max(segment.heads, 1)
+    neurons, fan_in = segment.neurons(context) // heads, segment.fan_in(context)
+    states = loihi2.READ_STATES if segment.fires is None else loihi2.FIRE_STATES
+    control = control_lines(segment)
+    parts = 1
+    while _Unit(1, -(-fan_in // parts), control, segment.bits, states).room(Core()) < 1:
+        parts += 1
+        if parts > fan_in:
+            raise FitError(f"{segment.block} {segment.name}: not even one input of a neuron fits a core")
+    if parts > 1 and segment.fires is not None:
+        raise FitError(
+            f"{segment.block} {segment.name}: a fan-in of {fan_in} fits no core, and neurons that fire cannot share it: "
+            "read their membranes out on the host instead"
+        )
+    for _ in range(heads):
+        for part in range(parts):
+            width = fan_in * (part + 1) // parts - fan_in * part // parts
+            yield _Unit(neurons, width, control, segment.bits, states)
+
+
+def _pack(unit: _Unit, cores: list[Core], open_cores: list[int]) -> Iterator[tuple[int, int]]:
+    """Core and number of neurons, until all are placed."""
+    left = unit.neurons
+    full = unit.room(Core())
+    while left >= full:
+        cores.append(Core())
+        yield len(cores) - 1, full
+        left -= full
+    if not left:
+        return
+    need = left * unit.synapse_bytes
+    for index in open_cores:
+        core = cores[index]
+        if need <= loihi2.SYNAPSE_MEMORY_BYTES - core.synapse_bytes and left <= unit.room(core):
+            yield index, left
+            return
+    cores.append(Core())
+    open_cores.append(len(cores) - 1)
+    yield len(cores) - 1, left

@@ -1,0 +1,243 @@
+"""Work per token, the common ground of traffic, timing and energy: measured on text, or assumed where there are no weights.
+
+Measured numbers come from `kirin_lava.stats` and are averages over all tokens of a run. Assumed ones take every synapse as
+existing and these distributions, cut into codes as an encoder would cut them:
+
+    activations, queries   normal
+    outputs of ReLU        normal, the negative half silent; the largest code at the 99.9 % quantile
+    probabilities          log-normal, the scores having a standard deviation of 3
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import Any
+
+from kirin_lava.coding import Encoding, encoding
+from kirin_lava.counts import CoreCounts, Stats
+from kirin_lava.errors import UsageError
+from kirin_lava.hardware.shapes import ModelShape, Segment
+
+__all__ = ["Density", "ModelWork", "SegmentWork", "assumed_density", "assumed_work", "measured_work"]
+
+_NORMAL = NormalDist()
+_SCORE_DEVIATION = 3.0
+_LARGEST_FIRED = _NORMAL.inv_cdf(0.999)
+
+
+@dataclass(frozen=True)
+class SegmentWork:
+    """One segment, per token. See `kirin_lava.counts.CoreCounts` for the rules.
+
+    Attributes:
+        weight_bits: of a weight before its shift, which is what a dense integer network would store. bits: as stored here.
+        written: codes that the token adds to the segment's cache.
+        fed_on_chip: whether the codes come from neurons of another segment.
+    """
+
+    block: str
+    name: str
+    kind: str
+    encoding: str
+    window: int
+    weight_bits: int
+    bits: int
+    fed_on_chip: bool
+    written: float
+    elements: float
+    spikes: float
+    outliers: float
+    neurons: float
+    dense_macs: float
+    synaptic_adds: float
+    macs: float
+    neuron_updates: float
+    comparisons: float
+    ramp_adds: float
+    readouts: float
+    rate_spikes: float
+    rate_adds: float
+
+
+@dataclass(frozen=True)
+class ModelWork:
+    """A model, per token.
+
+    Attributes:
+        source: "measured" or "assumed", and on what.
+        context: positions that a token sees, on average where measured.
+        host_operations: float operations of the host. of which code_operations turn values into codes and back.
+    """
+
+    source: str
+    context: float
+    segments: tuple[SegmentWork, ...]
+    host_operations: float
+    code_operations: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Density:
+    """Shares of spikes and outliers in all codes (the rest is silent), and spikes per code of an 8-bit rate code."""
+
+    spikes: float
+    outliers: float
+    rate: float
+
+
+def measured_work(stats: Stats, shape: ModelShape, text: str = "text") -> ModelWork:
+    """Averages over a run.
+
+    Args:
+        stats: of a run of the model that `shape` describes.
+        text: what it was run on, for people.
+
+    Raises:
+        UsageError: nothing was counted, or another model.
+    """
+    if [(r.block, r.op) for r in stats.core] != [(s.block, s.name) for s in shape.segments]:
+        raise UsageError("the counts belong to another model: their segments differ from those of its shape")
+    if not stats.tokens or not all(row.tokens for row in stats.core):
+        raise UsageError("nothing was counted: run the model on at least one token")
+    segments = tuple(_measured(row, segment) for row, segment in zip(stats.core, shape.segments, strict=True))
+    context = [row.neurons / row.tokens / segment.outputs for row, segment in _pairs(stats, shape) if segment.kind == "score"]
+    per_token = [(row.kind, row.float_operations / max(row.tokens, 1)) for row in stats.host]
+    return ModelWork(
+        source=f"measured on {stats.tokens} tokens of {text}",
+        context=sum(context) / len(context) if context else 0.0,
+        segments=segments,
+        host_operations=sum(operations for _, operations in per_token),
+        code_operations=sum(operations for kind, operations in per_token if kind in ("Encode", "Decode")),
+    )
+
+
+def assumed_work(shape: ModelShape, context: int) -> ModelWork:
+    """What a token that sees `context` positions costs if its values are distributed as the module assumes."""
+    host = [(work.kind, work.at(context)) for work in shape.host]
+    return ModelWork(
+        source="assumed distributions, every synapse existing",
+        context=context,
+        segments=tuple(_assumed(segment, context) for segment in shape.segments),
+        host_operations=sum(operations for _, operations in host),
+        code_operations=sum(operations for kind, operations in host if kind in ("Encode", "Decode")),
+    )
+
+
+def assumed_density(enc: Encoding, outlier_share: float, width: int, fired: bool = False) -> Density:
+    """Densities of `width` codes with a common step.
+
+    Args:
+        outlier_share: how many may be outliers.
+        fired: outputs of ReLU neurons, which have no outliers.
+    """
+    width = max(width, 2)
+    if fired:
+        step = _LARGEST_FIRED / (enc.window - 1)
+        mean = math.sqrt(0.5 / math.pi)
+        return Density(spikes=1 - _NORMAL.cdf(step / 2), outliers=0.0, rate=255 * mean / _extreme(width))
+    if enc.code_min == 0:
+        return _probabilities(enc, outlier_share, width)
+    largest = _NORMAL.inv_cdf(1 - 0.5 / width) if width > 1 else 1.0
+    rate = 127 * math.sqrt(2 / math.pi) / largest
+    if not enc.has_spikes:
+        zero = 2 * _NORMAL.cdf(0.5 * largest / enc.code_max) - 1
+        return Density(spikes=0.0, outliers=1 - zero, rate=rate)
+    limit = _NORMAL.inv_cdf(1 - outlier_share / 2) if outlier_share > 0 else largest
+    step = max(limit / (enc.spike_max + 0.5), largest / (enc.code_max + 0.5))
+    silent = _between(step, -enc.zero - 0.5, -enc.zero + 0.5)
+    spiking = _between(step, enc.spike_min - 0.5, enc.spike_max + 0.5)
+    return Density(spikes=spiking - silent, outliers=1 - spiking, rate=rate)
+
+
+def _between(step: float, low: float, high: float) -> float:
+    return _NORMAL.cdf(high * step) - _NORMAL.cdf(low * step)
+
+
+def _extreme(width: int) -> float:
+    """About the largest of `width` normal values."""
+    return max(_NORMAL.inv_cdf(1 - 0.5 / width), 0.5)
+
+
+def _probabilities(enc: Encoding, outlier_share: float, width: int) -> Density:
+    deviation = _SCORE_DEVIATION
+    largest = math.exp(deviation * _extreme(width))
+    limit = math.exp(deviation * _NORMAL.inv_cdf(1 - outlier_share)) if 0 < outlier_share < 1 else largest
+    step = max(min(limit, largest) / (enc.spike_max + 0.5), largest / (enc.code_max + 0.5))
+    silent = _NORMAL.cdf(math.log(step / 2) / deviation)
+    spiking = _NORMAL.cdf(math.log(step * (enc.spike_max + 0.5)) / deviation)
+    mean = math.exp(deviation**2 / 2) * _NORMAL.cdf(_extreme(width) - deviation)  # of values up to the largest
+    return Density(spikes=max(spiking - silent, 0.0), outliers=1 - max(spiking, silent), rate=255 * mean / largest)
+
+
+def _measured(row: CoreCounts, segment: Segment) -> SegmentWork:
+    n = row.tokens
+    return SegmentWork(
+        **_names(segment),
+        bits=row.weight_bits,
+        elements=row.elements / n,
+        spikes=row.spikes / n,
+        outliers=row.outliers / n,
+        neurons=row.neurons / n,
+        dense_macs=row.dense_macs / n,
+        synaptic_adds=row.synaptic_adds / n,
+        macs=row.macs / n,
+        neuron_updates=row.neuron_updates / n,
+        comparisons=row.comparisons / n,
+        ramp_adds=row.ramp_adds / n,
+        readouts=row.readouts / n,
+        rate_spikes=row.rate_spikes / n,
+        rate_adds=row.rate_adds / n,
+    )
+
+
+def _assumed(segment: Segment, context: int) -> SegmentWork:
+    enc = segment.codes
+    elements, fan_in = segment.lines(context), segment.fan_in(context)
+    density = assumed_density(enc, segment.outlier_share, fan_in, segment.fed_by is not None and enc.code_min == 0)
+    products, neurons = segment.synapses(context), segment.neurons(context)
+    comparisons = ramp_adds = 0.0
+    if segment.fires is not None:
+        levels = encoding(segment.fires).window - 1
+        signs = 2 if encoding(segment.fires).spike_min < 0 and encoding(segment.fires).zero == 0 else 1
+        comparisons, ramp_adds = neurons * levels * signs, neurons * (levels - 1)  # as if none fired before the last step
+    return SegmentWork(
+        **_names(segment),
+        bits=segment.bits,
+        elements=elements,
+        spikes=density.spikes * elements,
+        outliers=density.outliers * elements,
+        neurons=neurons,
+        dense_macs=products,
+        synaptic_adds=density.spikes * products,
+        macs=density.outliers * products,
+        neuron_updates=neurons * enc.window,
+        comparisons=comparisons,
+        ramp_adds=ramp_adds,
+        readouts=0 if segment.fires else neurons,
+        rate_spikes=density.rate * elements,
+        rate_adds=density.rate * products,
+    )
+
+
+def _names(segment: Segment) -> dict[str, Any]:
+    return {
+        "block": segment.block,
+        "name": segment.name,
+        "kind": segment.kind,
+        "encoding": segment.encoding,
+        "window": segment.codes.window,
+        "weight_bits": segment.weight_bits,
+        "fed_on_chip": segment.fed_by is not None,
+        "written": segment.cached(),
+    }
+
+
+def _pairs(stats: Stats, shape: ModelShape) -> Sequence[tuple[CoreCounts, Segment]]:
+    return list(zip(stats.core, shape.segments, strict=True))
