@@ -76,12 +76,14 @@ class BundleReport:
         for name, value in rows.items():
             facts.add_row(name, Text(value, overflow="fold"))
         table = Table()
-        for column in ("segment", "kind", "inputs", "outputs", "bits", "encoding", "T", "ranges", "place"):
+        names = [f"{s.block}.{s.segment}" for s in self.segments]
+        table.add_column("segment", min_width=max(map(len, names), default=0))
+        for column in ("kind", "inputs", "outputs", "bits", "encoding", "T", "ranges", "place"):
             table.add_column(column, justify="right" if column in ("inputs", "outputs", "bits", "T") else "left")
-        for s in self.segments:
+        for name, s in zip(names, self.segments, strict=True):
             numbers = ["" if n is None else str(n) for n in (s.inputs, s.outputs, s.weight_bits)]
             place = s.place.removeprefix("neurocore with ")
-            table.add_row(f"{s.block}.{s.segment}", s.kind, *numbers, s.encoding, str(s.window), s.guarantee or "", place)
+            table.add_row(name, s.kind, *numbers, s.encoding, str(s.window), s.guarantee or "", place)
         return Group(facts, table)
 
 
