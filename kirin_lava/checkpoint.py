@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import reprlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,8 @@ from torch import Tensor
 
 from kirin_lava.errors import KirinError, UnsupportedError, UsageError
 from kirin_lava.models import family_of
-from kirin_lava.models.layout import Config, Family
+from kirin_lava.models.config import Config, ConfigError
+from kirin_lava.models.layout import Family
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -118,6 +120,15 @@ class Checkpoint:
         """The checkpoint's own tokenizer."""
         return load_tokenizer(self.path)
 
+    def check_tokens(self, rows: Iterable[Tensor]) -> None:
+        """Raise `UsageError` for a token id that the embedding does not have."""
+        largest = max((int(row.max()) for row in rows if len(row)), default=0)
+        if largest >= self.dimensions.vocabulary:
+            raise UsageError(
+                f"{self.path}: the tokenizer gives token id {largest}, the model has a vocabulary of "
+                f"{self.dimensions.vocabulary}: they do not belong together, fetch the model's own tokenizer"
+            )
+
     def _find(self, name: str, shape: tuple[int, ...]) -> _Entry:
         """Entry of a tensor; older files of a bare decoder lack the prefix `model.`, tied ones may keep the head alone."""
         names = [name, name.removeprefix("model."), f"model.{name}"]
@@ -174,10 +185,14 @@ class Checkpoint:
             # Matrices need no storage here; families hand vectors on as arrays.
             return torch.empty(shape, device="meta") if len(shape) > 1 else torch.zeros(shape)
 
-        self.family.embedding(self.config, look)
-        for index in range(self.dimensions.layers):
-            self.family.block(self.config, index, look)
-        self.family.head(self.config, look)
+        try:
+            self.family.rotary(self.config)
+            self.family.embedding(self.config, look)
+            for index in range(self.dimensions.layers):
+                self.family.block(self.config, index, look)
+            self.family.head(self.config, look)
+        except ConfigError as error:
+            raise ConfigError(f"{self.path / 'config.json'}: {error}") from None
         for key in self._entries:
             if key not in asked and ".layers." in f".{key}" and not key.endswith(_DERIVED):
                 raise UnsupportedError(

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Report", "print_error", "print_json", "print_table", "progress_bar", "say", "survive_any_text"]
 
+_WIDEST = 10_000
+
 Report = Callable[[str, int, int], None]
 """Called with what is done now, how many parts are done and how many there are."""
 
@@ -25,9 +27,22 @@ def print_json(value: Any) -> None:
 
 def print_table(table: RenderableType) -> None:
     """A table on stdout: as wide as the terminal, or as its words and numbers need where that is too narrow."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+
     console = _console(sys.stdout)
+    wide = console.options.update(max_width=_WIDEST)
+    for part in table.renderables if isinstance(table, Group) else [table]:
+        if not isinstance(part, Table):
+            continue
+        part.box = box.SIMPLE_HEAD if part.show_header else None  # narrow, and easy to copy from
+        for column in part.columns:
+            # rich would cut the words of the widest column, and counts on the longest word even where nothing may wrap
+            sizes = [console.measure(cell, options=wide) for cell in (column.header, *column.cells)]
+            column.min_width = max(size.maximum if column.no_wrap else size.minimum for size in sizes)
     # set on the console: print(width=...) would be cut to the width of the terminal again
-    console.width = max(console.width, console.measure(table, options=console.options.update(max_width=10_000)).minimum)
+    console.width = max(console.width, console.measure(table, options=wide).minimum)
     console.print(table, crop=False, soft_wrap=False)
 
 

@@ -6,6 +6,7 @@ open -> read calibration text -> (per layer) calibrate, lower, probe, write -> f
 from __future__ import annotations
 
 import hashlib
+import os
 import resource
 import shutil
 import time
@@ -19,7 +20,8 @@ import torch
 from kirin_lava.checkpoint import Checkpoint, open_checkpoint
 from kirin_lava.convert import convert_blocks, frame_of
 from kirin_lava.errors import UsageError
-from kirin_lava.export.bundle import Bundle, BundleWriter
+from kirin_lava.export.bundle import Bundle
+from kirin_lava.export.bundle_write import BundleWriter, check_out
 from kirin_lava.probe import probe_block
 from kirin_lava.recipe import DEFAULT_RECIPE, Recipe, load_recipe
 from kirin_lava.runtime import require_lava
@@ -98,8 +100,10 @@ def export(
     chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
     if verify_with == "lava":
         require_lava()
+    check_out(Path(os.path.abspath(out)), force)
     report("open the checkpoint", 0, 1)
     checkpoint = open_checkpoint(model, revision)
+    chosen.check_sites(checkpoint.family.sites)
     _check_disk(out, checkpoint)
     dimensions = checkpoint.dimensions
     first, last = layers if layers is not None else (0, dimensions.layers - 1)
@@ -111,6 +115,7 @@ def export(
     text = read_text(text_file)
     length = min(seq_len, dimensions.max_positions)
     tokens = sample_rows(token_rows(checkpoint.tokenizer(), text, length), num_samples, seed)
+    checkpoint.check_tokens(tokens)
     source = {
         "model": model,
         "name": checkpoint.name,
@@ -124,18 +129,19 @@ def export(
             "seed": seed,
         },
     }
-    request = {"source": source, "recipe": chosen.to_dict(), "blocks": wanted}
+    content = {key: value for key, value in source.items() if key != "model"}  # the checkpoint may be moved
+    request = {"source": content, "recipe": chosen.to_dict(), "blocks": wanted}
     torch.manual_seed(seed)
     provenance = {"model": checkpoint.name, "revision": checkpoint.revision or "", "recipe": chosen.name}
     with BundleWriter(out, request, resume, force, provenance) as writer:
         frame = frame_of(checkpoint)
-        done = sum(writer.finished(name) for name in wanted)
-        report("convert layers", done, len(wanted))
-        skip = [name for name in [*(f"blocks.{i}" for i in range(dimensions.layers)), "head"] if name not in wanted]
-        for item in convert_blocks(checkpoint, tokens, chosen, lambda n: n in skip or writer.finished(n), stop=wanted[-1]):
-            writer.write_block(item.block, probe_block(item.block, item.rows[:_PROBE_ROWS], frame["rotary"]))
-            done += 1
-            report("convert layers", done, len(wanted))
+        todo = [name for name in wanted if not writer.finished(name)]
+        report("convert layers", len(wanted) - len(todo), len(wanted))
+        if todo:
+            for item in convert_blocks(checkpoint, tokens, chosen, lambda name: name not in todo, stop=todo[-1]):
+                writer.write_block(item.block, probe_block(item.block, item.rows[:_PROBE_ROWS], frame["rotary"]))
+                todo.remove(item.block.name)
+                report("convert layers", len(wanted) - len(todo), len(wanted))
         partial = writer.finish(frame, source, chosen, checkpoint.path)
         bundle = Bundle(partial)
         verification = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import safetensors.numpy
 
 from kirin_lava.errors import UsageError
 
-__all__ = ["disk_errors", "inside", "load_arrays", "save_arrays", "save_json", "save_text", "whole_file"]
+__all__ = ["disk_errors", "flush_folder", "inside", "load_arrays", "save_arrays", "save_json", "save_text", "whole_file"]
 
 
 @contextlib.contextmanager
@@ -41,10 +42,19 @@ def disk_errors(where: Path) -> Iterator[None]:
         raise UsageError(f"writing {error.filename or where} failed: {error.strerror or error}") from error
 
 
+def flush_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk before what follows."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def save_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file."""
+    """Write a UTF-8 file; what UTF-8 cannot hold (bytes of a file name that are no text) is escaped as JSON does it."""
     with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def save_json(path: Path, value: Any) -> None:
@@ -55,7 +65,10 @@ def save_json(path: Path, value: Any) -> None:
 def save_arrays(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
     """Write arrays as safetensors."""
     with whole_file(path) as temporary:
-        safetensors.numpy.save_file({name: np.ascontiguousarray(a) for name, a in sorted(arrays.items())}, temporary)
+        try:
+            safetensors.numpy.save_file({name: np.ascontiguousarray(a) for name, a in sorted(arrays.items())}, temporary)
+        except safetensors.SafetensorError as error:  # of the disk, too
+            raise UsageError(f"writing {path} failed: {error}") from error
 
 
 def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -69,9 +82,13 @@ def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 def inside(folder: Path, name: object) -> Path:
     """The file `name` in `folder`; `UsageError` for a name that leads out of it or through a link."""
     if not isinstance(name, str) or not name:
-        raise UsageError(f"{folder}: {name!r} is no file name")
+        raise UsageError(f"{folder}: {reprlib.repr(name)} is no file name")
     path = folder / name
-    if Path(name).is_absolute() or ".." in Path(name).parts or any(p.is_symlink() for p in [path, *path.parents] if p != folder):
+    if (
+        Path(name).is_absolute()
+        or ".." in Path(name).parts
+        or any(p.is_symlink() for p in [path, *path.parents] if p != folder)
+    ):
         real, root = path.resolve(), folder.resolve()
         if root not in real.parents:
             raise UsageError(f"{folder}: {name!r} leads out of the bundle")

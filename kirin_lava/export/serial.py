@@ -6,6 +6,7 @@ An operation becomes an object with its `kind` and its fields. Arrays go to a sa
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
@@ -22,7 +23,7 @@ __all__ = ["block_from_json", "block_to_json"]
 Array = npt.NDArray[Any]
 
 _KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Norm, Rotary, Slice, Gate, Add, Sum, Encode, Decode, Softmax, Score, Mix, Fire)
+    kind.__name__: kind for kind in (Norm, Rotary, Slice, Gate, Add, Sum, Encode, Decode, Softmax, Score, Mix)
 }
 _DTYPES = {
     "weight": np.float32,
@@ -67,35 +68,22 @@ def _to_json(value: Any, prefix: str, arrays: dict[str, Array]) -> dict[str, Any
 def block_from_json(
     values: Any, arrays: Mapping[str, Array], read_net: Callable[[str], Linear], where: str = "manifest"
 ) -> Block:
-    """A block from what `block_to_json` wrote.
+    """A block from what `block_to_json` wrote; whether its operations fit together is for `wiring.check_wiring` to say.
 
     Raises:
-        UsageError: an unknown kind or field, a value of the wrong type, a missing array, a value that is read before it is
-            written.
+        UsageError: an unknown kind or field, a value of the wrong type, a missing array.
     """
     entry = _expect(values, dict, where)
     name, output = _expect(entry.get("name"), str, f"{where}: name"), _expect(entry.get("output"), str, f"{where}: output")
     ops: list[Op] = []
-    known = {"x"}
     for index, item in enumerate(_expect(entry.get("ops"), list, f"{where}: ops")):
-        place = f"{where}, {name}, operation {index}"
+        place = f"{where}: {name}, operation {index}"
         plain = dict(_expect(item, dict, place))
         plain.pop("place", None)
         if plain.get("kind") == "Linear":
-            op: Op = _linear(plain, read_net, place)
+            ops.append(_linear(plain, read_net, place))
         else:
-            op = _from_json(plain, arrays, place)
-        for value in (
-            getattr(op, key) for key in ("input", "other", "codes", "query", "key", "value", "cache") if hasattr(op, key)
-        ):
-            if value not in known:
-                raise UsageError(f"{place} ({op.name}): value {value!r} is read before it is written")
-        if op.output in known:
-            raise UsageError(f"{place} ({op.name}): value {op.output!r} is written twice")
-        known.add(op.output)
-        ops.append(op)
-    if output not in known:
-        raise UsageError(f"{where}, {name}: the output {output!r} is never written")
+            ops.append(_from_json(plain, _KINDS, arrays, place))
     return Block(name, tuple(ops), output)
 
 
@@ -116,14 +104,17 @@ def _linear(values: dict[str, Any], read_net: Callable[[str], Linear], place: st
     )
 
 
-def _from_json(values: dict[str, Any], arrays: Mapping[str, Array], place: str) -> Any:
-    kind = _KINDS.get(str(values.pop("kind", None)))
+def _from_json(values: dict[str, Any], kinds: dict[str, type[Any]], arrays: Mapping[str, Array], place: str) -> Any:
+    word = values.pop("kind", None)
+    kind = kinds.get(word) if isinstance(word, str) else None
     if kind is None:
-        raise UsageError(f"{place}: unknown kind of operation; this bundle was written by another version")
+        raise UsageError(
+            f"{place}: kind {reprlib.repr(word)} is none of {', '.join(kinds)}; was it written by another version?"
+        )
     known = {item.name: item for item in fields(kind)}
     if set(values) != set(known):
-        odd = sorted(set(values) ^ set(known))
-        raise UsageError(f"{place} ({kind.__name__}): entries {', '.join(odd)} are missing or unknown")
+        odd = ", ".join(sorted(map(str, set(values) ^ set(known))))
+        raise UsageError(f"{place} ({kind.__name__}): entries {odd[:200]} are missing or unknown")
     return kind(**{key: _field(key, str(known[key].type), value, arrays, f"{place}: {key}") for key, value in values.items()})
 
 
@@ -133,7 +124,7 @@ def _field(key: str, kind: str, value: Any, arrays: Mapping[str, Array], place: 
             return None
         raise UsageError(f"{place} is missing")
     if isinstance(value, dict) and "array" in value:
-        name = value["array"]
+        name = _expect(value["array"], str, f"{place}: array")
         if name not in arrays:
             raise UsageError(f"{place}: the array {name!r} is missing from the bundle")
         array = arrays[name]
@@ -143,13 +134,13 @@ def _field(key: str, kind: str, value: Any, arrays: Mapping[str, Array], place: 
     if kind.startswith("Encoding"):
         return encoding(_expect(value, str, place))
     if kind.startswith("Fire"):
-        return _from_json(dict(_expect(value, dict, place)), arrays, place)
+        return _from_json(dict(_expect(value, dict, place)), {"Fire": Fire}, arrays, place)
     for word, plain in (("bool", bool), ("int", int), ("float", float), ("str", str)):
         if kind.startswith(word):
-            if plain is float and type(value) is int:
+            if plain is float and type(value) is int and abs(value) < 2**53:
                 return float(value)
-            if type(value) is not plain:
-                raise UsageError(f"{place} is {value!r}, not of type {word}")
+            if type(value) is not plain or (isinstance(value, int) and abs(value) >= 2**53):
+                raise UsageError(f"{place} is {reprlib.repr(value)}, not of type {word}")
             return value
     raise UsageError(f"{place} must refer to an array")
 

@@ -1,6 +1,6 @@
 """Entries of a config.json, checked: it comes with the checkpoint and may hold anything.
 
-An entry that is missing or null takes its default, as in transformers. All errors are `UsageError`s that name the entry.
+An entry that is missing or null takes its default, as in transformers. All errors are `ConfigError`s that name the entry.
 """
 
 from __future__ import annotations
@@ -11,10 +11,15 @@ from typing import Any
 
 from kirin_lava.errors import UsageError
 
-__all__ = ["MOST_POSITIONS", "Config", "flag", "mapping", "positive", "real", "word", "words"]
+__all__ = ["MOST_POSITIONS", "Config", "ConfigError", "flag", "mapping", "positive", "real", "word", "words"]
 
 Config = dict[str, Any]
 """The parsed config.json of a checkpoint."""
+
+
+class ConfigError(UsageError):
+    """An entry is missing or not what it must be; the message does not name the file, which only the caller knows."""
+
 
 MOST = 1 << 24
 MOST_LAYERS = 1 << 12
@@ -76,9 +81,9 @@ def _entry(config: Config, key: str, default: Any) -> Any:
     if value is None:
         value = default
     if value is None:
-        raise UsageError(f"there is no {key!r}; a complete Hugging Face config is needed")
+        raise ConfigError(f"there is no {key!r}; a complete Hugging Face config is needed")
     return value
 
 
-def _malformed(key: str, value: object, wanted: str) -> UsageError:
-    return UsageError(f"{key} is {reprlib.repr(value)}, not {wanted}; fetch the checkpoint's own config again")
+def _malformed(key: str, value: object, wanted: str) -> ConfigError:
+    return ConfigError(f"{key} is {reprlib.repr(value)}, not {wanted}; fetch the checkpoint's own config again")

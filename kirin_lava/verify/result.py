@@ -107,8 +107,8 @@ class Verification:
         """One row per segment."""
         table = Table(title=f"{self.level} level: recorded integers against {', '.join(self.backends)}")
         timed = any(row.ms_native is not None or row.ms_stock is not None for row in self.rows)
-        columns = ["segment", "kind", "inputs", "outputs", "T", "spikes", "silent", "outliers", "compared", "mismatches"]
-        for column in columns + (["native ms/step", "stock ms/step"] if timed else []):
+        columns = ["segment", "kind", "in", "out", "T", "spikes", "silent", "outliers", "compared", "wrong"]
+        for column in columns + (["native ms per step", "stock ms per step"] if timed else []):
             table.add_column(column, justify="left" if column in ("segment", "kind") else "right")
         for row in self.rows:
             counts = (row.inputs, row.outputs, row.window, row.spikes, row.silent, row.outliers, row.compared, row.mismatches)

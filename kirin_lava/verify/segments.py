@@ -47,8 +47,9 @@ def verify_segments(bundle: Bundle, backend: str, timeout: float | None, progres
         result.rows.append(row)
         for name, compute in (("reference", _by_products), ("closed form", _by_times), ("stepped", _by_steps)):
             result.note(row, name, probe.result, compute(linear, codes))
-        work.append((str(segment.path), linear, codes))
-        probes.append(probe)
+        if backend == "lava":
+            work.append((str(segment.path), linear, codes))
+            probes.append(probe)
     if backend == "lava":
         report = progress or (lambda what, done, total: None)
         steps = lambda done, total: report("Lava steps", done, total)  # noqa: E731
