@@ -32,3 +32,9 @@ OUTPUT_AXON_BYTES = 4  # [assumed] routing entry of a neuron, whatever the numbe
 STATE_BYTES = STATE_BITS // 8  # [assumed] states lie without gaps
 READ_STATES = 3  # u, v, constant
 FIRE_STATES = 6  # u, v, latched membrane, threshold, ramp, offset
+
+# Times. Loihi 2 has no public time per operation: those of Loihi 1, divided by the factors that Intel states for Loihi 2.
+BARRIER_SECONDS = 200e-9  # [brief] shortest chip-wide time step, "under 200 ns"
+NEURON_UPDATE_SECONDS = 8.4e-9 / 2  # [davies18] active update; [brief] twice as fast
+SYNAPSE_SECONDS = 3.5e-9 / 5  # [davies18] synaptic operation; [brief] five times as fast
+MANY_CHIPS_BARRIER_SECONDS = 16.2e-6  # [frady] barrier over 768 Loihi 1 chips; for comparison only, it is no bound

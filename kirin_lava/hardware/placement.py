@@ -24,14 +24,14 @@ __all__ = ["Core", "Placed", "Placement", "control_lines", "place"]
 
 @dataclass
 class Core:
-    """What one neuro core holds. axons_in: input lines, control lines included. tasks: block and segment of its neurons."""
+    """What one neuro core holds. axons_in: input lines, control lines included. tasks: block and segment -> its neurons."""
 
     neurons: int = 0
     axons_in: int = 0
     axons_out: int = 0
     synapse_bytes: int = 0
     state_bytes: int = 0
-    tasks: list[str] = field(default_factory=list)
+    tasks: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @property
     def total_bytes(self) -> int:
@@ -141,14 +141,13 @@ class _Unit:
             ),
         )
 
-    def put(self, core: Core, neurons: int, task: str) -> None:
+    def put(self, core: Core, neurons: int, task: tuple[str, str]) -> None:
         core.neurons += neurons
         core.axons_in += self.fan_in + self.control
         core.axons_out += neurons
         core.synapse_bytes += neurons * self.synapse_bytes
         core.state_bytes += neurons * self.states * loihi2.STATE_BYTES
-        if task not in core.tasks:
-            core.tasks.append(task)
+        core.tasks[task] = core.tasks.get(task, 0) + neurons
 
 
 def control_lines(segment: Segment) -> int:
@@ -179,7 +178,7 @@ def place(shape: ModelShape, context: int | None = None) -> Placement:
 
 def _place_segment(segment: Segment, context: int, cores: list[Core], open_cores: list[int]) -> Placed:
     units = list(_units(segment, context))
-    task = f"{segment.block} {segment.name}"
+    task = (segment.block, segment.name)
     used: dict[int, int] = {}  # core -> neurons
     copies = 0
     for unit in units:
