@@ -1,0 +1,320 @@
+"""Energy of a token: counts first, joules by profile second, for four networks that compute the same layers.
+
+    FP16        float16 weights and activations, dense
+    integer     the bit-matched twin: the same weights and codes, W4A(4&8), dense and without spikes
+    rate        the same weights, every activation an 8-bit rate code in 256 steps, integrate and fire
+    kirin       ours: one spike per code, graded outliers, two-state neurons
+
+All four read their weights from the same memory, send the same values between host and chip, and leave norms, softmax and the
+like to the host; float16 needs no coding. Membranes are 24 bits wide; a two-state neuron reads and writes both states in every
+step, an integrate-and-fire neuron one, a dense one writes its sum once. An outlier of the integer twin takes 8 bits and 16 for
+its place. On platforms of events alone the twin sends each code that is not silent as a graded message in a window of one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kirin_lava.coding import encoding
+from kirin_lava.hardware.loihi2 import STATE_BITS
+from kirin_lava.hardware.profile import Profile
+from kirin_lava.hardware.timing import RATE_WINDOW
+from kirin_lava.hardware.work import ModelWork, SegmentWork
+
+__all__ = ["NETWORKS", "EnergyColumn", "EnergyTable", "PaperView", "energy_table", "paper_view", "verdict"]
+
+NETWORKS = {
+    "fp16": "FP16 network",
+    "integer": "bit-matched integer twin",
+    "rate": f"8-bit rate-coded spiking network (T = {RATE_WINDOW})",
+    "kirin": "ours",
+}
+
+_INDEX_BITS = 16
+_COMPUTE = ("mac_fp16", "mac_4x4", "mac_4x8", "mac_8x8", "synaptic_add", "membrane_add", "compare", "neuron_update")
+_GROUPS = {
+    "compute": _COMPUTE,
+    "memory": ("weight_bit", "state_bit"),
+    "movement on chip": ("spike_out", "message_out", "spike_hop", "message_hop", "dense_bit_hop"),
+    "host link": ("host_bit",),
+    "host": ("host_operation",),
+}
+PICO = 1e-12
+
+PAPER_ENERGY_REDUCTION, PAPER_STEP_REDUCTION = 0.8466, 0.9375
+"""Kirin, arXiv 2602.08817: "reducing energy consumption by up to 84.66 % and shortening time steps by 93.75 %"."""
+_PAPER_ADD, _PAPER_MAC = 0.9, 4.6
+"""pJ of a float32 add and MAC at 45 nm (Horowitz 2014), the convention of most papers on spiking networks."""
+
+Counts = dict[str, float]
+
+
+@dataclass(frozen=True)
+class EnergyColumn:
+    """One network under one profile, per token.
+
+    Attributes:
+        counts: operations by the names of `kirin_lava.hardware.profile.PRICES`; hops are not yet multiplied in.
+        joules: by group; None for a network that the platform cannot run.
+        segments: joules by block and segment, host work left out.
+        total: sum of the groups, without static power.
+        unpriced: operations that come up but have no known price: the total leaves them out.
+        static_joules: static power of the chips over the time of a token, None where either is unknown.
+    """
+
+    network: str
+    title: str
+    counts: Counts
+    joules: dict[str, float] | None
+    segments: dict[str, float] | None
+    total: float | None
+    unpriced: tuple[str, ...]
+    static_joules: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "unpriced": list(self.unpriced)}
+
+
+@dataclass(frozen=True)
+class EnergyTable:
+    """The four networks under one profile, per token. source: where the counts are from."""
+
+    profile: Profile
+    source: str
+    columns: tuple[EnergyColumn, ...]
+
+    def column(self, network: str) -> EnergyColumn:
+        """By key of `NETWORKS`."""
+        return next(column for column in self.columns if column.network == network)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, with the verdict in words."""
+        return {
+            "profile": self.profile.to_dict(),
+            "source": self.source,
+            "columns": [column.to_dict() for column in self.columns],
+            "verdict": verdict(self),
+        }
+
+
+def energy_table(work: ModelWork, profile: Profile, chips: int = 0, seconds_per_token: float | None = None) -> EnergyTable:
+    """Joules per token of all four networks.
+
+    Args:
+        chips, seconds_per_token: of our network, for static power; the others' times are not known.
+    """
+    count: dict[str, Callable[[SegmentWork], Counts]] = {
+        "fp16": _fp16,
+        "integer": _integer_events if profile.events_only else _integer_dense,
+        "rate": _rate,
+        "kirin": _kirin,
+    }
+    columns = []
+    for network in NETWORKS:
+        rows = {f"{segment.block} {segment.name}": count[network](segment) for segment in work.segments}
+        coding = work.code_operations if network == "fp16" else 0.0
+        static = None
+        watts = profile.static_watts_per_chip.value
+        if network == "kirin" and watts is not None and seconds_per_token is not None:
+            static = watts * chips * seconds_per_token
+        columns.append(_column(network, rows, work.host_operations - coding, profile, static))
+    return EnergyTable(profile, work.source, tuple(columns))
+
+
+def verdict(table: EnergyTable) -> str:
+    """Who wins under a profile, in plain words; static power is left out, because it is known for ours alone."""
+    ours = table.column("kirin")
+    if ours.total is None:
+        return f"Under {table.profile.title} our network cannot be priced."
+    totals = {column.network: column.total for column in table.columns if column.total is not None}
+    best = min(totals, key=lambda network: totals[network])
+    words = [f"Under {table.profile.title} {_winner(best)} least energy per token"]
+    words += [f"{NETWORKS[name]} takes {_times(total, ours.total)}" for name, total in totals.items() if name != "kirin"]
+    text = "; ".join(words) + "."
+    twin = totals.get("integer")
+    if twin is not None and twin < ours.total:
+        text += " The integer twin wins: spikes cost energy here, they do not save it."
+    missing = [NETWORKS[column.network] for column in table.columns if column.total is None]
+    if missing:
+        text += f" The {', '.join(missing)} cannot run on this platform."
+    if ours.unpriced:
+        text += f" Not priced, for want of a public number: {', '.join(ours.unpriced)}."
+    return text
+
+
+@dataclass(frozen=True)
+class PaperView:
+    """The paper's claim beside our figure under its way of counting: additions against MACs, compute only, one price each.
+
+    Attributes:
+        against_dense, against_rate: share of energy saved against the network without spikes, and against the rate code.
+        step_reduction: of our window against 256 steps.
+    """
+
+    claimed_energy_reduction: float
+    claimed_step_reduction: float
+    add_picojoules: float
+    mac_picojoules: float
+    against_dense: float
+    against_rate: float
+    step_reduction: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def paper_view(work: ModelWork) -> PaperView:
+    """Our reduction as papers count it: a spike costs additions, an outlier MACs, and nothing else costs anything."""
+    ours = sum(s.synaptic_adds * _PAPER_ADD + s.macs * _PAPER_MAC for s in work.segments)
+    dense = sum(s.dense_macs for s in work.segments) * _PAPER_MAC
+    rate = sum(s.rate_adds for s in work.segments) * _PAPER_ADD
+    window = max(s.window for s in work.segments)
+    return PaperView(
+        claimed_energy_reduction=PAPER_ENERGY_REDUCTION,
+        claimed_step_reduction=PAPER_STEP_REDUCTION,
+        add_picojoules=_PAPER_ADD,
+        mac_picojoules=_PAPER_MAC,
+        against_dense=1 - ours / dense,
+        against_rate=1 - ours / rate,
+        step_reduction=1 - window / RATE_WINDOW,
+    )
+
+
+# ---- counts of the four networks -------------------------------------------------------------------------------------------
+
+
+def _fp16(s: SegmentWork) -> Counts:
+    return {
+        "mac_fp16": s.dense_macs,
+        "weight_bit": 16 * (s.dense_macs + s.written),
+        "state_bit": 16 * s.neurons,
+        "dense_bit_hop": 16 * s.elements,
+        "host_bit": 16 * (_hosted(s) * s.elements + s.readouts + s.written),
+    }
+
+
+def _integer_dense(s: SegmentWork) -> Counts:
+    outliers = s.outliers / s.elements if s.elements else 0.0
+    narrow, wide = _mac_names(s)
+    return {
+        narrow: s.dense_macs * (1 - outliers),
+        wide: s.dense_macs * outliers,
+        "weight_bit": s.weight_bits * (s.dense_macs + s.written),
+        "state_bit": STATE_BITS * s.neurons,
+        "compare": s.comparisons + s.ramp_adds,
+        "dense_bit_hop": _code_bits(s),
+        "host_bit": _link_bits(s),
+    }
+
+
+def _integer_events(s: SegmentWork) -> Counts:
+    narrow, wide = _mac_names(s)
+    messages = s.spikes + s.outliers
+    return {
+        narrow: s.synaptic_adds,
+        wide: s.macs,
+        "weight_bit": s.bits * (s.synaptic_adds + s.macs + s.written),
+        "neuron_update": s.neurons,
+        "membrane_add": s.neurons,
+        "state_bit": 2 * STATE_BITS * s.neurons,
+        "compare": s.comparisons + s.ramp_adds,
+        "message_out": messages,
+        "message_hop": messages,
+        "host_bit": _link_bits(s),
+    }
+
+
+def _rate(s: SegmentWork) -> Counts:
+    updates = RATE_WINDOW * s.neurons
+    return {
+        "synaptic_add": s.rate_adds,
+        "weight_bit": s.bits * (s.rate_adds + s.written),
+        "neuron_update": updates,
+        "membrane_add": updates,
+        "compare": updates,
+        "state_bit": 2 * STATE_BITS * updates,
+        "spike_out": s.rate_spikes,
+        "spike_hop": s.rate_spikes,
+        "host_bit": _hosted(s) * 8 * s.elements + STATE_BITS * s.readouts + 8 * s.written,
+    }
+
+
+def _kirin(s: SegmentWork) -> Counts:
+    _, wide = _mac_names(s)
+    return {
+        "synaptic_add": s.synaptic_adds,
+        wide: s.macs,
+        "weight_bit": s.bits * (s.synaptic_adds + s.macs + s.written),
+        "neuron_update": s.neuron_updates,
+        "membrane_add": s.neuron_updates,
+        "compare": s.comparisons + s.ramp_adds,
+        "state_bit": 2 * 2 * STATE_BITS * s.neuron_updates,
+        "spike_out": s.spikes,
+        "spike_hop": s.spikes,
+        "message_out": s.outliers,
+        "message_hop": s.outliers,
+        "host_bit": _link_bits(s),
+    }
+
+
+def _mac_names(s: SegmentWork) -> tuple[str, str]:
+    """MACs of codes in the spike range and of outliers, for the width of the weights."""
+    return ("mac_4x4", "mac_4x8") if s.weight_bits == 4 else ("mac_4x8", "mac_8x8")
+
+
+def _code_bits(s: SegmentWork) -> float:
+    """Of a dense vector of codes: 4 bits each, outliers apart with their place; 8 bits each where all are integers."""
+    if not encoding(s.encoding).has_spikes:
+        return 8 * s.elements
+    return 4 * s.elements + (8 + _INDEX_BITS) * s.outliers
+
+
+def _hosted(s: SegmentWork) -> int:
+    return 0 if s.fed_on_chip else 1
+
+
+def _link_bits(s: SegmentWork) -> float:
+    return _hosted(s) * _code_bits(s) + STATE_BITS * s.readouts + 8 * s.written
+
+
+# ---- joules ----------------------------------------------------------------------------------------------------------------
+
+
+def _column(network: str, rows: dict[str, Counts], host: float, profile: Profile, static: float | None) -> EnergyColumn:
+    counts: Counts = {}
+    for row in [*rows.values(), {"host_operation": host}]:
+        for name, number in row.items():
+            if number:
+                counts[name] = counts.get(name, 0.0) + number
+    unpriced = tuple(name for name in counts if _joules_each(name, profile) is None)
+    if any(name in _COMPUTE for name in unpriced):
+        return EnergyColumn(network, NETWORKS[network], counts, None, None, None, unpriced, None)
+    joules = {group: _cost({name: counts.get(name, 0.0) for name in names}, profile) for group, names in _GROUPS.items()}
+    segments = {name: _cost(row, profile) for name, row in rows.items()}
+    return EnergyColumn(network, NETWORKS[network], counts, joules, segments, sum(joules.values()), unpriced, static)
+
+
+def _cost(counts: Counts, profile: Profile) -> float:
+    return sum(number * (_joules_each(name, profile) or 0.0) for name, number in counts.items())
+
+
+def _joules_each(name: str, profile: Profile) -> float | None:
+    price = profile.prices[name].value
+    if price is None:
+        return None
+    if not name.endswith("_hop"):
+        return price * PICO
+    hops = profile.hops.value
+    return None if hops is None else price * hops * PICO
+
+
+def _winner(network: str) -> str:
+    return "ours takes the" if network == "kirin" else f"the {NETWORKS[network]} takes the"
+
+
+def _times(other: float, ours: float) -> str:
+    return f"{other / ours:.2f} times ours" if ours else "energy, ours none"
