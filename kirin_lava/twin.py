@@ -15,7 +15,7 @@ from torch import Tensor
 from kirin_lava.graph import Add, Gate, Norm, Rotary, Slice
 from kirin_lava.models.layout import Attention, Dense, FloatBlock, FloatEmbedding, FloatOp, Relu
 
-__all__ = ["embed", "run_block"]
+__all__ = ["FLOAT", "Arithmetic", "embed", "run_block"]
 
 Observer = Callable[[FloatOp, dict[str, Tensor]], None]
 
@@ -29,31 +29,56 @@ def embed(embedding: FloatEmbedding, tokens: Tensor) -> Tensor:
     return x
 
 
+class Arithmetic:
+    """How the operations that become spikes are computed; a subclass puts quantisers and trained weights in their place."""
+
+    def dense(self, op: Dense, x: Tensor) -> Tensor:
+        """(..., K) -> (..., N)."""
+        return F.linear(x, op.weight, op.bias)
+
+    def relu(self, op: Relu, x: Tensor) -> Tensor:
+        """(..., N) -> (..., N)."""
+        return F.relu(x)
+
+    def attention(self, op: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(B, H, L, d), twice (B, kv_heads, L, d) -> (B, H, L, d)."""
+        repeat = op.heads // op.kv_heads
+        k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    def gain(self, op: Norm) -> Tensor:
+        """(width / groups,) weight of a norm."""
+        return torch.from_numpy(op.weight)
+
+
+FLOAT = Arithmetic()
+
+
 def run_block(
-    block: FloatBlock, x: Tensor, rotary: tuple[Tensor, Tensor] | None = None, observer: Observer | None = None
+    block: FloatBlock,
+    x: Tensor,
+    rotary: tuple[Tensor, Tensor] | None = None,
+    observer: Observer | None = None,
+    arithmetic: Arithmetic = FLOAT,
 ) -> Tensor:
     """One layer on whole sequences (B, L, width), positions 0..L-1. The observer is called before every operation."""
     values = {"x": x}
     for op in block.ops:
         if observer is not None:
             observer(op, values)
-        values[op.output] = _apply(op, values, rotary)
+        values[op.output] = _apply(op, values, rotary, arithmetic)
     return values[block.output]
 
 
-def _apply(op: FloatOp, values: dict[str, Tensor], rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+def _apply(op: FloatOp, values: dict[str, Tensor], rotary: tuple[Tensor, Tensor] | None, arithmetic: Arithmetic) -> Tensor:
     if isinstance(op, Attention):
-        q, k, v = values[op.query], values[op.key], values[op.value]
-        repeat = op.heads // op.kv_heads
-        q = q.unflatten(-1, (op.heads, op.head_dim)).transpose(1, 2)
-        k = k.unflatten(-1, (op.kv_heads, op.head_dim)).transpose(1, 2).repeat_interleave(repeat, 1)
-        v = v.unflatten(-1, (op.kv_heads, op.head_dim)).transpose(1, 2).repeat_interleave(repeat, 1)
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+        heads = [values[name].unflatten(-1, (-1, op.head_dim)).transpose(1, 2) for name in (op.query, op.key, op.value)]
+        return arithmetic.attention(op, *heads).transpose(1, 2).flatten(2)
     x = values[op.input]
     if isinstance(op, Dense):
-        return F.linear(x, op.weight, op.bias)
+        return arithmetic.dense(op, x)
     if isinstance(op, Relu):
-        return F.relu(x)
+        return arithmetic.relu(op, x)
     if isinstance(op, Slice):
         return x[..., op.start : op.stop]
     if isinstance(op, Add):
@@ -71,7 +96,7 @@ def _apply(op: FloatOp, values: dict[str, Tensor], rotary: tuple[Tensor, Tensor]
         grouped = x.unflatten(-1, (op.groups, -1))
         if op.center:
             grouped = grouped - grouped.mean(-1, keepdim=True)
-        y = grouped * torch.rsqrt(grouped.pow(2).mean(-1, keepdim=True) + op.eps) * torch.from_numpy(op.weight).to(x)
+        y = grouped * torch.rsqrt(grouped.pow(2).mean(-1, keepdim=True) + op.eps) * arithmetic.gain(op).to(x)
         if op.bias is not None:
             y = y + torch.from_numpy(op.bias).to(x)
         return y.flatten(-2)
