@@ -9,6 +9,8 @@ Everything else is a host operation already and is taken over as it is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -22,13 +24,18 @@ from kirin_lava.quantize.calibrate import Calibration, fires_into
 from kirin_lava.quantize.weights import WeightCodes, WeightSpec, quantize_weight
 from kirin_lava.recipe import Recipe
 
-__all__ = ["attention_ops", "fired_attention", "lower_block", "lower_head"]
+__all__ = ["attention_ops", "fired_attention", "folded_steps", "lower_block", "lower_head", "round_dense"]
 
 _MAX_SHIFT = 4
 
 
-def lower_block(block: FloatBlock, recipe: Recipe, calibration: Calibration) -> Block:
+def lower_block(
+    block: FloatBlock, recipe: Recipe, calibration: Calibration, trained: Mapping[str, WeightCodes] | None = None
+) -> Block:
     """Lower a decoder layer.
+
+    Args:
+        trained: integer weights by name of the dense layer, used instead of rounding the float ones.
 
     Raises:
         UnsupportedError: no dense layer was found, so nothing would be converted.
@@ -43,20 +50,17 @@ def lower_block(block: FloatBlock, recipe: Recipe, calibration: Calibration) -> 
     codes: dict[str, str] = {}  # real value that exists as fired codes only -> name of the codes
     for op in block.ops:
         if isinstance(op, Dense):
-            spec, fold = recipe.weights, None
-            if op.name in fired:
-                fold = calibration.fire_steps[fired[op.name]]
-            elif op.name in chained:
-                fold = calibration.fire_steps[chained[op.name]]
+            spec = recipe.weights
+            fold = folded_steps(block, recipe, calibration).get(op.name)
             encoding = recipe.unsigned if op.name in fired else recipe.activations
-            rounded = _round(op, spec, fold, calibration)
+            rounded = trained[op.name] if trained else round_dense(op, spec, fold, calibration)
             fire = None
             if op.name in firing:
                 fire = _fire_phase(op, rounded, encoding, recipe.unsigned, calibration)
             source = codes.get(op.input)
             if source is None:
                 source = f"{op.name}.codes"
-                ops.append(_encode(op, source, encoding, recipe, calibration))
+                ops.append(_encode(op, source, encoding, recipe, calibration, block.name))
             result = f"{op.output}.codes" if fire else f"{op.name}.sums"
             ops.append(
                 Linear(f"{op.name}", source, result, rounded.weight, spec.bits, encoding, fire, group_shift=rounded.shift)
@@ -70,7 +74,7 @@ def lower_block(block: FloatBlock, recipe: Recipe, calibration: Calibration) -> 
             codes[op.output] = codes[op.input]
         elif isinstance(op, Attention):
             fire = _ridden_fire(op, recipe, calibration) if op.name in chained.values() else None
-            ops += attention_ops(op, recipe, fire)
+            ops += attention_ops(op, recipe, fire, block.name)
             if fire:
                 codes[op.output] = f"{op.name}.mix.codes"
         else:
@@ -86,7 +90,7 @@ def lower_head(head: FloatBlock, recipe: Recipe) -> Block:
             encoding = recipe.activations if recipe.head.input == "spikes" else INTEGER8
             rounded = quantize_weight(op.weight, WeightSpec(bits=recipe.head.bits))
             source, sums = f"{op.name}.codes", f"{op.name}.sums"
-            ratio = recipe.outliers.of(op.name)
+            ratio = recipe.outliers.of(f"{head.name}.{op.name}")
             ops += [
                 Encode(f"{op.name}.encode", op.input, source, encoding, ratio=ratio),
                 Linear(op.name, source, sums, rounded.weight, recipe.head.bits, encoding),
@@ -99,19 +103,27 @@ def lower_head(head: FloatBlock, recipe: Recipe) -> Block:
     return Block(head.name, tuple(ops), head.output)
 
 
-def _round(op: Dense, spec: WeightSpec, fold: npt.NDArray[np.float32] | None, calibration: Calibration) -> WeightCodes:
+def folded_steps(block: FloatBlock, recipe: Recipe, calibration: Calibration) -> dict[str, npt.NDArray[np.float32]]:
+    """Steps (K,) of the fired codes that a dense layer reads, by its name: they become part of its weights."""
+    sources = {second: first for first, second in fires_into(block).items()}
+    if recipe.attention.output == "fire":
+        sources |= fired_attention(block)
+    return {name: calibration.fire_steps[source] for name, source in sources.items()}
+
+
+def round_dense(op: Dense, spec: WeightSpec, fold: npt.NDArray[np.float32] | None, calibration: Calibration) -> WeightCodes:
     """Integer weights; `fold` are the steps of fired inputs, which become part of the weights."""
     weight = op.weight if fold is None else op.weight * torch.from_numpy(fold)
     return quantize_weight(weight, spec, calibration.moments.get(op.name))
 
 
-def _encode(op: Dense, output: str, encoding: Encoding, recipe: Recipe, calibration: Calibration) -> Encode:
+def _encode(op: Dense, output: str, encoding: Encoding, recipe: Recipe, calibration: Calibration, block: str) -> Encode:
     return Encode(
         f"{op.name}.encode",
         op.input,
         output,
         encoding,
-        ratio=recipe.outliers.of(op.name),
+        ratio=recipe.outliers.of(f"{block}.{op.name}"),
         channels=calibration.channels.get(op.name),
         static_step=calibration.static_steps.get(op.name),
     )
@@ -152,12 +164,12 @@ def _ridden_fire(op: Attention, recipe: Recipe, calibration: Calibration) -> Fir
     return Fire(recipe.activations, ramp, np.zeros_like(ramp), shift, step=1.0, rides=True)
 
 
-def attention_ops(op: Attention, recipe: Recipe, fire: Fire | None) -> list[Op]:
+def attention_ops(op: Attention, recipe: Recipe, fire: Fire | None, block: str) -> list[Op]:
     """Operations of one attention; with `fire` its output are codes, without it real values."""
-    name, spec = op.name, recipe.attention
+    name, outliers = op.name, recipe.outliers
     q, k, v, p = (f"{name}.{part}.codes" for part in "qkvp")
     ops: list[Op] = [
-        Encode(f"{name}.q.encode", op.query, q, recipe.activations, groups=op.heads, ratio=spec.ratio),
+        Encode(f"{name}.q.encode", op.query, q, recipe.activations, groups=op.heads, ratio=outliers.of(f"{block}.{name}.q")),
         Encode(f"{name}.k.encode", op.key, k, recipe.keys, groups=op.kv_heads, cached=True),
         Encode(f"{name}.v.encode", op.value, v, recipe.values, groups=op.kv_heads, cached=True),
         Score(f"{name}.score", q, k, f"{name}.scores", op.heads, op.kv_heads, recipe.activations),
@@ -168,7 +180,7 @@ def attention_ops(op: Attention, recipe: Recipe, fire: Fire | None) -> list[Op]:
             p,
             recipe.unsigned,
             groups=1 if fire else op.heads,
-            ratio=spec.ratio,
+            ratio=outliers.of(f"{block}.{name}.p"),
             causal=True,
         ),
     ]

@@ -6,6 +6,7 @@ A recipe is named (`kirin-lava export --recipe kirin-w4a4-8`) or a file. Every e
 from __future__ import annotations
 
 import os
+import re
 import reprlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -31,6 +32,11 @@ __all__ = [
 ]
 
 
+def site_of_all(site: str) -> str:
+    """The site's name in all blocks: "attn.q" for "blocks.0.attn.q"."""
+    return re.sub(r"^blocks\.\d+\.", "", site)
+
+
 @dataclass(frozen=True)
 class OutlierSpec:
     """Which activations travel as 8-bit messages.
@@ -38,7 +44,8 @@ class OutlierSpec:
     Attributes:
         policy: "element" (the largest of each token) or "channel" (a fixed set of channels, calibrated).
         ratio: share of elements or channels that may, 0 to 0.5.
-        sites: another ratio for single segments, by name without the block ("attn.qkv", "mlp.down", ...).
+        sites: another ratio for single sites: a segment's input ("attn.qkv", "mlp.down", ...), queries ("attn.q"), attention
+            probabilities ("attn.p"), in all blocks or, with the block in front ("blocks.0.attn.q"), in one.
     """
 
     policy: str = "element"
@@ -46,16 +53,15 @@ class OutlierSpec:
     sites: dict[str, float] = field(default_factory=dict)
 
     def of(self, site: str) -> float:
-        """The ratio of one segment."""
-        return self.sites.get(site, self.ratio)
+        """The ratio of one site, named with its block."""
+        return self.sites.get(site, self.sites.get(site_of_all(site), self.ratio))
 
 
 @dataclass(frozen=True)
 class AttentionSpec:
-    """Attention: `ratio` of outliers in queries and probabilities, bit-width of cached keys and values (8 or 4), and
-    whether the output is "read" out to the host or "fire"d straight into the output projection."""
+    """Attention: bit-width of cached keys and values (8 or 4), and whether the output is "read" out to the host or "fire"d
+    straight into the output projection."""
 
-    ratio: float = 0.1
     key_bits: int = 8
     value_bits: int = 8
     output: str = "read"
@@ -100,7 +106,6 @@ class Recipe:
         _choice("outliers.policy", self.outliers.policy, ("element", "channel"))
         for name, ratio in {
             "outliers.ratio": self.outliers.ratio,
-            "attention.ratio": self.attention.ratio,
             **{f"outliers.sites.{site}": value for site, value in self.outliers.sites.items()},
         }.items():
             if not _is_ratio(ratio):

@@ -65,7 +65,7 @@ def test_a_copied_and_edited_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(load_recipe("fast").to_yaml().replace("ratio: 0.1", "ratio: 0.25").replace("name: fast", "name: mine"))
     recipe = load_recipe(str(path))
-    assert (recipe.name, recipe.outliers.ratio, recipe.attention.ratio) == ("mine", 0.25, 0.25)
+    assert (recipe.name, recipe.outliers.ratio, recipe.outliers.of("blocks.0.attn.q")) == ("mine", 0.25, 0.25)
     path.write_text("outliers: {ratio: 0}\n")  # a whole number is a number, what is left out has its default
     assert load_recipe(str(path)).outliers == OutlierSpec(ratio=0.0)
 
@@ -93,7 +93,7 @@ HOSTILE: list[tuple[str, str, str]] = [
     ("bool for a site", "outliers: {sites: {mlp.down: true}}", "outliers.sites.mlp.down is True"),
     ("site without a name", "outliers: {sites: {1: 0.2}}", "an entry without a name"),
     ("ratio too high", "outliers: {ratio: 0.7}", "outliers.ratio is 0.7, not a number from 0 to 0.5"),
-    ("negative ratio", "attention: {ratio: -0.1}", "attention.ratio is -0.1"),
+    ("negative ratio", "outliers: {sites: {attn.q: -0.1}}", "outliers.sites.attn.q is -0.1"),
     ("no number", "outliers: {ratio: .nan}", "outliers.ratio is nan"),
     ("infinite", "outliers: {ratio: .inf}", "outliers.ratio is inf"),
     ("unknown encoding", "encoding: rate", "encoding is 'rate'; choose one of 'offset', 'signed'"),

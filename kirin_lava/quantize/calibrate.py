@@ -109,18 +109,18 @@ def _find_steps(block: FloatBlock, rows: list[Tensor], rotary: Rotary | None, re
         elif isinstance(op, Relu):
             outputs.setdefault(names[op.input], []).append(values[op.input].flatten(0, -2))
         elif isinstance(op, Attention) and recipe.attention.output == "fire":
-            outputs.setdefault(op.name, []).append(_ridden(op, values, recipe))
+            outputs.setdefault(op.name, []).append(_ridden(op, values, recipe, block.name))
 
     _run(block, rows, rotary, watch)
     for name, peak in peaks.items():
         if recipe.outliers.policy == "channel":
-            count = host.outlier_budget(recipe.outliers.of(name), len(peak))
+            count = host.outlier_budget(recipe.outliers.of(f"{block.name}.{name}"), len(peak))
             chosen = torch.zeros(len(peak), dtype=torch.bool)
             chosen[peak.topk(count).indices] = True
             result.channels[name] = chosen.numpy()
     for name in firing:
         x = _sample(inputs[name])
-        budget = recipe.outliers.of(name)
+        budget = recipe.outliers.of(f"{block.name}.{name}")
         enc = recipe.activations
         limit = float(torch.quantile(x.abs().flatten()[: 2**24], 1 - budget))
         step = max(limit / (enc.spike_max + 0.499), float(peaks[name].max()) / (enc.code_max + 0.49))
@@ -130,7 +130,7 @@ def _find_steps(block: FloatBlock, rows: list[Tensor], rotary: Rotary | None, re
         result.fire_steps[name] = search_step(_sample(parts), enc).numpy()
 
 
-def _ridden(op: Attention, values: dict[str, Tensor], recipe: Recipe) -> Tensor:
+def _ridden(op: Attention, values: dict[str, Tensor], recipe: Recipe, block: str) -> Tensor:
     """Attention outputs in units of the step of their token's probabilities, (tokens, heads * head_dim)."""
     q, k, v = (values[name] for name in (op.query, op.key, op.value))
     length, factor = q.shape[1], op.head_dim**-0.5
@@ -146,7 +146,7 @@ def _ridden(op: Attention, values: dict[str, Tensor], recipe: Recipe) -> Tensor:
     assert isinstance(weights, Tensor)
     step_v = host.encode(Encode("", "", "", recipe.values, groups=op.kv_heads), v, context.positions).step
     weights = weights * step_v.transpose(1, 2).repeat_interleave(repeat, 1).unsqueeze(2)
-    encode = Encode("", "", "", recipe.unsigned, groups=1, ratio=recipe.attention.ratio, causal=True)
+    encode = Encode("", "", "", recipe.unsigned, groups=1, ratio=recipe.outliers.of(f"{block}.{op.name}.p"), causal=True)
     step = host.encode(encode, weights, context.positions).step  # (1, L, 1)
     scaled = by_head[2] / step_v.transpose(1, 2).unsqueeze(-1)
     mixed = (weights @ scaled.repeat_interleave(repeat, 1)).transpose(1, 2).flatten(2)
@@ -169,7 +169,7 @@ def _sum_moments(block: FloatBlock, rows: list[Tensor], rotary: Rotary | None, r
                 op.input,
                 "",
                 recipe.activations,
-                ratio=recipe.outliers.of(op.name),
+                ratio=recipe.outliers.of(f"{block.name}.{op.name}"),
                 channels=result.channels.get(op.name),
                 static_step=result.static_steps.get(op.name),
             )

@@ -28,9 +28,7 @@ def damped(hessian: torch.Tensor) -> torch.Tensor:
     return matrix / mean + DAMPING * eye if float(mean) > 0 else eye
 
 
-def quantize_gptq(
-    grid: Grid, weight: torch.Tensor, hessian: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def quantize_gptq(grid: Grid, weight: torch.Tensor, hessian: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Codes, scales and exponents of `weight` that keep the layer error small.
 
     weight float32 (N, K), rows normalised to a largest magnitude of 1; hessian from `damped`.
@@ -124,9 +122,7 @@ def _refine(
     return code, scale
 
 
-def _descend(
-    grid: Grid, weight: torch.Tensor, code: torch.Tensor, step: torch.Tensor, hessian: torch.Tensor
-) -> torch.Tensor:
+def _descend(grid: Grid, weight: torch.Tensor, code: torch.Tensor, step: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:
     """One sweep of coordinate descent: each code in turn to its best value, the others fixed."""
     code = code.clone()
     inputs = weight.shape[1]

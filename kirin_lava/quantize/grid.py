@@ -78,9 +78,7 @@ def search_exponents(
     return best.indices, best.values.sum(1)
 
 
-def search_scales(
-    grid: Grid, weight: torch.Tensor, importance: torch.Tensor, keep: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def search_scales(grid: Grid, weight: torch.Tensor, importance: torch.Tensor, keep: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The `keep` best candidate scales of every row and their exponents.
 
     weight float32 (N, K), importance (K,). Returns scales (N, keep) and exponents int64 (N, keep, G), best first.

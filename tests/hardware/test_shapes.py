@@ -42,7 +42,7 @@ def test_they_agree_on_unusual_recipes(tmp_path: Path) -> None:
     recipe = replace(
         load_recipe("kirin-w4a4-8"),
         outliers=OutlierSpec(policy="channel", ratio=0.05, sites={"mlp.down": 0.2}),
-        attention=AttentionSpec(ratio=0.2, key_bits=4, output="fire"),
+        attention=AttentionSpec(key_bits=4, output="fire"),
         head=HeadSpec(bits=4, input="spikes"),
     )
     for kind in ("qwen3", "opt"):
