@@ -213,6 +213,8 @@ def _read_config(path: Path) -> tuple[Config, Family]:
 
 def _read_header(path: Path) -> list[_Entry]:
     """What a safetensors file holds. The library checks sizes and offsets against the length of the file."""
+    if not str(path).isprintable() and os.fsencode(path).decode(errors="ignore") != str(path):
+        raise UsageError(f"{path}: the path is no UTF-8, which safetensors needs; rename the folder")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (not a dict)

@@ -139,7 +139,7 @@ def test_a_huge_paragraph_is_read_only_as_far_as_a_row_goes(tokenizer: PreTraine
         return tokenizer(part, **options)
 
     counting.bos_token_id = tokenizer.bos_token_id  # type: ignore[attr-defined]
-    rows = token_rows(counting, text, 64)  # type: ignore[arg-type]
+    rows = token_rows(counting, text, 64)
     assert spelled(tokenizer, rows) == ["<s>" + text[:63]]
     assert sum(seen) < 10_000
 
@@ -152,7 +152,7 @@ def test_a_huge_paragraph_of_few_tokens_is_read_whole(tokenizer: PreTrainedToken
         return type("Encoded", (), {"input_ids": [7] * (len(part) // 500)})
 
     coarse.bos_token_id = None  # type: ignore[attr-defined]
-    assert [len(row) for row in token_rows(coarse, text, 4)] == [4]  # type: ignore[arg-type]
+    assert [len(row) for row in token_rows(coarse, text, 4)] == [4]
 
 
 def test_plain_windows_cover_every_token(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import reprlib
 from collections.abc import Callable
@@ -245,4 +246,4 @@ class Bundle:
 
 def hash_is(path: Path, digest: object) -> bool:
     """Whether a file is there and has this sha256."""
-    return path.is_file() and file_sha256(path) == digest
+    return os.path.isfile(path) and file_sha256(path) == digest  # Path.is_file raises for a name that is too long

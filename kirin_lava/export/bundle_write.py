@@ -30,6 +30,7 @@ from kirin_lava.recipe import Recipe
 __all__ = ["BundleWriter", "check_out"]
 
 LOCK = ".lock"
+SCRATCH = "recovery.pt"
 _FOLDERS = ("net", "host", "probe")
 _PACKAGES = ("torch", "transformers", "numpy", "h5py", "lava-nc", "lava-dl")
 _SOURCE_FILES = (
@@ -83,6 +84,7 @@ class BundleWriter:
         self.partial = self.out.with_name(f"{self.out.name}.partial")
         self._old = self.out.with_name(f".{self.out.name}.replaced")
         self._force = force
+        self.scratch = self.partial / SCRATCH  # state of an interrupted training
         self._request = {**request, "kirin_lava": kirin_lava.__version__}
         self._provenance = provenance or {}
         self._journal: dict[str, Any] = {"request": self._request, "blocks": {}}
@@ -98,7 +100,7 @@ class BundleWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._journal["blocks"]:  # nothing that a resumed export could use
+        if not self._journal["blocks"] and not self.scratch.exists():  # nothing that a resumed export could use
             shutil.rmtree(self.partial, ignore_errors=True)
         self._lock.close()
 
@@ -229,7 +231,13 @@ class BundleWriter:
         try:
             request, blocks = dict(stored["request"]), dict(stored["blocks"])
             files = {name: dict(block["files"]) for name, block in blocks.items()}
-            known = all(isinstance(block["graph"], dict) and name in self._request["blocks"] for name, block in blocks.items())
+            known = all(
+                isinstance(block["graph"], dict)
+                and name in self._request["blocks"]
+                and {host_name(name), probe_name(name)} <= set(files[name])
+                for name, block in blocks.items()
+            )
+            blocks = {name: {"graph": block["graph"], "files": files[name]} for name, block in blocks.items()}
         except (LookupError, TypeError, ValueError):
             known, request, blocks, files = False, self._request, {}, {}
         odd = [key for key in self._request if request.get(key) != self._request[key]]

@@ -29,6 +29,9 @@ def whole_file(path: Path) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a failing write does not know it
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -84,12 +87,9 @@ def inside(folder: Path, name: object) -> Path:
     if not isinstance(name, str) or not name:
         raise UsageError(f"{folder}: {reprlib.repr(name)} is no file name")
     path = folder / name
-    if (
-        Path(name).is_absolute()
-        or ".." in Path(name).parts
-        or any(p.is_symlink() for p in [path, *path.parents] if p != folder)
-    ):
-        real, root = path.resolve(), folder.resolve()
-        if root not in real.parents:
-            raise UsageError(f"{folder}: {name!r} leads out of the bundle")
-    return path
+    try:
+        if folder.resolve() in path.resolve().parents:
+            return path
+    except (OSError, ValueError, RuntimeError):  # too long, a zero byte, a circle of links
+        raise UsageError(f"{folder}: {reprlib.repr(name)} cannot be a file") from None
+    raise UsageError(f"{folder}: {reprlib.repr(name)} leads out of the bundle")

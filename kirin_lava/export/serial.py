@@ -132,7 +132,10 @@ def _field(key: str, kind: str, value: Any, arrays: Mapping[str, Array], place: 
             raise UsageError(f"{place}: the array {name!r} is {array.dtype} with {array.ndim} axes, not what {key} must be")
         return array
     if kind.startswith("Encoding"):
-        return encoding(_expect(value, str, place))
+        try:
+            return encoding(_expect(value, str, place))
+        except UsageError as error:
+            raise UsageError(f"{place}: {error}") from None
     if kind.startswith("Fire"):
         return _from_json(dict(_expect(value, dict, place)), {"Fire": Fire}, arrays, place)
     for word, plain in (("bool", bool), ("int", int), ("float", float), ("str", str)):
