@@ -18,7 +18,7 @@ from kirin_lava.export.stimulus import columns, fired_codes, read_sums
 from kirin_lava.export.stock_ranges import check_codes
 from kirin_lava.runtime import progress
 
-__all__ = ["StockNetx", "run_stock"]
+__all__ = ["StockNetx", "load_network", "run_stock"]
 
 Integers = npt.NDArray[np.integer[Any]]
 Int64 = npt.NDArray[np.int64]
@@ -59,13 +59,13 @@ def run_stock(path: Path, codes: Integers) -> Int64:
     return fired_codes(layer.layout, answer)
 
 
-def _simulate(segment: Segment, stimulus: npt.NDArray[np.int32]) -> Int64:
-    """(lines, steps) payloads -> (neurons, steps) what the neurons send."""
+def load_network(segment: Segment) -> Any:
+    """A segment's file in unmodified lava-dl, `lava.lib.dl.netx.hdf5.Network`.
+
+    Raises:
+        BackendError: lava-dl made something else of it.
+    """
     from lava.lib.dl.netx.hdf5 import Network
-    from lava.magma.core.run_conditions import RunSteps
-    from lava.magma.core.run_configs import Loihi2SimCfg
-    from lava.proc.io.sink import RingBuffer as Sink
-    from lava.proc.io.source import RingBuffer as Source
 
     layout = segment.layer.layout
     network = Network(str(segment.path), **layout.network)
@@ -74,14 +74,24 @@ def _simulate(segment: Segment, stimulus: npt.NDArray[np.int32]) -> Int64:
         raise BackendError(
             f"{segment.path}: lava-dl made a network of {network.inp.shape} inputs and {network.out.shape} outputs"
         )
-    steps = stimulus.shape[1]
+    return network
+
+
+def _simulate(segment: Segment, stimulus: npt.NDArray[np.int32]) -> Int64:
+    """(lines, steps) payloads -> (neurons, steps) what the neurons send."""
+    from lava.magma.core.run_conditions import RunSteps
+    from lava.magma.core.run_configs import Loihi2SimCfg
+    from lava.proc.io.sink import RingBuffer as Sink
+    from lava.proc.io.source import RingBuffer as Source
+
+    network, period, steps = load_network(segment), segment.layer.layout.period, stimulus.shape[1]
     source, sink = Source(data=stimulus), Sink(shape=network.out.shape, buffer=steps)
     source.s_out.connect(network.inp)
     network.out.connect(sink.a_in)
     config = Loihi2SimCfg(select_tag="fixed_pt")
     try:
-        for done in range(0, steps, layout.period):
-            now = min(layout.period, steps - done)
+        for done in range(0, steps, period):
+            now = min(period, steps - done)
             sink.run(condition=RunSteps(now), run_cfg=config)
             progress(done + now, steps)
         return np.rint(sink.data.get()).astype(np.int64)
