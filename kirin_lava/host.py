@@ -2,21 +2,20 @@
 
 The spiking network is exact only if what happens between the spikes is repeatable. Library kernels are not: their sums change
 with the batch, `exp` changes with the position of an element in a vector register, a GPU has its own of both. Here every
-function is built from operations that IEEE 754 rounds correctly (+, -, *, /, sqrt, round), in a fixed order, and from sums that
-are exact and therefore free of order:
-
-    `exact_sum`   terms are rounded to multiples of 2^-36 first, so that a float64 sum of up to 2^16 of them has no error
-    `exp32`       range reduction and a fixed polynomial instead of a library's exp
+function is built from the arithmetic of `kirin_lava.exact`: operations that IEEE 754 rounds correctly, in a fixed order, and
+sums that have no error and therefore no order.
 
 So a batch, a single token, one thread or eight, the CPU, a GPU and a process inside Lava compute the same bits.
-Shapes: B rows, L tokens of each, W width, H heads, J cached positions.
+Shapes: B rows, L tokens of each, W width, H heads, J cached positions. All operations take the tokens row by row: a caller may
+split them as it likes.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache, cached_property, lru_cache
+from typing import Any, NamedTuple
 
 import numpy.typing as npt
 import torch
@@ -24,16 +23,18 @@ from torch import Tensor
 
 from kirin_lava.coding import Encoding
 from kirin_lava.errors import FitError
+from kirin_lava.exact import EXP2_COARSE, exact_sum, exp2, rank_bound
 from kirin_lava.graph import Add, Decode, Encode, Gate, HostOp, Norm, Rotary, Slice, Softmax, Sum
 
-__all__ = ["Codes", "HostContext", "Value", "apply", "encode", "exact_sum", "exp32", "outlier_budget", "rotary_tables"]
+__all__ = ["Codes", "Constants", "HostContext", "Value", "apply", "encode", "outlier_budget", "rotary_tables", "visible"]
 
-QUANTUM = 2.0**-36
-_ROUND = 1.5 * 2.0**52 * QUANTUM  # adding and subtracting it rounds a float64 to a multiple of QUANTUM
+Array = npt.NDArray[Any]
+Constants = dict[int, tuple[Array, Tensor]]
+
 _LOG2E = 1.44269504088896341
-_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4  # the high part times an integer below 2^15 has no rounding error
-_EXP_POLYNOMIAL = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 _SMALLEST_STEP = 2.0**-120
+_DIGITS, _DIGITS_CAUSAL = 6, 3
+"""Binary digits, behind the first, of the largest magnitude that must be a spike: it is rounded up to them."""
 
 
 @dataclass
@@ -59,14 +60,35 @@ class HostContext:
     """What host operations know beside their inputs.
 
     Attributes:
-        positions: (L,) int64 absolute positions of the tokens.
+        positions: (L,) int64 absolute positions of the tokens, consecutive.
         rotary: cos and sin, each (max_positions, head_dim) float32, or None.
         steps: steps of cached codes by value name, (B, groups, J) float32, the tokens at hand included.
+        constants: arrays of operations as tensors, by identity; a caller that keeps it saves their conversion.
     """
 
     positions: Tensor
     rotary: tuple[Tensor, Tensor] | None = None
     steps: dict[str, Tensor] = field(default_factory=dict)
+    constants: Constants = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.start = int(self.positions[0])
+        self.stop = self.start + len(self.positions)
+
+    def constant(self, array: Array, device: torch.device) -> Tensor:
+        """An array of an operation as a tensor."""
+        if id(array) not in self.constants:
+            self.constants[id(array)] = array, torch.from_numpy(array).to(device)
+        return self.constants[id(array)][1]
+
+    @cached_property
+    def turn(self) -> tuple[Tensor, Tensor, Tensor]:
+        """cos (L, 1, head_dim) and both halves of sin (L, 1, head_dim / 2) at the tokens' positions."""
+        if self.rotary is None:
+            raise TypeError("a rotary embedding without rotary tables")
+        cos, sin = (table[self.start : self.stop].unsqueeze(1) for table in self.rotary)
+        half = cos.shape[-1] // 2
+        return cos, sin[..., :half], sin[..., half:]
 
     def remember(self, name: str, step: Tensor) -> None:
         """Append the steps (B, L, groups) of newly cached codes."""
@@ -77,49 +99,35 @@ class HostContext:
 
 def apply(op: HostOp, values: dict[str, Value], context: HostContext) -> Value:
     """Compute one host operation from named values. Where its input codes are cached, their steps must be remembered."""
-    if isinstance(op, Decode):
-        return _decode(op, _real(values, op.input), _codes(values, op.codes))
-    if isinstance(op, Softmax):
-        return _softmax(op, _real(values, op.input), _codes(values, op.query), context)
+    x = values[op.input]
     if isinstance(op, Slice):
-        sliced = values[op.input]
-        if isinstance(sliced, Codes):
-            return Codes(sliced.q[..., op.start : op.stop], sliced.step)
-        return sliced[..., op.start : op.stop]
-    x = _real(values, op.input)
-    if isinstance(op, Sum):
-        return x.double() + _real(values, op.other).double()
+        if isinstance(x, Codes):
+            return Codes(x.q[..., op.start : op.stop], x.step)
+        return x[..., op.start : op.stop]
+    if isinstance(x, Codes):
+        raise TypeError(f"{op.input} holds codes where {op.name} needs a real value or sums")
     if isinstance(op, Encode):
         return encode(op, x, context.positions)
+    if isinstance(op, Decode):
+        return _decode(op, x, _codes(values, op.codes).step, context)
+    if isinstance(op, Softmax):
+        return _softmax(op, x, _codes(values, op.query).step, context)
     if isinstance(op, Norm):
-        return _norm(op, x)
+        return _norm(op, x, context)
     if isinstance(op, Rotary):
         return _rotate(op, x, context)
+    if isinstance(op, Gate):
+        return _gate(x)
     if isinstance(op, Add):
         return x + _real(values, op.other)
-    if isinstance(op, Gate):
-        half = x.shape[-1] // 2
-        gate, up = x[..., :half], x[..., half:]
-        return gate / (exp32(-gate).add_(1.0)) * up
+    if isinstance(op, Sum):
+        return x.double() + _real(values, op.other).double()
     raise TypeError(f"{type(op).__name__} is not a host operation")
 
 
-def exact_sum(x: Tensor) -> Tensor:
-    """Sum over the last axis of float64 terms in [-1, 1], rounded to multiples of 2^-36; exact for up to 2^16 terms."""
-    return ((x + _ROUND) - _ROUND).sum(-1, keepdim=True)
-
-
-def exp32(x: Tensor) -> Tensor:
-    """`exp(x)` in float32 within 2 units in the last place, x clamped to [-87, 88]; the same bits on every device."""
-    x = x.clamp(-87.0, 88.0)
-    n = (x * _LOG2E).round_()
-    r = (x - n * _LN2_HIGH) - n * _LN2_LOW
-    p = r * _EXP_POLYNOMIAL[0]
-    for coefficient in _EXP_POLYNOMIAL[1:]:
-        p = p.add_(coefficient).mul_(r)
-    p = p.mul_(r).add_(r).add_(1.0)
-    # 2^n by its bit pattern; n = 128 cannot come up below 88, n = -126 is the smallest normal exponent
-    return p.mul_(((n.to(torch.int32) + 127) << 23).view(torch.float32))
+def outlier_budget(ratio: float, width: int) -> int:
+    """How many elements of a row may be outliers: `max(1, floor(ratio * width))`, 0 for ratio 0."""
+    return max(1, math.floor(ratio * width)) if ratio > 0 else 0
 
 
 def rotary_tables(frequencies: Tensor, positions: int) -> tuple[Tensor, Tensor]:
@@ -129,137 +137,191 @@ def rotary_tables(frequencies: Tensor, positions: int) -> tuple[Tensor, Tensor]:
     return angles.cos().float(), angles.sin().float()
 
 
-def outlier_budget(ratio: float, width: int) -> int:
-    """How many elements of a row may be outliers: `max(1, floor(ratio * width))`, 0 for ratio 0."""
-    return max(1, math.floor(ratio * width)) if ratio > 0 else 0
-
-
 def encode(op: Encode, x: Tensor, positions: Tensor) -> Codes:
-    """real -> codes, see `graph.Encode`. x: (B, L, W), or (B, H, L, J) where `op.causal`."""
+    """real -> codes, see `graph.Encode`. x: (B, L, W), or (B, H, L, J) where `op.causal`, at consecutive positions (L,)."""
     if op.causal:
-        return _encode_causal(op, x, positions)
+        return _encode_causal(op, x, int(positions[0]))
     if op.static_step is not None:
-        step = torch.full((*x.shape[:-1], 1), op.static_step, dtype=torch.float32, device=x.device)
-        q = (x / step).round_()
-        _check_finite(op, q)
-        inside = q.clamp(op.encoding.code_min, op.encoding.code_max)
-        return Codes(inside, step, int((inside != q).sum()))
-    grouped = x.unflatten(-1, (op.groups, -1)) if op.groups > 1 else x.unsqueeze(-2)
+        return _encode_static(op, x, op.static_step)
+    grouped = x.unflatten(-1, (op.groups, -1)) if op.groups > 1 else x
     magnitude = grouped.abs()
-    largest = magnitude.amax(-1)
+    largest = magnitude.amax(-1, keepdim=True)
     _check_finite(op, largest)
-    width = grouped.shape[-1]
-    spike_limit = None
+    limit = None
     if op.encoding.has_spikes:
+        width = grouped.shape[-1]
+        budget = outlier_budget(op.ratio, width)
         if op.channels is not None:
             normal = torch.from_numpy(~op.channels).to(x.device).view(op.groups, width)
-            spike_limit = (magnitude * normal).amax(-1)
-        else:
-            budget = outlier_budget(op.ratio, width)
-            if budget < width:  # else nothing has to be a spike
-                spike_limit = magnitude.kthvalue(width - budget, -1).values if budget else largest
-    step = _step(op.encoding, spike_limit, largest)
-    q = (grouped / step.unsqueeze(-1)).round_().clamp_(op.encoding.code_min, op.encoding.code_max)
-    return Codes(q.flatten(-2), step)
+            limit = (magnitude * (normal if op.groups > 1 else normal[0])).amax(-1, keepdim=True)
+        elif budget == 0:
+            limit = largest
+        elif budget < width:  # else nothing has to be a spike
+            limit = rank_bound(magnitude, largest, budget, _steps_of(op.encoding).depth, _DIGITS)
+    step = _step(op.encoding, limit, largest)
+    q = (grouped / step).round_()
+    return Codes(q.flatten(-2), step.squeeze(-1)) if op.groups > 1 else Codes(q, step)
 
 
-def _encode_causal(op: Encode, x: Tensor, positions: Tensor) -> Codes:
+def _encode_static(op: Encode, x: Tensor, static_step: float) -> Codes:
+    step = torch.full((*x.shape[:-1], 1), static_step, dtype=torch.float32, device=x.device)
+    q = (x / step).round_()
+    _check_finite(op, q.abs())
+    inside = q.clamp(op.encoding.code_min, op.encoding.code_max)
+    return Codes(inside, step, int((inside != q).sum()))
+
+
+def _encode_causal(op: Encode, x: Tensor, start: int) -> Codes:
     """Rows of attention probabilities (B, H, L, J), zero beyond the token's own position; the budget grows with the row."""
-    columns = x.shape[-1]
-    budgets = torch.tensor([outlier_budget(op.ratio, int(p) + 1) for p in positions], device=x.device)
-    most = int(budgets.max())
-    top = x.topk(min(most + 1, columns), dim=-1).values
-    if top.shape[-1] <= most:  # fewer positions than the budget: nothing has to be a spike
-        top = torch.nn.functional.pad(top, (0, most + 1 - top.shape[-1]))
-    spike_limit = top.gather(-1, budgets.view(-1, 1).expand(*top.shape[:-1], 1)).squeeze(-1)
-    largest = top[..., 0]
+    length = x.shape[2]
+    largest = x.amax(-1, keepdim=True)
     _check_finite(op, largest)
-    if op.groups == 1:  # one step for all heads, so that it can ride to the output
-        spike_limit, largest = spike_limit.amax(1, keepdim=True), largest.amax(1, keepdim=True)
-    step = _step(op.encoding, spike_limit, largest)
-    q = (x / step.unsqueeze(-1)).round_().clamp_(op.encoding.code_min, op.encoding.code_max)
-    return Codes(q, step.transpose(1, 2))
-
-
-def _step(enc: Encoding, spike_limit: Tensor | None, largest: Tensor) -> Tensor:
-    """Smallest step that keeps `spike_limit` a spike and `largest` inside the codes; multiplied, because a GPU divides by
-    a constant in another way than a CPU."""
-    step = largest * (1.0 / (enc.code_max + 0.49))
-    if spike_limit is not None:
-        step = torch.maximum(step, spike_limit * (1.0 / (enc.spike_max + 0.499)))
-    return torch.where(largest > 0, step.clamp_min(_SMALLEST_STEP), 1.0)
-
-
-def _decode(op: Decode, v: Tensor, codes: Codes) -> Tensor:
-    v = v.to(torch.float32)
-    groups = codes.step.shape[-1]
-    if groups > 1:
-        y = (v.unflatten(-1, (groups, -1)) * codes.step.unsqueeze(-1)).flatten(-2)
+    if op.ratio == 0:
+        limit = largest
     else:
-        y = v * codes.step
+        single = length == 1
+        budget = outlier_budget(op.ratio, start + 1) if single else _budgets(op.ratio, start, start + length, x.device)
+        limit = rank_bound(x, largest, budget, _steps_of(op.encoding).depth, _DIGITS_CAUSAL)
+    if op.groups == 1:  # one step for all heads, so that it can ride to the output
+        limit, largest = limit.amax(1, keepdim=True), largest.amax(1, keepdim=True)
+    step = _step(op.encoding, limit, largest)
+    return Codes((x / step).round_(), step.squeeze(-1).transpose(1, 2))
+
+
+def _budgets(ratio: float, start: int, stop: int, device: torch.device) -> Tensor:
+    """Budgets (L, 1) of rows at the positions from start to stop."""
+    return _budget_table(ratio, 1 << stop.bit_length(), device)[start:stop]
+
+
+@lru_cache(maxsize=32)
+def _budget_table(ratio: float, positions: int, device: torch.device) -> Tensor:
+    return torch.tensor([[outlier_budget(ratio, p + 1)] for p in range(positions)], dtype=torch.float32, device=device)
+
+
+class _Steps(NamedTuple):
+    """What turns magnitudes into steps: factors of the largest and of the largest that must be a spike, and their ratio."""
+
+    of_largest: Tensor
+    of_limit: Tensor
+    depth: float
+
+
+@cache
+def _steps_of(enc: Encoding) -> _Steps:
+    code, spike = enc.code_max + 0.49, enc.spike_max + 0.499
+    return _Steps(torch.tensor(1.0 / code), torch.tensor(1.0 / spike), spike / code)
+
+
+def _step(enc: Encoding, limit: Tensor | None, largest: Tensor) -> Tensor:
+    """Smallest step that keeps `limit` a spike and `largest` inside the codes; multiplied, because a GPU divides by a
+    constant in another way than a CPU."""
+    factors = _steps_of(enc)
+    step = largest * factors.of_largest
+    if limit is not None:
+        step = torch.maximum(step, limit * factors.of_limit)
+    return step.clamp_min_(_SMALLEST_STEP)
+
+
+def _check_finite(op: Encode, magnitude: Tensor) -> None:
+    if not math.isfinite(float(magnitude.max())):
+        raise FitError(f"{op.name}: an activation is NaN or infinite; the checkpoint or the input is broken")
+
+
+def _decode(op: Decode, v: Tensor, step: Tensor, context: HostContext) -> Tensor:
+    v = v.to(torch.float32)
+    groups = step.shape[-1]
+    y = v * step if groups == 1 else (v.unflatten(-1, (groups, -1)) * step.unsqueeze(-1)).flatten(-2)
     if op.scale is not None:
-        y *= _constant(op.scale, v.device)
+        y.mul_(context.constant(op.scale, v.device))
     if op.bias is not None:
-        y += _constant(op.bias, v.device)
+        y.add_(context.constant(op.bias, v.device))
     return y
 
 
-def _softmax(op: Softmax, v: Tensor, query: Codes, context: HostContext) -> Tensor:
+# Softmax weights lie below 1. They are summed as integers, in units of 2^-20, which adding 12 leaves in the low bits.
+_UNIT = torch.tensor(2.0**-20)
+_UNITS, _UNITS_BITS = torch.tensor(1.5 * 2.0**3), 0x41400000
+_MOST_INT32 = 2048  # positions whose units surely fit 32 bits
+
+
+def _softmax(op: Softmax, v: Tensor, query_step: Tensor, context: HostContext) -> Tensor:
     """v: (B, H, L, J) sums -> (B, H, L, J) probabilities times the step of the value they will meet."""
-    columns = v.shape[-1]
-    repeat = op.heads // op.kv_heads
-    key = (context.steps[op.key][..., :columns] * op.factor).repeat_interleave(repeat, 1).unsqueeze(2)
-    value = context.steps[op.value][..., :columns].repeat_interleave(repeat, 1).unsqueeze(2)
-    visible = torch.arange(columns, device=v.device) <= context.positions.view(-1, 1)
-    scores = (v.to(torch.float32) * query.step.transpose(1, 2).unsqueeze(-1)).mul_(key)
-    scores.masked_fill_(~visible, -torch.inf)
-    weights = exp32(scores - scores.amax(-1, keepdim=True)).mul_(visible)
-    total = exact_sum(weights.double()).float()
-    return weights.div_(total).mul_(value)
+    batch, heads, length, columns = v.shape
+    key = (context.steps[op.key][..., :columns] * (op.factor * _LOG2E)).view(batch, op.kv_heads, 1, 1, columns)
+    value = context.steps[op.value][..., :columns].unflatten(2, (1, 1, columns))
+    x = v.to(torch.float32).reshape(batch, op.kv_heads, -1, length, columns) * key
+    x.mul_(query_step.transpose(1, 2).reshape(batch, op.kv_heads, -1, length, 1))
+    later = x[..., context.start :]  # the columns of these tokens, and whatever follows
+    masked = length > 1 or later.shape[-1] > 1
+    if masked:
+        later.add_(_hidden(length, later.shape[-1], v.device))
+    weights = exp2(x.sub_(x.amax(-1, keepdim=True)), EXP2_COARSE)
+    if masked:
+        weights[..., context.start :].mul_(visible(length, later.shape[-1], v.device))
+    weights.mul_(_sum_of_units(weights).mul_(_UNIT).reciprocal_()).mul_(value)
+    return weights.view(batch, heads, length, columns)
 
 
-def _norm(op: Norm, x: Tensor) -> Tensor:
+def _sum_of_units(weights: Tensor) -> Tensor:
+    """Sums (..., 1) over the last axis of float32 weights in [0, 1), each rounded to a multiple of 2^-20, in that unit."""
+    columns = weights.shape[-1]
+    units = (weights + _UNITS).view(torch.int32)
+    if columns > _MOST_INT32:
+        return (units.sum(-1, keepdim=True) - columns * _UNITS_BITS).to(torch.float32)
+    # 32-bit sums wrap around, and so does what the constant adds to them
+    constant = (columns * _UNITS_BITS + 2**31) % 2**32 - 2**31
+    return (units.sum(-1, keepdim=True, dtype=torch.int32) - constant).to(torch.float32)
+
+
+@lru_cache(maxsize=16)
+def visible(length: int, columns: int, device: torch.device) -> Tensor:
+    """(L, columns) float32, 1 where token i sees column j <= i, else 0."""
+    return torch.ones(length, columns, device=device).tril_()
+
+
+@lru_cache(maxsize=16)
+def _hidden(length: int, columns: int, device: torch.device) -> Tensor:
+    """(L, columns) float32, -inf where token i does not see column j > i, else 0."""
+    return torch.full((length, columns), -torch.inf, device=device).triu_(1)
+
+
+_EXPONENT = torch.tensor(0x7F800000, dtype=torch.int32)
+
+
+def _norm(op: Norm, x: Tensor, context: HostContext) -> Tensor:
     grouped = x.unflatten(-1, (op.groups, -1)) if op.groups > 1 else x
+    # divided by the power of two below the largest, the elements lie in [-2, 2] and lose nothing
     largest = grouped.abs().amax(-1, keepdim=True)
-    exponent = torch.frexp(largest).exponent.to(torch.int64)
-    down, up = _power_of_two(-exponent), _power_of_two(exponent)
-    y = grouped.double() * down  # in [-1, 1], exactly
-    width = y.shape[-1]
+    unit = largest.view(torch.int32).bitwise_and(_EXPONENT).view(torch.float32).clamp_min_(2.0**-100).reciprocal_()
+    y = (grouped * unit).double()
+    average = 1.0 / y.shape[-1]
     if op.center:
-        y = y - exact_sum(y) / width
-        deviation = ((exact_sum((y * y) * 0.25) / width) * 4.0).mul_(up * up).add_(op.eps).sqrt_()
-        normed = (y * (up / deviation)).float()
-    else:
-        deviation = (exact_sum(y * y) / width).mul_(up * up).add_(op.eps).sqrt_()
-        normed = grouped * (1.0 / deviation).float()
-    normed = normed * _constant(op.weight, x.device)
+        y.sub_(exact_sum(y).mul_(average))
+    deviation = unit.double().square_().mul_(op.eps).add_(exact_sum(y.square()).mul_(average)).sqrt_()
+    normed = y.mul_(deviation.reciprocal_()).float().mul_(context.constant(op.weight, x.device))
     if op.bias is not None:
-        normed += _constant(op.bias, x.device)
+        normed.add_(context.constant(op.bias, x.device))
     return normed.flatten(-2) if op.groups > 1 else normed
 
 
-def _power_of_two(exponent: Tensor) -> Tensor:
-    return ((exponent + 1023) << 52).view(torch.float64)
-
-
 def _rotate(op: Rotary, x: Tensor, context: HostContext) -> Tensor:
-    if context.rotary is None:
-        raise TypeError(f"{op.name}: no rotary tables")
-    cos, sin = (table[context.positions].unsqueeze(1) for table in context.rotary)
+    cos, sin_low, sin_high = context.turn
     heads = x.unflatten(-1, (op.heads, -1))
     half = heads.shape[-1] // 2
     low, high = heads[..., :half], heads[..., half:]
-    turned = torch.cat([low * cos[..., :half] - high * sin[..., :half], high * cos[..., half:] + low * sin[..., half:]], dim=-1)
+    turned = heads * cos
+    turned[..., :half].sub_(high * sin_low)
+    turned[..., half:].add_(low * sin_high)
     return turned.flatten(-2)
 
 
-def _constant(array: npt.NDArray[Any], device: torch.device) -> Tensor:
-    return torch.from_numpy(array).to(device)
+_MINUS_LOG2E, _ONE = torch.tensor(-_LOG2E), torch.tensor(1.0)
 
 
-def _check_finite(op: Encode, largest: Tensor) -> None:
-    if not bool(torch.isfinite(largest).all()):
-        raise FitError(f"{op.name}: an activation is NaN or infinite; the checkpoint or the input is broken")
+def _gate(x: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    gate, up = x[..., :half], x[..., half:]
+    return torch.div(gate, exp2(gate * _MINUS_LOG2E).add_(_ONE)).mul_(up)
 
 
 def _real(values: dict[str, Value], name: str) -> Tensor:

@@ -1,9 +1,8 @@
 """The integer reference: a converted model computed with matrix products, spikes nowhere in sight.
 
-It defines what every other backend must reproduce bit for bit. The integers are held in float32, where a product of codes and
-weights is exact as long as no partial sum can reach 2^24; `ExactMatmul` proves that from the weights or splits the sum until it
-is so. Host operations come from `kirin_lava.host`. Keys and values stay as codes in a cache, so a prompt in one batch, in
-pieces, or token by token gives the same integers.
+It defines what every other backend must reproduce bit for bit. Sums of codes and weights are exact, see `ExactMatmul`; host
+operations come from `kirin_lava.host`: their bits depend on nothing but the token. Keys and values stay as codes in a cache,
+so a prompt in one batch, in pieces, or token by token gives the same integers.
 """
 
 from __future__ import annotations
@@ -11,19 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from kirin_lava import host
 from kirin_lava.errors import FitError, UsageError
-from kirin_lava.graph import Block, Encode, Fire, Float32, Linear, Mix, Model, Op, Score
+from kirin_lava.exact import FLOAT32_EXACT, ExactMatmul
+from kirin_lava.graph import Block, Decode, Encode, Fire, Float32, Linear, Mix, Model, Op, Score
 from kirin_lava.hardware.loihi2 import STATE_MAX
-from kirin_lava.host import Codes, HostContext, Value
+from kirin_lava.host import Codes, Constants, HostContext, Value
 
-__all__ = ["BlockExecutor", "Cache", "Executor", "Observer", "cached_name", "fire"]
+__all__ = ["BlockExecutor", "Cache", "ExactMatmul", "Executor", "Observer", "cached_name", "fire"]
 
-FLOAT32_EXACT = 2**24
+_ATTENTION_ELEMENTS = 2**17  # of scores at a time: what a core's cache holds
+_ATTENTION_ROWS = 16  # but not fewer tokens
+_MAX_CACHED = 127  # largest magnitude of a cached code
 
 Observer = Callable[[Block, Op, dict[str, Value]], None]
 """Called after every operation with all values of the block so far, cached rows of codes under `cached_name`."""
@@ -49,15 +50,17 @@ def fire(membrane: Tensor, op: Fire, name: str = "") -> Tensor:
         FitError: a membrane beyond the 24-bit state.
     """
     device = membrane.device
-    ramp, offset = torch.from_numpy(op.ramp).to(device), torch.from_numpy(op.offset).to(device)
+    # float64 holds all of this exactly; a quotient of integers this small cannot round up to the next one
+    ramp, offset = (torch.from_numpy(array).to(device, torch.float64) for array in (op.ramp, op.offset))
+    half = (ramp * 0.5).floor_()
     levels = op.encoding.window - 1
-    m = membrane.to(torch.int64) * 2**op.shift + offset
+    m = (membrane.double() * 2.0**op.shift).add_(offset)
     check_state(m, name)
     if op.encoding.spike_min == -op.encoding.spike_max:
-        q = m.sign() * torch.div(m.abs() + ramp // 2, ramp, rounding_mode="floor").clamp(max=levels)
+        q = m.abs().add_(half).div_(ramp).floor_().clamp_(max=levels).mul_(m.sign_())
     else:
         zero = op.encoding.zero
-        q = torch.div(m + zero * ramp + ramp // 2, ramp, rounding_mode="floor").clamp(0, levels) - zero
+        q = m.add_(ramp * zero + half).div_(ramp).floor_().clamp_(0, levels).sub_(zero)
     return q.to(torch.float32)
 
 
@@ -71,72 +74,50 @@ def check_state(v: Tensor, name: str) -> None:
         )
 
 
-class ExactMatmul:
-    """`x @ weight.T` in float32 without rounding: the fan-in is split where a partial sum could reach 2^24."""
-
-    def __init__(self, weight: np.ndarray, max_code: int, device: torch.device):
-        magnitude = np.abs(weight.astype(np.int64)).cumsum(1) * max_code
-        self.bound = int(magnitude[:, -1].max())
-        cuts, start, base = [], 0, np.zeros(len(weight), np.int64)
-        while start < weight.shape[1]:
-            fits = (magnitude - base[:, None]).max(0) < FLOAT32_EXACT
-            stop = weight.shape[1] if fits[-1] else max(int(np.argmin(fits[start:])) + start, start + 1)
-            cuts.append((start, stop))
-            base, start = magnitude[:, stop - 1], stop
-        self.parts = [(a, b, torch.from_numpy(np.ascontiguousarray(weight[:, a:b])).to(device, torch.float32)) for a, b in cuts]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(..., K) codes -> (..., N) sums, float32 where they are proved to fit it, else float64."""
-        if len(self.parts) == 1:
-            return torch.nn.functional.linear(x, self.parts[0][2])
-        total = None
-        for start, stop, weight in self.parts:
-            part = torch.nn.functional.linear(x[..., start:stop], weight).double()
-            total = part if total is None else total.add_(part)
-        assert total is not None
-        return total
-
-
 @dataclass
 class _Rows:
-    """Cached codes of one value: (B, kv_heads, capacity, head_dim), the first `length` positions in use."""
+    """Cached codes of one value: (B, kv_heads, head_dim, capacity), the first `length` positions in use."""
 
     codes: Tensor
     length: int = 0
 
-    def append(self, q: Tensor, kv_heads: int) -> None:
-        """q: (B, L, kv_heads * head_dim)."""
-        new = q.unflatten(-1, (kv_heads, -1)).transpose(1, 2)
-        need = self.length + new.shape[2]
-        if need > self.codes.shape[2]:
-            grown = torch.zeros(*new.shape[:2], max(need, 2 * self.codes.shape[2]), new.shape[3], device=new.device)
-            grown[:, :, : self.length] = self.codes[:, :, : self.length]
+    def append(self, q: Tensor, kv_heads: int) -> int:
+        """q: (B, L, kv_heads * head_dim). Returns the new length."""
+        new = q.unflatten(-1, (kv_heads, -1)).permute(0, 2, 3, 1)
+        need = self.length + new.shape[3]
+        if need > self.codes.shape[3]:
+            grown = new.new_zeros(*new.shape[:3], max(need, 2 * self.codes.shape[3]))
+            grown[..., : self.length] = self.codes[..., : self.length]
             self.codes = grown
-        self.codes[:, :, self.length : need] = new
+        self.codes[..., self.length : need] = new
         self.length = need
-
-    def used(self) -> Tensor:
-        return self.codes[:, :, : self.length]
+        return need
 
 
 @dataclass
 class Cache:
-    """Keys and values of the tokens seen so far, as integer codes and steps, by block and value name."""
+    """Keys and values of the tokens seen so far, as integer codes and steps, by block and value name.
+
+    An error in the middle of a run leaves it between two tokens: drop it then.
+    """
 
     length: int = 0
     rows: dict[tuple[str, str], _Rows] = field(default_factory=dict)
     steps: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
-    def append(self, block: str, value: str, q: Tensor, kv_heads: int) -> None:
-        """Keep codes (B, L, kv_heads * head_dim) of new tokens."""
+    def append(self, block: str, value: str, q: Tensor, kv_heads: int) -> int:
+        """Keep codes (B, L, kv_heads * head_dim) of new tokens; returns how many positions are held now."""
         if (block, value) not in self.rows:
-            empty = torch.zeros(len(q), kv_heads, 0, q.shape[-1] // kv_heads, device=q.device)
-            self.rows[block, value] = _Rows(empty)
-        self.rows[block, value].append(q, kv_heads)
+            self.rows[block, value] = _Rows(q.new_zeros(len(q), kv_heads, q.shape[-1] // kv_heads, 0))
+        return self.rows[block, value].append(q, kv_heads)
+
+    def columns(self, block: str, value: str, stop: int) -> Tensor:
+        """Codes of the positions before `stop`, (B, kv_heads, head_dim, stop)."""
+        return self.rows[block, value].codes[..., :stop]
 
     def used(self, block: str, value: str) -> Tensor:
         """Codes so far, (B, kv_heads, J, head_dim)."""
-        return self.rows[block, value].used()
+        return self.columns(block, value, self.rows[block, value].length).transpose(2, 3)
 
 
 class BlockExecutor:
@@ -151,7 +132,9 @@ class BlockExecutor:
     def __init__(self, rotary: tuple[Float32, Float32] | None, device: str = "cpu", observer: Observer | None = None):
         self.device = torch.device(device)
         self.observer = observer
-        self._matmuls: dict[tuple[str, str], ExactMatmul] = {}
+        self._matmuls: dict[Linear, ExactMatmul] = {}
+        self._stages: dict[Block, list[tuple[Op, ...]]] = {}
+        self._constants: Constants = {}
         self._rotary = None
         if rotary is not None:
             self._rotary = (torch.from_numpy(rotary[0]).to(self.device), torch.from_numpy(rotary[1]).to(self.device))
@@ -159,39 +142,70 @@ class BlockExecutor:
     @torch.inference_mode()
     def run(self, block: Block, x: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """One block on (B, L, width) -> (B, L, width), at absolute positions (L,) that follow what the cache holds."""
-        context = HostContext(positions, self._rotary, cache.steps.setdefault(block.name, {}))
+        context = HostContext(positions, self._rotary, cache.steps.setdefault(block.name, {}), self._constants)
         values: dict[str, Value] = {"x": x}
-        cached = {op.cache: op.kv_heads for op in block.ops if isinstance(op, (Score, Mix))}
-        for op in block.ops:
-            if isinstance(op, Linear):
-                values[op.output] = self._linear(block, op, _codes(values, op.input))
-            elif isinstance(op, (Score, Mix)):
-                rows = values[cached_name(op.cache)] = cache.used(block.name, op.cache)
-                codes = _codes(values, op.input)
-                values[op.output] = _score(op, codes, rows, positions) if isinstance(op, Score) else _mix(op, codes, rows)
-            else:
-                value = values[op.output] = host.apply(op, values, context)
-                if isinstance(op, Encode) and op.cached:
-                    assert isinstance(value, Codes)
-                    context.remember(op.output, value.step)
-                    cache.append(block.name, op.output, value.q, cached[op.output])
-            if self.observer is not None:
-                self.observer(block, op, values)
+        if block not in self._stages:
+            self._stages[block] = _stages(block)
+        for stage in self._stages[block]:
+            if len(stage) > 1 and self.observer is None:
+                values[stage[-1].output] = self._attend(block, stage, values, context, cache)
+                continue
+            for op in stage:
+                values[op.output] = self._compute(block, op, values, context, cache)
+                if self.observer is not None:
+                    if isinstance(op, (Score, Mix)):
+                        values[cached_name(op.cache)] = cache.used(block.name, op.cache)
+                    self.observer(block, op, values)
         result = values[block.output]
         assert isinstance(result, Tensor)
         return result
 
-    def _linear(self, block: Block, op: Linear, x: Codes) -> Value:
-        key = (block.name, op.name)
-        if key not in self._matmuls:
-            self._matmuls[key] = ExactMatmul(op.weight, max(-op.encoding.code_min, op.encoding.code_max), self.device)
-        matmul = self._matmuls[key]
+    def _compute(self, block: Block, op: Op, values: dict[str, Value], context: HostContext, cache: Cache) -> Value:
+        if isinstance(op, Linear):
+            return self._linear(op, _codes(values, op.input))
+        if isinstance(op, Score):
+            return _score(op, _codes(values, op.input), cache.columns(block.name, op.cache, context.stop))
+        if isinstance(op, Mix):
+            return _mix(op, _codes(values, op.input), cache.columns(block.name, op.cache, context.stop))
+        value = host.apply(op, values, context)
+        if isinstance(op, Encode) and op.cached:
+            assert isinstance(value, Codes)
+            context.remember(op.output, value.step)
+            held = cache.append(block.name, op.output, value.q, op.groups)
+            if held != context.stop:
+                raise UsageError(
+                    f"{block.name}: tokens up to position {context.stop} do not follow the "
+                    f"{held - value.q.shape[1]} positions that the cache holds"
+                )
+        return value
+
+    def _attend(self, block: Block, ops: tuple[Op, ...], values: dict[str, Value], context: HostContext, cache: Cache) -> Value:
+        """An attention on as many tokens at a time as fit a core's cache, without the columns that none of them sees."""
+        score = ops[0]
+        assert isinstance(score, Score)
+        query = _codes(values, score.input)
+        batch, length = query.q.shape[:2]
+        rows = max(_ATTENTION_ROWS, _ATTENTION_ELEMENTS // (batch * score.heads * context.stop))
+        pieces: list[Value] = []
+        for start in range(0, length, rows):
+            tokens = slice(start, start + rows)
+            part: dict[str, Value] = {score.input: Codes(query.q[:, tokens], query.step[:, tokens])}
+            at = HostContext(context.positions[tokens], self._rotary, context.steps, self._constants)
+            for op in ops:
+                part[op.output] = self._compute(block, op, part, at, cache)
+            pieces.append(part[ops[-1].output])
+        return pieces[0] if len(pieces) == 1 else _joined(pieces)
+
+    def _linear(self, op: Linear, x: Codes) -> Value:
+        if op not in self._matmuls:
+            enc = op.encoding
+            largest = max(-enc.code_min, enc.code_max)
+            self._matmuls[op] = ExactMatmul(op.weight, largest, self.device, signed=enc.code_min < 0)
+        matmul = self._matmuls[op]
         sums = matmul(x.q)
         if matmul.bound > STATE_MAX:
             check_state(sums, op.name)
-        if op.fire is None:
-            return sums
-        return _fired(op.fire, sums, x, op.name)
+        return sums if op.fire is None else _fired(op.fire, sums, x, op.name)
 
 
 class Executor:
@@ -219,7 +233,7 @@ class Executor:
         """
         cache = Cache() if cache is None else cache
         x = self.embed(tokens, cache.length)
-        positions = torch.arange(cache.length, cache.length + tokens.shape[1], device=self.device)
+        positions = torch.arange(cache.length, cache.length + tokens.shape[1])
         for block in self.model.blocks:
             x = self.blocks.run(block, x, positions, cache)
         cache.length += tokens.shape[1]
@@ -242,31 +256,63 @@ class Executor:
         return x
 
 
+def _stages(block: Block) -> list[tuple[Op, ...]]:
+    """The operations one by one, but those of the attention together: from the score to what decodes its result."""
+    stages: list[tuple[Op, ...]] = []
+    attention: list[Op] = []
+    for op in block.ops:
+        if isinstance(op, Score) or attention:
+            attention.append(op)
+            if not isinstance(op, Mix):
+                continue
+            stages.append(tuple(attention))
+            attention = []
+        elif isinstance(op, Decode) and isinstance(mix := stages[-1][-1], Mix) and op.input == mix.output:
+            stages[-1] += (op,)
+        else:
+            stages.append((op,))
+    return stages
+
+
+def _joined(pieces: list[Value]) -> Value:
+    """Pieces of consecutive tokens in one."""
+    codes = [piece for piece in pieces if isinstance(piece, Codes)]
+    if codes:
+        return Codes(torch.cat([c.q for c in codes], 1), torch.cat([c.step for c in codes], 1), sum(c.clipped for c in codes))
+    return torch.cat([piece for piece in pieces if isinstance(piece, Tensor)], 1)
+
+
 def _fired(op: Fire, sums: Tensor, x: Codes, name: str) -> Codes:
     step = x.step * op.step if op.rides else torch.full_like(x.step, op.step)
     return Codes(fire(sums, op, name), step)
 
 
-def _score(op: Score, query: Codes, keys: Tensor, positions: Tensor) -> Tensor:
-    """(B, L, H * d) codes against (B, kv_heads, J, d) cached codes -> (B, H, L, J) sums, 0 where j is later than the token."""
-    q = query.q.unflatten(-1, (op.heads, -1)).transpose(1, 2)
-    batch, heads, length, width = q.shape
-    repeat = heads // op.kv_heads
-    flat = q.reshape(batch, op.kv_heads, repeat * length, width)
-    sums = (flat @ keys.transpose(2, 3)).view(batch, heads, length, -1)  # at most width * 127 * 127 < 2^24
-    visible = torch.arange(keys.shape[2], device=q.device) <= positions.view(-1, 1)
-    return sums.mul_(visible)
+def _score(op: Score, query: Codes, keys: Tensor) -> Tensor:
+    """(B, L, H * d) codes against (B, kv_heads, d, J) cached codes -> (B, H, L, J) sums, 0 where j is later than the token."""
+    batch, length, _ = query.q.shape
+    width, columns = keys.shape[2:]
+    q = query.q.view(batch, length, op.kv_heads, -1, width).permute(0, 2, 3, 1, 4)
+    sums = (q.reshape(batch, op.kv_heads, -1, width) @ keys).view(batch, op.heads, length, columns)
+    if width * _MAX_CACHED**2 > STATE_MAX:
+        check_state(sums, op.name)
+    if length > 1:
+        sums[..., columns - length :].mul_(host.visible(length, length, sums.device))
+    return sums
 
 
 def _mix(op: Mix, weights: Codes, cached: Tensor) -> Tensor | Codes:
-    """(B, H, L, J) codes against (B, kv_heads, J, d) cached codes -> (B, L, H * d) sums."""
-    batch, heads, length, columns = weights.q.shape
-    flat = weights.q.reshape(batch, op.kv_heads, heads // op.kv_heads * length, columns)
-    # a row's sum of codes times the largest cached code bounds every partial sum
-    exact = float(flat.sum(-1).max()) * 127 < FLOAT32_EXACT
-    sums = flat @ cached if exact else flat.double() @ cached.double()
-    sums = sums.view(batch, heads, length, -1).transpose(1, 2).flatten(2)
-    check_state(sums, op.name)
+    """(B, H, L, J) codes against (B, kv_heads, d, J) cached codes -> (B, L, H * d) sums."""
+    batch, _, length, columns = weights.q.shape
+    flat = weights.q.view(batch, op.kv_heads, -1, columns).transpose(2, 3)
+    bound = columns * op.encoding.code_max * _MAX_CACHED
+    # where the worst case could round, the codes at hand still may not: a row's sum bounds every partial sum
+    if bound < FLOAT32_EXACT or float(weights.q.sum(-1).max()) * _MAX_CACHED < FLOAT32_EXACT:
+        sums = cached @ flat
+    else:
+        sums = cached.double() @ flat.double()
+    sums = sums.view(batch, op.kv_heads, cached.shape[2], -1, length).permute(0, 4, 1, 3, 2).reshape(batch, length, -1)
+    if bound > STATE_MAX:
+        check_state(sums, op.name)
     return sums if op.fire is None else _fired(op.fire, sums, weights, op.name)
 
 

@@ -1,0 +1,215 @@
+"""Arithmetic without rounding, or with rounding that is the same everywhere: the ground under `host` and `reference`.
+
+    exact_sum      sums of terms that were rounded to multiples of a quantum first, and so have no error and no order
+    exp2           powers of two by range reduction and a fixed polynomial instead of a library's exp
+    rank_bound     a bound that a given number of elements of a row exceed: selection by counting, without a sort
+    ExactMatmul    codes times synapses: exact integers out of float32 or int8 kernels
+
+Elementwise, only operations are used that IEEE 754 rounds correctly (+, -, *, /, sqrt, round), one by one: a fused
+multiply-add, which a compiler may make of `addcmul` or `lerp`, would change bits from machine to machine.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+__all__ = ["EXP2", "EXP2_COARSE", "ExactMatmul", "Polynomial", "exact_sum", "exp2", "rank_bound"]
+
+QUANTUM = 2.0**-34
+_ROUND = torch.tensor(1.5 * 2.0**52 * QUANTUM, dtype=torch.float64)  # adding and subtracting it rounds to a multiple of QUANTUM
+_INTEGER = 1.5 * 2.0**23  # adding it to a float32 leaves the nearest integer in the low bits
+
+
+def exact_sum(x: Tensor) -> Tensor:
+    """Sum over the last axis, (..., 1), of float64 terms in [-16, 16] rounded to multiples of 2^-34; for up to 2^15 terms."""
+    return (x + _ROUND).sub_(_ROUND).sum(-1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """2^f on [-1/2, 1/2] as `2^halvings` times a polynomial.
+
+    Attributes:
+        lead: coefficient of the highest power, None for 1; rest: the others, highest power first.
+        integer: what leaves n - halvings in the low bits of a float32.
+    """
+
+    lead: Tensor | None
+    rest: tuple[Tensor, ...]
+    integer: Tensor
+
+    @staticmethod
+    def of(*coefficients: float, halvings: int = 0) -> Polynomial:
+        """From plain numbers."""
+        lead, *rest = (torch.tensor(c, dtype=torch.float32) for c in coefficients)
+        return Polynomial(None if coefficients[0] == 1 else lead, tuple(rest), torch.tensor(_INTEGER - halvings))
+
+    def __call__(self, f: Tensor) -> Tensor:
+        """By Horner's scheme, in float32."""
+        y = f + self.rest[0] if self.lead is None else (f * self.lead).add_(self.rest[0])
+        for coefficient in self.rest[1:]:
+            y.mul_(f).add_(coefficient)
+        return y
+
+
+# Of least maximal relative error, found by Lawson's reweighted least squares.
+EXP2 = Polynomial.of(
+    1.3276471987446255e-3, 9.675541334391479e-3, 5.550713273513184e-2, 2.4022119723841384e-1, 6.931469670647504e-1, 1.0
+)
+"""2^f to float32 precision."""
+EXP2_COARSE = Polynomial.of(1.0, 4.397385966677004, 12.565525032792642, 18.12394105792052, halvings=5)
+"""2^f times 0.566, with a relative error of 2^-13.7: for what becomes 8-bit codes and is normalised by its sum."""
+
+
+def exp2(x: Tensor, polynomial: Polynomial = EXP2) -> Tensor:
+    """`2^x` in float32, x clamped to [-120, 126]: 2^n by its bit pattern times 2^f by a polynomial. Overwrites x."""
+    x.clamp_(-120.0, 126.0)
+    shifted = x + polynomial.integer
+    power = polynomial(x.sub_(shifted - polynomial.integer))
+    # the low bits of `shifted` are n; moved up to the exponent, they multiply by 2^n
+    power.view(torch.int32).add_(shifted.view(torch.int32).bitwise_left_shift_(23))
+    return power
+
+
+_FEW = 8192  # elements that NumPy selects from sooner than counting does
+
+
+def rank_bound(x: Tensor, largest: Tensor, budget: int | Tensor, depth: float, digits: int) -> Tensor:
+    """The smallest number with `digits` binary digits after the first that at most `budget` elements of a row exceed.
+
+    That is the (budget + 1)-th largest element, rounded up. Where it is below `depth * largest`, so is the result, but nothing
+    else is said of it.
+
+    Args:
+        x: (..., W) float32, not negative.
+        largest: (..., 1), the largest of every row.
+        budget: one for all rows, or float32 that broadcasts to (..., 1).
+
+    Returns:
+        (..., 1) float32.
+    """
+    shift = 23 - digits
+    unit = 1 << shift  # one step of the bound, in units of float32's bit pattern
+    if isinstance(budget, int) and x.numel() <= _FEW and x.device.type == "cpu":
+        place = x.shape[-1] - budget - 1
+        if place < 0:
+            return torch.zeros_like(largest)
+        exact = torch.from_numpy(np.partition(x.numpy(), place, -1)[..., place : place + 1])
+        return (exact.view(torch.int32) + (unit - 1)).bitwise_and_(-unit).view(torch.float32)
+    # binary search, most significant digit first: `bits` is exceeded by more than `budget` elements, or is the lowest of all
+    octaves = 0.1 - math.log2(depth)  # float32's bit pattern is linear between powers of two: less than 0.1 off the logarithm
+    rounds = math.ceil(math.log2(octaves * 2**digits + 3))
+    bits = (largest.view(torch.int32).bitwise_and(-unit) - ((unit << rounds) - unit)).clamp_min_(0)
+    above = torch.empty_like(x)
+    for i in reversed(range(rounds)):
+        higher = bits + (unit << i)
+        count = torch.gt(x, higher.view(torch.float32), out=above).sum(-1, keepdim=True)
+        bits = torch.where(count > budget, higher, bits)
+    return bits.add_(unit).view(torch.float32)
+
+
+FLOAT32_EXACT = 2**24
+_MANY_WEIGHTS = 2**16  # the int8 kernel has a fixed cost: it pays from so many weights on,
+_MANY_ROWS = 16  # or from so many rows
+_PAIR_SAFE = 64  # x86 without VNNI adds two 8-bit products in 16 bits: 2 * 255 * 64 fits
+
+
+class ExactMatmul:
+    """`x @ weight.T` of integers without rounding.
+
+    A float32 sum of integers is exact as long as no partial sum can reach 2^24; the fan-in is split where one could. On CPUs
+    with an int8 kernel whose sums are proved, or tested, to be exact, large weights are kept in 8 bits alone.
+
+    Args:
+        weight: (N, K) int8 synapses.
+        max_code: largest magnitude of a code.
+        device: of the codes.
+        signed: whether codes are negative, too.
+
+    Attributes:
+        bound: largest sum that codes can reach.
+    """
+
+    def __init__(self, weight: npt.NDArray[np.int8], max_code: int, device: torch.device, signed: bool = True):
+        self.bound = max_code * int(np.abs(weight.astype(np.int16)).sum(1, dtype=np.int64).max())
+        self._parts = [
+            (start, stop, _Product(np.ascontiguousarray(weight[:, start:stop]), max_code, device, signed))
+            for start, stop in _exact_parts(weight, max_code, self.bound)
+        ]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., K) codes in float32 -> (..., N) sums, float32 where they are proved to fit it, else float64."""
+        if len(self._parts) == 1:
+            return self._parts[0][2](x)
+        return torch.stack([product(x[..., start:stop]).double() for start, stop, product in self._parts]).sum(0)
+
+
+def _exact_parts(weight: npt.NDArray[np.int8], max_code: int, bound: int) -> list[tuple[int, int]]:
+    """Ranges of the fan-in whose sums of magnitudes stay below 2^24."""
+    fan_in = weight.shape[1]
+    if bound < FLOAT32_EXACT:
+        return [(0, fan_in)]
+    magnitude = np.abs(weight.astype(np.int64)).cumsum(1) * max_code
+    parts, start, base = [], 0, np.zeros(len(weight), np.int64)
+    while start < fan_in:
+        fits = (magnitude[:, start:] - base[:, None]).max(0) < FLOAT32_EXACT
+        stop = fan_in if fits.all() else start + max(1, int(np.argmin(fits)))
+        parts.append((start, stop))
+        base, start = magnitude[:, stop - 1], stop
+    return parts
+
+
+class _Product:
+    """One part of an `ExactMatmul`: float32 weights, packed int8 weights, or, where they are few, both."""
+
+    def __init__(self, weight: npt.NDArray[np.int8], max_code: int, device: torch.device, signed: bool):
+        self._packed = self._dense = None
+        self._zero = 128 if signed else 0  # the kernel's codes are unsigned
+        narrow = max_code <= (127 if signed else 255)
+        if narrow and device.type == "cpu" and _int8_kernel_is_exact(bool(np.abs(weight.astype(np.int16)).max() > _PAIR_SAFE)):
+            self._packed = _pack(torch.from_numpy(weight))
+        if self._packed is None or weight.size < _MANY_WEIGHTS:
+            self._dense = torch.from_numpy(weight).to(device, torch.float32)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._packed is None or (self._dense is not None and x.numel() < _MANY_ROWS * x.shape[-1]):
+            assert self._dense is not None
+            return torch.nn.functional.linear(x, self._dense)
+        return _packed_product(x, self._zero, self._packed)
+
+
+def _pack(weight: Tensor) -> Any:
+    return torch.ops.quantized.linear_prepack(torch.quantize_per_tensor(weight.float(), 1.0, 0, torch.qint8), None)  # type: ignore[attr-defined]
+
+
+def _packed_product(x: Tensor, zero: int, packed: Any) -> Tensor:
+    kernel = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32  # type: ignore[attr-defined]
+    product: Tensor = kernel(x, 1.0, zero, packed)
+    return product
+
+
+@cache
+def _int8_kernel_is_exact(wide: bool) -> bool:
+    """Whether PyTorch has the kernel on this CPU and its sums of extreme codes are exact; `wide`: of weights beyond 64, too."""
+    largest = 127 if wide else _PAIR_SAFE
+    row = np.array([largest, -largest, largest, largest], np.int64)
+    weight = np.stack([np.resize(row[i:], 512) for i in range(4)] + [np.full(512, largest), np.full(512, -largest)])
+    codes = np.stack([np.resize(c, 512) for c in ([127], [-128], [127, -128], [0, 127, 127], [1, -127, 3])])
+    try:
+        packed = _pack(torch.from_numpy(weight.astype(np.int8)))
+        for zero in (128, 0):
+            sent = codes + (128 - zero)
+            sums = _packed_product(torch.from_numpy(sent).float(), zero, packed)
+            if not np.array_equal(sums.numpy(), sent @ weight.T):
+                return False
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return True
