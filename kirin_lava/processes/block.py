@@ -93,7 +93,7 @@ class BlockNetwork(Network):
         tokens, plan = len(x), self.plan
         if self._position + tokens > plan.capacity:
             raise UsageError(
-                f"{plan.block.name}: {self._position + tokens} positions do not fit a network that was built for {plan.capacity}"
+                f"{plan.block.name}: {self._position + tokens} positions do not fit a network built for {plan.capacity}"
             )
         if tokens == 0:
             return BlockRun(np.zeros((0, plan.widths[plan.block.output]), np.float32))

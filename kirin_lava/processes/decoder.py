@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from kirin_lava.graph import Model
+from kirin_lava.graph import Block, Float32, Model
 from kirin_lava.reference import Executor
 from kirin_lava.runtime import Session
 
+if TYPE_CHECKING:
+    from kirin_lava.processes.block import BlockNetwork
+
 __all__ = ["LavaDecoder"]
+
+
+def open_block(block: Block, width: int, capacity: int, rotary: tuple[Float32, Float32] | None) -> BlockNetwork:
+    """In a job: the network of a block. Lava is imported there alone, because it changes the program that imports it."""
+    from kirin_lava.processes.block import build_block
+
+    return build_block(block, width, capacity, rotary)
 
 
 class LavaDecoder:
@@ -31,8 +42,6 @@ class LavaDecoder:
         timeout: float | None = None,
         on_progress: Callable[[str, int, int], None] | None = None,
     ):
-        from kirin_lava.processes.block import build_block
-
         self._embed = Executor(model).embed
         self._position = 0
         self._report = on_progress or (lambda what, done, total: None)
@@ -43,7 +52,7 @@ class LavaDecoder:
         try:
             for index, block in enumerate(blocks):
                 self._report("build networks", index, len(blocks))
-                self._sessions.append(Session(build_block, block, width, capacity, rotary, timeout=timeout))
+                self._sessions.append(Session(open_block, block, width, capacity, rotary, timeout=timeout))
         except BaseException:
             self.close()
             raise
