@@ -83,7 +83,8 @@ def _lowered(layer: FloatBlock, recipe: Recipe) -> Block:
             source = codes.get(op.input)
             if source is None:
                 source = f"{op.name}.codes"
-                ops.append(Encode(f"{op.name}.encode", op.input, source, enc, ratio=recipe.outliers.of(f"{layer.name}.{op.name}")))
+                ratio = recipe.outliers.of(f"{layer.name}.{op.name}")
+                ops.append(Encode(f"{op.name}.encode", op.input, source, enc, ratio=ratio))
             fire = Fire(recipe.unsigned, one, one, 0, 1.0) if op.name in firing else None
             result = f"{op.output}.codes" if fire else f"{op.name}.sums"
             weight = np.broadcast_to(np.int8(0), (outputs, inputs))
@@ -113,7 +114,8 @@ def _lowered_head(head: FloatBlock, recipe: Recipe) -> Block:
             enc = recipe.activations if recipe.head.input == "spikes" else INTEGER8
             weight = np.broadcast_to(np.int8(0), tuple(op.weight.shape))
             source, sums = f"{op.name}.codes", f"{op.name}.sums"
-            ops.append(Encode(f"{op.name}.encode", op.input, source, enc, ratio=recipe.outliers.of(f"{head.name}.{op.name}")))
+            ratio = recipe.outliers.of(f"{head.name}.{op.name}")
+            ops.append(Encode(f"{op.name}.encode", op.input, source, enc, ratio=ratio))
             ops.append(Linear(op.name, source, sums, weight, recipe.head.bits, enc))
             scale = np.broadcast_to(np.float32(1), (len(weight),))
             ops.append(Decode(f"{op.name}.decode", sums, source, op.output, scale, None))

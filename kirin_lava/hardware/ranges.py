@@ -255,7 +255,7 @@ def _advice(block: Block, op: CoreOp, beyond: list[str], context: int) -> str:
         return "use a recipe with 4-bit weights or without group shifts (weights.group_size: 0)"
     if isinstance(op, Mix) and op.fire is None:
         positions = _provable_positions(block, op, context)
-        return f"proved up to {positions} positions: shorten the context, lower the outlier ratio of attn.p or use attention.value_bits: 4"
+        return f"proved up to {positions} positions: shorten the context, lower the ratio of attn.p, or take 4-bit values"
     if not isinstance(op, Linear) or op.fire is not None:
         return "lower the shift of its fire phase, or read its membranes out on the host"
     parts = parts_needed(op, arrivals(block, op.input, op.encoding, op.weight.shape[1]))

@@ -41,7 +41,7 @@ def test_config_and_converted_model_agree(tmp_path: Path, kind: str, recipe: str
 def test_they_agree_on_unusual_recipes(tmp_path: Path) -> None:
     recipe = replace(
         load_recipe("kirin-w4a4-8"),
-        outliers=OutlierSpec(policy="channel", ratio=0.05, sites={"mlp.down": 0.2}),
+        outliers=OutlierSpec(policy="channel", ratio=0.05, sites={"mlp.down": 0.2, "attn.q": 0.3, "blocks.1.attn.p": 0.2}),
         attention=AttentionSpec(key_bits=4, output="fire"),
         head=HeadSpec(bits=4, input="spikes"),
     )
