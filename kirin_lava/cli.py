@@ -218,10 +218,11 @@ def doctor(as_json: bool, timeout: float | None) -> None:
 @click.option("--seed", default=0, show_default=True, type=_SEED, metavar="N", help="Seed of what is drawn.")
 @click.option(
     "--backend",
-    type=click.Choice(["reference", "lava", "loihi2"]),
+    type=click.Choice(["reference", "lava", "stock", "loihi2"]),
     default="reference",
     show_default=True,
-    help="reference: the integer executor; lava: the spiking network on Lava's CPU simulator.",
+    help="reference: the integer executor; lava: the spiking network on Lava's CPU simulator; stock: the .net files in "
+    "unmodified lava-dl on that simulator; loihi2: the same files on a board.",
 )
 @click.option("--device", default="cpu", show_default=True, callback=_device, help="Of the reference: cpu or cuda.")
 @click.option("--stats", type=_PATH, metavar="FILE", help="Write spike counts per layer as JSON.")

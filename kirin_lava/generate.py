@@ -15,6 +15,7 @@ from kirin_lava.checkpoint import load_tokenizer, read_json
 from kirin_lava.errors import UsageError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.files import disk_errors, save_json
+from kirin_lava.export.netx_decoder import StockDecoder
 from kirin_lava.reference import Cache, Executor
 from kirin_lava.runtime import require_backend
 from kirin_lava.stats import Counter
@@ -52,6 +53,7 @@ class Generation:
         tokens: new ids. text: their text. prompt_tokens: ids of the prompt.
         seconds: wall time of everything after loading.
         counts: spike counts of the run, JSON-able; None where the backend does not count.
+        host_fires: segments whose fire phase the host computed, because stock neurons could not hold it.
     """
 
     backend: str
@@ -60,6 +62,7 @@ class Generation:
     text: str
     seconds: float
     counts: dict[str, Any] | None
+    host_fires: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """One line for people."""
@@ -71,6 +74,8 @@ class Generation:
                 f"; per token: {total['spikes_per_token']:.0f} spikes, {total['outliers_per_token']:.0f} outliers, "
                 f"{100 * total['silent_share']:.1f} % of codes silent, {total['steps_per_token']:.0f} time steps"
             )
+        if self.host_fires:
+            line += f"; the host computed what {', '.join(self.host_fires)} fire, which stock neurons cannot hold"
         return line
 
 
@@ -91,7 +96,8 @@ def generate(
 
     Args:
         temperature: 0 takes the most likely token; top_k: 0 draws from all tokens.
-        backend: "reference", "lava" (CPU simulator) or "loihi2".
+        backend: "reference"; "lava", our own Processes on Lava's CPU simulator; "stock", the `.net` files in unmodified
+            lava-dl on that simulator; "loihi2", the same files on a board (see `kirin_lava.export.netx_live`).
         stats: JSON file for the spike counts.
         timeout: limit in seconds of each call to Lava.
         on_text: called with every new piece of text, the prompt first.
@@ -101,7 +107,7 @@ def generate(
         UsageError: the prompt leaves no room in the model's context.
     """
     if backend != "reference":
-        require_backend("cpu" if backend == "lava" else backend)
+        require_backend("cpu" if backend in ("lava", "stock") else backend)
     opened = Bundle(bundle)
     opened.require_whole()
     tokenizer = load_tokenizer(opened.path)
@@ -117,6 +123,8 @@ def generate(
     runner: _Backend
     if backend == "reference":
         runner = _Reference(opened, device, counter)
+    elif backend in ("stock", "loihi2"):
+        runner = StockDecoder(opened, "cpu" if backend == "stock" else backend, timeout)
     else:
         from kirin_lava.processes.decoder import LavaDecoder
 
@@ -151,7 +159,8 @@ def generate(
         with disk_errors(stats):
             save_json(stats, counts)
     whole = tokenizer.decode(tokens, skip_special_tokens=True)
-    return Generation(backend, len(ids), tokens, whole, time.monotonic() - start, counts)
+    host_fires = runner.host_fires if isinstance(runner, StockDecoder) else ()
+    return Generation(backend, len(ids), tokens, whole, time.monotonic() - start, counts, host_fires)
 
 
 def choose(logits: Tensor, temperature: float, top_k: int, generator: torch.Generator) -> int:
