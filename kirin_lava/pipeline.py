@@ -33,7 +33,6 @@ __all__ = ["ExportResult", "export"]
 Progress = Callable[[str, int, int], None]
 """Called with what is done now, how many parts are done and how many there are."""
 
-_PROBE_ROWS = 4
 _SPARE_DISK = 2.0  # an export needs about the size of its float32 weights; asked for this many times over
 
 
@@ -138,8 +137,10 @@ def export(
         todo = [name for name in wanted if not writer.finished(name)]
         report("convert layers", len(wanted) - len(todo), len(wanted))
         if todo:
-            for item in convert_blocks(checkpoint, tokens, chosen, lambda name: name not in todo, stop=todo[-1]):
-                writer.write_block(item.block, probe_block(item.block, item.rows[:_PROBE_ROWS], frame["rotary"]))
+            left_out = lambda name: name not in todo  # noqa: E731
+            stop = wanted[-1] if chosen.recovery.method != "none" else todo[-1]
+            for item in convert_blocks(checkpoint, tokens, chosen, left_out, stop, seed, report, writer.scratch):
+                writer.write_block(item.block, probe_block(item.block, item.rows, frame["rotary"]))
                 todo.remove(item.block.name)
                 report("convert layers", len(wanted) - len(todo), len(wanted))
         partial = writer.finish(frame, source, chosen, checkpoint.path)

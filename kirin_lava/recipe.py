@@ -116,6 +116,8 @@ class Recipe:
         _choice("head.bits", self.head.bits, (4, 8))
         _choice("head.input", self.head.input, ("integer", "spikes"))
         _choice("recovery.method", self.recovery.method, ("none", "blocks", "distill"))
+        if self.recovery.method != "none" and self.attention.output == "fire":
+            raise UsageError("recipe: recovery does not train through an attention that fires; use attention.output: read")
         if self.recovery.steps < 1:
             raise UsageError(f"recipe: recovery.steps is {self.recovery.steps}, not a positive number")
 

@@ -29,13 +29,11 @@ RECIPES = st.builds(
     outliers=st.builds(
         OutlierSpec,
         policy=st.sampled_from(["element", "channel"]),
-        ratio=RATIOS,
         sites=st.dictionaries(st.sampled_from(FAMILIES[0].sites), RATIOS),
     ),
     weights=WEIGHTS,
     attention=st.builds(
         AttentionSpec,
-        ratio=RATIOS,
         key_bits=st.sampled_from([4, 8]),
         value_bits=st.sampled_from([4, 8]),
         output=st.sampled_from(["read", "fire"]),

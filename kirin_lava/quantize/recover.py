@@ -1,0 +1,289 @@
+"""Recovery: training against the float original, with the integer network's quantisers in the loop.
+
+    codes     weight[n, k] = exp(log_scale[n]) * 2**shift[n, k // g] * round(clip(latent[n, k]))     straight through
+    loss      distill: mean over positions of KL(float || student), from the first layer to the logits
+              blocks: squared error of every block's output, one block after the other, on the student's own inputs
+    trained   latents of the codes, scales, biases of what is read out, gains of the norms
+    result    plain integers, scales and float vectors: exact like everything else
+
+The state of least loss on held-out rows is kept. The same seed on the same machine gives the same bytes. Source of the
+distillation loss: Hinton et al., arXiv 1503.02531; of the straight-through gradient: Bengio et al., arXiv 1308.3432.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kirin_lava import twin
+from kirin_lava.errors import UsageError
+from kirin_lava.graph import Norm
+from kirin_lava.models.layout import Dense, FloatBlock, FloatEmbedding, FloatOp
+from kirin_lava.quantize.calibrate import Calibration, fires_into
+from kirin_lava.quantize.fake import FakeQuantized, straight_through
+from kirin_lava.quantize.weights import WeightCodes
+from kirin_lava.recipe import Recipe
+
+__all__ = ["Layer", "Student", "recover"]
+
+Report = Callable[[str, int, int], None]
+Rotary = tuple[Tensor, Tensor]
+
+_BATCH, _HELD_OUT, _CHECKS = 4, 16, 8
+_LEARNING_RATE = {"latent": 2e-2, "log_scale": 2e-3, "bias": 2e-3, "gain": 2e-3}  # latents in units of a code
+_BETAS, _WARM_UP = (0.9, 0.95), 10
+
+
+@dataclass
+class Layer:
+    """One block on its way to the graph: float operations, calibration, and integer weights by name of the dense layer."""
+
+    block: FloatBlock
+    calibration: Calibration
+    codes: dict[str, WeightCodes] = field(default_factory=dict)
+
+
+class Student:
+    """All layers as trainable tensors.
+
+    Args:
+        layers: decoder layers with rounded weights; the last is the head, which has none and stays as it is.
+    """
+
+    def __init__(self, embedding: FloatEmbedding, layers: list[Layer], recipe: Recipe, rotary: Rotary | None):
+        self.layers, self.recipe, self.rotary = layers, recipe, rotary
+        self._embedding = embedding
+        self._limits = (-8, 7) if recipe.weights.bits == 4 else (-127, 127)
+        self._factors: dict[str, Tensor] = {}
+        self.trained: dict[str, Tensor] = {}
+        for layer in layers:
+            firing = fires_into(layer.block)
+            for op in layer.block.ops:
+                name = f"{layer.block.name}/{op.name}"
+                if isinstance(op, Norm):
+                    self.trained[f"{name}/gain"] = torch.from_numpy(op.weight.copy())
+                elif isinstance(op, Dense) and op.name in layer.codes:
+                    codes = layer.codes[op.name]
+                    self._factors[name] = _factors(codes, recipe.weights.group_size)
+                    self.trained[f"{name}/latent"] = torch.from_numpy(codes.weight).float() / self._factors[name]
+                    self.trained[f"{name}/log_scale"] = torch.from_numpy(codes.scale).log()
+                    if op.name not in firing:  # the offset of a fire phase is an integer and fixed
+                        self.trained[f"{name}/bias"] = torch.zeros(len(op.weight)) if op.bias is None else op.bias.clone()
+
+    def teacher(self, ids: Tensor) -> Tensor:
+        """Logits of the float original, (B, L, vocabulary)."""
+        x = twin.embed(self._embedding, ids)
+        for layer in self.layers:
+            x = twin.run_block(layer.block, x, self.rotary)
+        return x
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """Logits of the student, (B, L, vocabulary)."""
+        x = twin.embed(self._embedding, ids)
+        for layer in self.layers:
+            x = self.run(layer, x)
+        return x
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """(B, L) ids -> (B, L, width)."""
+        return twin.embed(self._embedding, ids)
+
+    def run(self, layer: Layer, x: Tensor) -> Tensor:
+        """One layer with its quantisers and trained tensors."""
+        parts: dict[str, dict[str, Tensor]] = {"weight": {}, "bias": {}, "gain": {}}
+        for op in layer.block.ops:
+            name = f"{layer.block.name}/{op.name}"
+            if f"{name}/latent" in self.trained:
+                latent = self.trained[f"{name}/latent"].clamp(*self._limits)
+                integers = straight_through(latent, latent.detach().round()) * self._factors[name]
+                parts["weight"][op.name] = integers * self.trained[f"{name}/log_scale"].exp()[:, None]
+            for kind in ("bias", "gain"):
+                if f"{name}/{kind}" in self.trained:
+                    parts[kind][op.name] = self.trained[f"{name}/{kind}"]
+        rules = FakeQuantized(self.recipe, layer.calibration, layer.block, parts["weight"], parts["bias"], parts["gain"])
+        return twin.run_block(layer.block, x, self.rotary, arithmetic=rules)
+
+    def parameters(self, layer: Layer | None = None) -> list[dict[str, Any]]:
+        """Groups for an optimiser, of one layer or of all, each with its peak learning rate."""
+        prefix = "" if layer is None else f"{layer.block.name}/"
+        return [
+            {"params": [tensor], "peak": _LEARNING_RATE[name.rsplit("/", 1)[1]]}
+            for name, tensor in self.trained.items()
+            if name.startswith(prefix)
+        ]
+
+    @torch.no_grad()
+    def result(self) -> list[Layer]:
+        """The layers with trained integers, biases and gains."""
+        return [self._finished(layer) for layer in self.layers]
+
+    def _finished(self, layer: Layer) -> Layer:
+        ops: list[FloatOp] = []
+        codes = {}
+        for op in layer.block.ops:
+            name = f"{layer.block.name}/{op.name}"
+            if isinstance(op, Norm):
+                ops.append(replace(op, weight=self.trained[f"{name}/gain"].detach().numpy().copy()))
+                continue
+            if isinstance(op, Dense) and f"{name}/latent" in self.trained:
+                integers = self.trained[f"{name}/latent"].clamp(*self._limits).round() * self._factors[name]
+                scale = self.trained[f"{name}/log_scale"].exp()
+                codes[op.name] = WeightCodes(
+                    integers.to(torch.int8).numpy(), scale.detach().numpy().copy(), layer.codes[op.name].shift
+                )
+                if f"{name}/bias" in self.trained:
+                    op = replace(op, bias=self.trained[f"{name}/bias"].detach().clone())
+            ops.append(op)
+        return Layer(FloatBlock(layer.block.name, tuple(ops), layer.block.output), layer.calibration, codes)
+
+
+def recover(student: Student, rows: list[Tensor], seed: int, report: Report, saved: Path | None = None) -> list[Layer]:
+    """Train the student as its recipe says and return its layers.
+
+    Args:
+        rows: calibration sequences (L,), all of one length; every sixteenth is held out.
+        saved: file for the state of an interrupted training; removed by whoever owns it.
+
+    Raises:
+        UsageError: too little text.
+    """
+    data = torch.stack([row for row in rows if len(row) == len(rows[0])])
+    held = data[_HELD_OUT // 2 :: _HELD_OUT] if len(data) >= _HELD_OUT else data[:1]
+    data = torch.stack([row for i, row in enumerate(data) if i % _HELD_OUT != _HELD_OUT // 2 or len(data) < _HELD_OUT])
+    if len(rows) < 2:
+        raise UsageError("recovery needs at least two rows of calibration text: raise --num-samples or give a longer text")
+    if student.recipe.recovery.method == "blocks":
+        _train_blocks(student, data, seed, report)
+    else:
+        _distill(student, data, held, seed, report, saved)
+    return student.result()
+
+
+def _distill(student: Student, data: Tensor, held: Tensor, seed: int, report: Report, saved: Path | None) -> None:
+    steps = student.recipe.recovery.steps
+    with torch.no_grad():
+        wanted = [student.teacher(batch).log_softmax(-1) for batch in held.split(_BATCH)]
+
+    @torch.no_grad()
+    def measure() -> float:
+        total = 0.0
+        for batch, target in zip(held.split(_BATCH), wanted, strict=True):
+            total += float(_divergence(target, student.logits(batch))) * len(batch)
+        return total / len(held)
+
+    def loss(ids: Tensor) -> Tensor:
+        with torch.no_grad():
+            target = student.teacher(ids).log_softmax(-1)
+        return _divergence(target, student.logits(ids))
+
+    _train(student, student.parameters(), loss, measure, data, steps, seed, lambda d, t: report("distill", d, t), saved)
+
+
+def _train_blocks(student: Student, data: Tensor, seed: int, report: Report) -> None:
+    decoder = student.layers[:-1]
+    steps = max(1, student.recipe.recovery.steps // len(decoder))
+    with torch.no_grad():
+        exact = ours = student.embed(data)
+    for index, layer in enumerate(decoder):
+        with torch.no_grad():
+            target = torch.cat([twin.run_block(layer.block, x, student.rotary) for x in exact.split(_BATCH)])
+        inputs, power = ours, target.square().mean()
+
+        def loss(chosen: Tensor, layer: Layer = layer, inputs: Tensor = inputs, target: Tensor = target) -> Tensor:
+            return F.mse_loss(student.run(layer, inputs[chosen]), target[chosen]) / target.square().mean()
+
+        @torch.no_grad()
+        def measure(layer: Layer = layer, inputs: Tensor = inputs, target: Tensor = target, power: Tensor = power) -> float:
+            parts = zip(inputs.split(_BATCH), target.split(_BATCH), strict=True)
+            return float(sum(F.mse_loss(student.run(layer, x), y) * len(x) for x, y in parts) / len(inputs) / power)
+
+        def told(done: int, total: int, index: int = index) -> None:
+            report(f"reconstruct block {index}", index * total + done, len(decoder) * total)
+
+        _train(student, student.parameters(layer), loss, measure, torch.arange(len(data)), steps, seed + index, told, None)
+        exact = target
+        with torch.no_grad():
+            ours = torch.cat([student.run(layer, x) for x in ours.split(_BATCH)])
+
+
+def _divergence(target: Tensor, logits: Tensor) -> Tensor:
+    """Mean over positions of KL(target || softmax(logits)); target: log-probabilities."""
+    return (target.exp() * (target - logits.log_softmax(-1))).sum(-1).mean()
+
+
+def _train(
+    student: Student,
+    groups: list[dict[str, Any]],
+    loss: Callable[[Tensor], Tensor],
+    measure: Callable[[], float],
+    data: Tensor,
+    steps: int,
+    seed: int,
+    report: Callable[[int, int], None],
+    saved: Path | None,
+) -> None:
+    """Adam with warm-up and cosine; ends with the best state that was measured in the student."""
+    tensors = [tensor for group in groups for tensor in group["params"]]
+    for tensor in tensors:
+        tensor.requires_grad_(True)
+    optimizer = torch.optim.Adam(groups, lr=0.0, betas=_BETAS)
+    order = _order(len(data), steps * _BATCH, seed)
+    first, best, kept = 0, measure(), [tensor.detach().clone() for tensor in tensors]
+    if saved is not None and saved.exists():
+        state = torch.load(saved, weights_only=True)
+        first, best, kept = state["step"], state["best"], state["kept"]
+        optimizer.load_state_dict(state["optimizer"])
+        with torch.no_grad():
+            for tensor, value in zip(tensors, state["tensors"], strict=True):
+                tensor.copy_(value)
+    every = max(1, steps // _CHECKS)
+    for step in range(first, steps):
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * _schedule(step, steps)
+        optimizer.zero_grad()
+        value = loss(data[order[step * _BATCH : (step + 1) * _BATCH]])
+        value.backward()
+        optimizer.step()
+        report(step + 1, steps)
+        if (step + 1) % every == 0 or step + 1 == steps:
+            now = measure()
+            if now < best:
+                best, kept = now, [tensor.detach().clone() for tensor in tensors]
+            if saved is not None:
+                part = saved.with_suffix(".part")
+                state = {"step": step + 1, "best": best, "kept": kept, "optimizer": optimizer.state_dict(), "tensors": tensors}
+                torch.save(state, part)
+                part.replace(saved)
+    with torch.no_grad():
+        for tensor, value in zip(tensors, kept, strict=True):
+            tensor.copy_(value)
+            tensor.requires_grad_(False)
+
+
+def _order(rows: int, count: int, seed: int) -> Tensor:
+    """Indices of rows, every row once before any comes again."""
+    generator = torch.Generator().manual_seed(seed)
+    rounds = [torch.randperm(rows, generator=generator) for _ in range(-(-count // rows))]
+    return torch.cat(rounds)
+
+
+def _schedule(step: int, steps: int) -> float:
+    if step < _WARM_UP:
+        return (step + 1) / _WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * (step - _WARM_UP) / max(1, steps - _WARM_UP)))
+
+
+def _factors(codes: WeightCodes, group_size: int) -> Tensor:
+    """2**shift of every weight, (N, K)."""
+    if codes.shift is None:
+        return torch.ones(codes.weight.shape)
+    wide = np.repeat(2.0 ** codes.shift.astype(np.float32), group_size, axis=1)[:, : codes.weight.shape[1]]
+    return torch.from_numpy(wide)
