@@ -48,7 +48,8 @@ sys.path[:] = json.loads(sys.argv[2])
 from kirin_lava.runtime import _serve
 _serve(int(sys.argv[1]))
 """
-_GRACE = 5.0  # seconds for a job that is done to leave, and for its resource tracker to tidy up
+_GRACE = 5.0  # seconds for a job to leave
+_TIDY = 30.0  # seconds for its resource tracker to remove what is left; far more than it needs on an idle machine
 _POLL = 0.5  # seconds between looks at whether the job still lives
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _PR_SET_PDEATHSIG = 1
@@ -266,7 +267,7 @@ class _Child:
             if self._process.poll() is None:
                 self._process.kill()
                 self._process.wait()
-            deadline = time.monotonic() + _GRACE  # for the resource tracker, which removes shared memory
+            deadline = time.monotonic() + _TIDY
             while _group_lives(group) and time.monotonic() < deadline:
                 time.sleep(0.005)
             with contextlib.suppress(ProcessLookupError, PermissionError):
