@@ -19,6 +19,8 @@ from kirin_lava.errors import UsageError
 
 __all__ = ["disk_errors", "flush_folder", "inside", "load_arrays", "save_arrays", "save_json", "save_text", "whole_file"]
 
+_LONGEST_NAME = 1024
+
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -67,19 +69,19 @@ def save_json(path: Path, value: Any) -> None:
 
 def save_arrays(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
     """Write arrays as safetensors."""
+    # save_file would keep the file from everybody but its owner, whatever the umask says
+    image = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
     with whole_file(path) as temporary:
-        try:
-            safetensors.numpy.save_file({name: np.ascontiguousarray(a) for name, a in sorted(arrays.items())}, temporary)
-        except safetensors.SafetensorError as error:  # of the disk, too
-            raise UsageError(f"writing {path} failed: {error}") from error
+        temporary.write_bytes(image)
 
 
 def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     """Read arrays; `UsageError` for a missing or damaged file."""
     try:
         return safetensors.numpy.load_file(path)
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
+        # a type that NumPy lacks makes it look for one, hence the last but one
+        raise UsageError(f"{path} cannot be read: {error}; export again") from None
 
 
 def inside(folder: Path, name: object) -> Path:
@@ -88,7 +90,7 @@ def inside(folder: Path, name: object) -> Path:
         raise UsageError(f"{folder}: {reprlib.repr(name)} is no file name")
     path = folder / name
     try:
-        if folder.resolve() in path.resolve().parents:
+        if len(name) < _LONGEST_NAME and folder.resolve() in path.resolve().parents:
             return path
     except (OSError, ValueError, RuntimeError):  # too long, a zero byte, a circle of links
         raise UsageError(f"{folder}: {reprlib.repr(name)} cannot be a file") from None

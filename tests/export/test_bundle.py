@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -70,6 +68,12 @@ def test_the_same_request_gives_the_same_bytes(model: Path, pristine: Path, tmp_
         assert again.items() <= contents(pristine).items()
     assert set(contents(pristine)) == set(Bundle(pristine).manifest["files"]) | {MANIFEST}
     assert Bundle(pristine).damaged_files() == []
+
+
+def test_whoever_may_read_the_folder_may_read_every_file(pristine: Path) -> None:
+    umask = os.umask(0)
+    os.umask(umask)
+    assert {path.stat().st_mode & 0o777 for path in pristine.rglob("*") if path.is_file()} == {0o666 & ~umask}
 
 
 def test_another_request_gives_another_digest(model: Path, pristine: Path, tmp_path: Path) -> None:
@@ -184,7 +188,8 @@ def test_a_journal_that_points_elsewhere(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     partial = interrupted(model, out, 1)
     journal = json.loads((partial / JOURNAL).read_text())
-    for edit in ({"files": {"../../etc/passwd": "0"}}, {"files": []}, {"graph": 1}):
+    edits: list[dict[str, Any]] = [{"files": {"../../etc/passwd": "0"}}, {"files": []}, {"graph": 1}]
+    for edit in edits:
         (partial / JOURNAL).write_text(
             json.dumps({**journal, "blocks": {"blocks.0": {**journal["blocks"]["blocks.0"], **edit}}})
         )
@@ -339,7 +344,7 @@ export(sys.argv[1], Path(sys.argv[2]), **arguments, resume=True)
 
 def test_a_disk_that_takes_no_more(model: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands for a full disk: it stops the writers of HDF5, safetensors and JSON in turn."""
-    limits = ["0", "500", "12000", "30000"]
+    limits = ["0", "500", "12000", "35000"]
     command = [sys.executable, "-c", LIMITED, str(model), str(tmp_path / "out"), *limits]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
@@ -393,7 +398,6 @@ def test_errors_of_the_disk_name_the_file(tmp_path: Path) -> None:
         assert "none" in str(caught.value)
     with pytest.raises(UsageError, match=r"x\.safetensors cannot be read"):
         load_arrays(tmp_path / "x.safetensors")
-    assert errno.EFBIG and resource.RLIMIT_FSIZE is not None
 
 
 # ---- read without trust -----------------------------------------------------------------------------------------------
@@ -498,7 +502,7 @@ HOSTILE: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("absolute file", put("files", "/etc/passwd", value="0"), "leads out of the bundle"),
     ("file with a zero byte", put("files", "a\0b", value="0"), "cannot be a file"),
     ("file without a name", put("files", "", value="0"), "is no file name"),
-    ("file with a long name", put("files", "x" * 5000, value="0"), "cannot be a file"),
+    ("file with a long name", put("files", "x" * 5000, value="0"), "leads out of the bundle"),
     ("wrong hash", put("files", "recipe.yaml", value="0" * 64), "recipe.yaml is not as it was exported (1 such files)"),
     ("hash of a wrong type", put("files", "recipe.yaml", value=0), "files: a hash is no string"),
     ("facts as text", put("facts", "layers", value="2"), "facts.layers is '2'"),
@@ -648,6 +652,18 @@ def test_a_circle_of_links(tmp_path: Path) -> None:
     (tmp_path / "b").symlink_to(tmp_path / "a")
     with pytest.raises(UsageError, match=r"cannot be a file|leads out"):
         inside(tmp_path, "a/x")
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E8M0", "F4", "BF16", "C64", "F6_E2M3", "nonsense"])
+def test_arrays_of_types_that_numpy_lacks(tmp_path: Path, dtype: str) -> None:
+    size = {"BF16": 8, "C64": 32, "F4": 2, "F6_E2M3": 3}.get(dtype, 4)
+    header = json.dumps({"a": {"dtype": dtype, "shape": [4], "data_offsets": [0, size]}}).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
+    try:
+        assert load_arrays(path)["a"].shape == (4,)
+    except UsageError as error:
+        assert str(error).startswith(f"{path} cannot be read: ")
 
 
 @pytest.mark.parametrize(
