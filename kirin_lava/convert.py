@@ -22,7 +22,7 @@ from kirin_lava.quantize.calibrate import Calibration, calibrate
 from kirin_lava.quantize.recover import Layer, Student, recover
 from kirin_lava.recipe import Recipe
 
-__all__ = ["Converted", "convert_blocks", "convert_model", "frame_of"]
+__all__ = ["Converted", "convert_blocks", "convert_model", "frame_of", "rotary_of"]
 
 Rotary = tuple[Tensor, Tensor]
 Report = Callable[[str, int, int], None]
@@ -69,7 +69,7 @@ def convert_blocks(
     found = list(_layers(checkpoint, tokens, recipe, lambda name: False, stop))
     rounded = [_rounded(layer, recipe) for layer, _ in found]
     embedding = checkpoint.family.embedding(checkpoint.config, checkpoint.load)
-    student = Student(embedding, rounded, recipe, _rotary(checkpoint))
+    student = Student(embedding, rounded, recipe, rotary_of(checkpoint))
     trained = recover(student, list(tokens), seed, report or (lambda what, done, total: None), scratch)
     for layer, (_, rows) in zip(trained, found, strict=True):
         if not left_out(layer.block.name):
@@ -80,7 +80,7 @@ def _layers(
     checkpoint: Checkpoint, tokens: Sequence[Tensor], recipe: Recipe, skip: Callable[[str], bool], stop: str
 ) -> Iterator[tuple[Layer, list[Tensor]]]:
     """Calibrated layers with the first rows of their inputs, the head last."""
-    rotary = _rotary(checkpoint)
+    rotary = rotary_of(checkpoint)
     embedding = checkpoint.family.embedding(checkpoint.config, checkpoint.load)
     rows = [twin.embed(embedding, row.unsqueeze(0)) for row in tokens]
     del embedding
@@ -111,7 +111,8 @@ def _lowered(layer: Layer, recipe: Recipe) -> Block:
     return lower_block(layer.block, recipe, layer.calibration, layer.codes or None)
 
 
-def _rotary(checkpoint: Checkpoint) -> Rotary | None:
+def rotary_of(checkpoint: Checkpoint) -> Rotary | None:
+    """cos and sin tables of a checkpoint, (max_positions, head_dim) each, or None."""
     frequencies = checkpoint.family.rotary(checkpoint.config)
     return None if frequencies is None else host.rotary_tables(frequencies, checkpoint.dimensions.max_positions)
 
@@ -120,7 +121,7 @@ def frame_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """Everything of a `graph.Model` but its blocks, as keyword arguments."""
     d, config = checkpoint.dimensions, checkpoint.config
     embedding = checkpoint.family.embedding(config, checkpoint.load)
-    tables = _rotary(checkpoint)
+    tables = rotary_of(checkpoint)
     positions = None if embedding.positions is None else embedding.positions.numpy()
     return {
         "embedding": Embedding(embedding.tokens.numpy(), positions, embedding.position_offset),

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -105,9 +105,19 @@ def float_model(model: str, revision: str | None, device: str = "cpu") -> PreTra
     return loaded.to(device).eval()
 
 
+class Network(Protocol):
+    """What can be scored: the integer executor, or a rival."""
+
+    device: torch.device
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, L) ids -> (B, L, vocabulary) logits."""
+        ...
+
+
 @torch.inference_mode()
 def score(
-    executor: Executor,
+    executor: Network,
     original: Callable[[Tensor], Tensor],
     rows: list[Tensor],
     fresh: list[int] | None = None,
