@@ -22,11 +22,12 @@ _NEURON_BYTES = 4 + 8 + 3 * 8  # scale, constant, three sample results
 _FILE_BYTES = 20_000  # of an HDF5 file besides its arrays
 _PROBE_WINDOWS = 16
 _LIBRARIES_BYTES = 600_000_000
+_TEMPORARIES = 12  # float32 matrices alive while scales are searched, as measured on layers of 512 and 1024
 
 
 @dataclass(frozen=True)
 class ExportEstimate:
-    """bundle_bytes on disk; peak_memory_bytes of the exporting process; weight_bytes of the float32 checkpoint."""
+    """bundle_bytes on disk, peak_memory_bytes of the exporting process, weight_bytes of all matrices in float32."""
 
     bundle_bytes: int
     peak_memory_bytes: int
@@ -63,8 +64,8 @@ def _net_bytes(segment: Segment, recipe: Recipe) -> int:
 
 
 def _layer_bytes(segments: list[Segment], recipe: Recipe) -> int:
-    """Float32 weights and int8 synapses of a layer, two copies of its largest matrix, and the moments of gptq."""
+    """Float32 weights and int8 synapses of a layer, temporaries of its largest matrix, and the moments of gptq."""
     weights = sum(segment.inputs * segment.outputs for segment in segments)
     largest = max(segment.inputs * segment.outputs for segment in segments)
     moments = sum(_FLOAT * segment.inputs**2 for segment in segments) if recipe.weights.method == "gptq" else 0
-    return (_FLOAT + 1) * weights + 2 * _FLOAT * largest + moments
+    return (_FLOAT + 1) * weights + _TEMPORARIES * _FLOAT * largest + moments

@@ -96,7 +96,8 @@ class Placement:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; cores as columns."""
-        columns = ("neurons", "axons_in", "axons_out", "synapse_bytes", "total_bytes", "utilisation")
+        columns = ("neurons", "axons_in", "axons_out", "synapse_bytes", "total_bytes")
+        used = [core.utilisation for core in self.cores]
         return {
             "context": self.context,
             "chips": self.chips,
@@ -105,10 +106,10 @@ class Placement:
             "neurons": sum(core.neurons for core in self.cores),
             "synapse_bytes": sum(s.synapse_bytes for s in self.segments),
             "cache_bytes": sum(s.cache_bytes for s in self.segments),
-            "mean_utilisation": sum(core.utilisation for core in self.cores) / max(len(self.cores), 1),
+            "mean_utilisation": sum(used) / max(len(used), 1),
             "physical_fit_verified": False,
             "segments": [asdict(segment) for segment in self.segments],
-            "core_columns": {name: [getattr(core, name) for core in self.cores] for name in columns},
+            "core_columns": {name: [getattr(core, name) for core in self.cores] for name in columns} | {"utilisation": used},
         }
 
 

@@ -169,10 +169,10 @@ def time_bound(work: ModelWork, placement: Placement) -> TimeBound:
     neurons = {(p.block, p.name): p.neurons for p in placement.segments}
     busiest = dict.fromkeys(by_name, 0)
     slowest = 0.0
-    for core in placement.cores:
-        loads = [_load(by_name[task], count / neurons[task]) for task, count in core.tasks.items()]
+    for tasks in {tuple(core.tasks.items()) for core in placement.cores}:  # most cores are alike
+        loads = [_load(by_name[task], count / neurons[task]) for task, count in tasks]
         slowest = max(slowest, *(sum(seconds) for seconds in zip(*loads, strict=True)))
-        busiest.update({task: max(busiest[task], count) for task, count in core.tasks.items()})
+        busiest.update({task: max(busiest[task], count) for task, count in tasks})
     stages = tuple(_stage(w, busiest[w.block, w.name] / neurons[w.block, w.name]) for w in work.segments)
     window = max(w.window for w in work.segments)
     period = max(slowest, window * loihi2.BARRIER_SECONDS)
