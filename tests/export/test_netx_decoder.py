@@ -15,22 +15,12 @@ from kirin_lava.export.bundle_write import BundleWriter
 from kirin_lava.export.netx_decoder import StockDecoder
 from kirin_lava.generate import generate
 from kirin_lava.graph import Block, Linear
-from kirin_lava.pipeline import export
 from kirin_lava.probe import probe_block
 from kirin_lava.reference import Cache, Executor
 from tests.conftest import Cli
-from tests.hf_models import save_model
+from tests.export.small_bundles import small_bundle
 
-TEXT = "A small boat went over the lake. The wind was kind and the water was blue.\n\n" * 8
 PROMPT = torch.tensor([0, 70, 83])
-
-
-def small_bundle(folder: Path, kind: str, recipe: str) -> Path:
-    """One decoder layer and a head, random."""
-    model = save_model(folder / "hf", kind, num_hidden_layers=1)
-    (folder / "text.txt").write_text(TEXT)
-    export(str(model), folder / "out", recipe, calibration=folder / "text.txt", num_samples=4, seq_len=32, verify_with="none")
-    return folder / "out"
 
 
 def require_equal_logits(bundle: Bundle, decoder: StockDecoder, tokens: int) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +21,6 @@ from kirin_lava.runtime import Session, run_job
 from tests.export.netx_cases import INPUTS, OUTPUTS, emulate, expected, some_codes, some_linear, with_fire
 
 pytestmark = pytest.mark.lava
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "run_net_with_lava_dl.py"
 
 
 @pytest.fixture(scope="module")
@@ -153,22 +148,3 @@ def test_a_threshold_that_was_edited_is_noticed_by_early_spikes(tmp_path: Path) 
         file["layer/0/neuron/vThMant"][()] = 100
     with pytest.raises(VerificationError, match="window 0, neuron 0 fired before its inputs"):
         run_job(run_stock, path, np.full((1, 8), 7), timeout=300)
-
-
-@pytest.mark.slow
-def test_the_example_needs_lava_dl_alone(tmp_path: Path) -> None:
-    rng = np.random.default_rng(9)
-    linear = some_linear(rng, 20, 6, OFFSET, -7, 7)
-    codes = some_codes(rng, OFFSET, 4, 20)
-    write_segment(tmp_path / "read.net", linear)
-    write_segment(tmp_path / "fire.net", with_fire(rng, linear, SIGNED, expected(linear, codes), 1), codes=codes)
-    assert "kirin_lava" not in EXAMPLE.read_text()
-    command = [sys.executable, str(EXAMPLE), str(tmp_path / "read.net"), str(tmp_path / "fire.net")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=True)
-    assert "seg (read, offset): 0 of 18 integers differ" in done.stdout
-    assert "seg (fire, offset): 0 of 18 integers differ" in done.stdout
-    with h5py.File(tmp_path / "read.net", "r+") as file:
-        file["layer/0/weight"][0] += 1
-    done = subprocess.run(command[:3], capture_output=True, text=True, env=environment, cwd=tmp_path)
-    assert done.returncode == 1 and "0 of 18" not in done.stdout
