@@ -1,0 +1,161 @@
+"""Makes a report: report.json and layers.csv beside the manifest, one HTML page, and PNGs on demand."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from kirin_lava.export.bundle import Bundle
+from kirin_lava.export.files import disk_errors, save_json, save_text
+from kirin_lava.report.draw import Draw, require_matplotlib, save_png
+from kirin_lava.report.gather import gather
+from kirin_lava.report.page import page_html
+from kirin_lava.report.plot_chip import (
+    cores_height,
+    draw_cores,
+    draw_energy,
+    draw_ranges,
+    energy_height,
+    range_rows,
+    ranges_height,
+)
+from kirin_lava.report.plot_counts import activity_height, activity_rows, codes_height, draw_activity, draw_codes
+from kirin_lava.report.plot_window import WINDOW_HEIGHTS, draw_window
+from kirin_lava.report.values import UNKNOWN, resolve, show
+from kirin_lava.text import EVALUATION_TEXT
+
+__all__ = ["Report", "make_report"]
+
+Progress = Callable[[str, int, int], None]
+
+_LAVA_TOKENS = 16
+_ROWS = 32
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was made. data: content of report.json. files: what was written."""
+
+    data: dict[str, Any]
+    files: tuple[Path, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of report.json."""
+        return self.data
+
+    def table(self) -> Table:
+        """The main numbers and the files."""
+        rows = {
+            "integers that differ, of all compared": ("exactness.mismatches|int", "exactness.compared|int"),
+            "perplexity, of the original": ("evaluation.perplexity|four", "evaluation.perplexity_float|four"),
+            "spikes, messages per token": ("counts.total.spikes_per_token|int", "counts.total.outliers_per_token|int"),
+            "segments proved, calibrated, unfit": ("ranges.proved", "ranges.calibrated", "ranges.does_not_fit"),
+            "cores, chips": ("placement.cores|int", "placement.chips|int"),
+            "time steps of a window, fewer than 8-bit spikes": ("recipe.window", "energy.paper.step_reduction|percent2"),
+            "price lists under which the integer twin wins": ("energy.twin_wins", "energy.priced"),
+        }
+        table = Table(title=f"{self.data['source']['name']} by {self.data['recipe']['name']}", show_header=False)
+        for words, keys in rows.items():
+            if not (keys[0].startswith("exactness") and not self.data["exactness"]["compared"]):
+                table.add_row(words, ", ".join(self._shown(key) for key in keys))
+        for path in self.files:
+            table.add_row("written", str(path))
+        return table
+
+    def _shown(self, key: str) -> str:
+        name, _, form = key.partition("|")
+        value = resolve(self.data, name)
+        return UNKNOWN if value is None else show(value, form or "plain")
+
+
+def make_report(
+    bundle: Path,
+    text: Path | None = None,
+    html: Path | None = None,
+    figures: Path | None = None,
+    max_rows: int | None = _ROWS,
+    lava: bool = False,
+    timeout: float | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Make the report of a bundle.
+
+    Args:
+        text: to evaluate and count on; None for the text that comes with the program.
+        html: the page; None for report.html in the bundle.
+        figures: folder for the figures as PNG, or None.
+        max_rows: rows of the text that perplexity is measured on; None for all.
+        lava: also run every block on Lava and count spikes and outliers there. timeout: limit in seconds of each such run.
+
+    Raises:
+        BackendError: matplotlib (or, with `lava`, Lava) is missing.
+        UsageError: no bundle, a damaged one, or the text that it was calibrated on.
+        VerificationError: Lava computes or counts something else.
+    """
+    require_matplotlib()
+    say = progress or (lambda what, done, total: None)
+    counted = _counted_on_lava(bundle, timeout, say) if lava else None
+    opened = Bundle(bundle)
+    data = gather(opened, text or EVALUATION_TEXT, max_rows, say)
+    if counted is not None:
+        data["exactness"]["lava"] = counted
+        if "missing" not in data["timing"]:
+            data["timing"]["lava_milliseconds_per_step"] = max(row["ms_native"] or 0.0 for row in counted)
+    files = [bundle / "report.json", bundle / "layers.csv", html or bundle / "report.html"]
+    with disk_errors(bundle):
+        save_json(files[0], data)
+        save_text(files[1], _csv(data["segments"]))
+    say("draw the page", 0, 1)
+    with disk_errors(files[2]):
+        files[2].parent.mkdir(parents=True, exist_ok=True)
+        save_text(files[2], page_html(data))
+    if figures is not None:
+        files += _save_figures(figures, data, say)
+    return Report(data, tuple(files))
+
+
+def _counted_on_lava(bundle: Path, timeout: float | None, progress: Progress) -> list[dict[str, Any]]:
+    """Rows of a verification of all blocks, which counts spikes and outliers on Lava's connections."""
+    from kirin_lava.verify import verify
+
+    result = verify(bundle, level="block", backend="lava", tokens=_LAVA_TOKENS, timeout=timeout, progress=progress)
+    result.require()
+    rows: list[dict[str, Any]] = result.to_dict()["rows"]
+    return rows
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    """One line per segment; the numbers are those of report.json."""
+    buffer = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def _save_figures(folder: Path, data: dict[str, Any], progress: Progress) -> list[Path]:
+    plots: list[tuple[str, Draw, Any, int]] = [("window", draw_window, data["window"], WINDOW_HEIGHTS[0])]
+    if "missing" not in data["counts"]:
+        activity, ranges = activity_rows(data), range_rows(data)
+        plots += [
+            ("activity", draw_activity, activity, activity_height(activity)),
+            ("codes", draw_codes, data["codes"], codes_height(data["codes"])),
+            ("ranges", draw_ranges, ranges, ranges_height(ranges)),
+            ("cores", draw_cores, data["placement"], cores_height(data["placement"], False)),
+            ("energy", draw_energy, data["energy"], energy_height(data["energy"], False)),
+        ]
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for index, (name, draw, content, height) in enumerate(plots):
+        progress("draw figures", index, len(plots))
+        written.append(folder / f"{name}.png")
+        save_png(written[-1], draw, content, height)
+    return written
