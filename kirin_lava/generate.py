@@ -107,6 +107,8 @@ def generate(
         UsageError: the prompt leaves no room in the model's context.
     """
     if backend != "reference":
+        if stats is not None:
+            raise UsageError("--stats counts on the reference backend, which computes the same spikes; use it there")
         require_backend("cpu" if backend in ("lava", "stock") else backend)
     opened = Bundle(bundle)
     opened.require_whole()
@@ -154,8 +156,6 @@ def generate(
         runner.close()
     counts = counter.to_dict() if backend == "reference" else None
     if stats is not None:
-        if counts is None:
-            raise UsageError("--stats counts on the reference backend, which computes the same spikes; use it there")
         with disk_errors(stats):
             save_json(stats, counts)
     whole = tokenizer.decode(tokens, skip_special_tokens=True)
