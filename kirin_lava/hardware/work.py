@@ -144,12 +144,12 @@ def assumed_density(enc: Encoding, outlier_share: float, width: int, fired: bool
         return Density(spikes=1 - _NORMAL.cdf(step / 2), outliers=0.0, rate=255 * mean / _extreme(width))
     if enc.code_min == 0:
         return _probabilities(enc, outlier_share, width)
-    largest = _NORMAL.inv_cdf(1 - 0.5 / width) if width > 1 else 1.0
+    largest = _extreme(width)
     rate = 127 * math.sqrt(2 / math.pi) / largest
     if not enc.has_spikes:
         zero = 2 * _NORMAL.cdf(0.5 * largest / enc.code_max) - 1
         return Density(spikes=0.0, outliers=1 - zero, rate=rate)
-    limit = _NORMAL.inv_cdf(1 - outlier_share / 2) if outlier_share > 0 else largest
+    limit = _NORMAL.inv_cdf(1 - outlier_share / 2) if outlier_share * width >= 1 else largest
     step = max(limit / (enc.spike_max + 0.5), largest / (enc.code_max + 0.5))
     silent = _between(step, -enc.zero - 0.5, -enc.zero + 0.5)
     spiking = _between(step, enc.spike_min - 0.5, enc.spike_max + 0.5)
@@ -168,7 +168,7 @@ def _extreme(width: int) -> float:
 def _probabilities(enc: Encoding, outlier_share: float, width: int) -> Density:
     deviation = _SCORE_DEVIATION
     largest = math.exp(deviation * _extreme(width))
-    limit = math.exp(deviation * _NORMAL.inv_cdf(1 - outlier_share)) if 0 < outlier_share < 1 else largest
+    limit = math.exp(deviation * _NORMAL.inv_cdf(1 - outlier_share)) if 1 <= outlier_share * width < width else largest
     step = max(min(limit, largest) / (enc.spike_max + 0.5), largest / (enc.code_max + 0.5))
     silent = _NORMAL.cdf(math.log(step / 2) / deviation)
     spiking = _NORMAL.cdf(math.log(step * (enc.spike_max + 0.5)) / deviation)

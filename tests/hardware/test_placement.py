@@ -1,0 +1,163 @@
+"""Packing never exceeds a limit, loses nothing, and is the same every time; traffic follows from it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kirin_lava.errors import FitError, UsageError
+from kirin_lava.hardware import loihi2
+from kirin_lava.hardware.dry_run import shape_of_config
+from kirin_lava.hardware.placement import Placement, control_lines, place
+from kirin_lava.hardware.shapes import ModelShape, Segment
+from kirin_lava.hardware.traffic import traffic
+from kirin_lava.hardware.work import assumed_work
+from kirin_lava.recipe import load_recipe
+from tests.hardware.known_configs import LLAMA_2_7B, OPT_1_3B, OPT_125M
+from tests.small_models import CONFIGS
+
+
+def linear(inputs: int, outputs: int, bits: int = 4, name: str = "l", **more: object) -> Segment:
+    kind = "fire" if more.get("fires") else "read"
+    return Segment("b", name, kind, inputs, outputs, bits, 4, "offset", 0.1, **more)  # type: ignore[arg-type]
+
+
+def attention(heads: int, kv_heads: int, width: int) -> list[Segment]:
+    common = {"heads": heads, "kv_heads": kv_heads}
+    return [
+        Segment("b", "score", "score", width, heads, 8, 8, "offset", 0.1, **common),  # type: ignore[arg-type]
+        Segment("b", "mix", "mix", 0, heads * width, 8, 8, "unsigned-16", 0.1, **common),  # type: ignore[arg-type]
+    ]
+
+
+def shape_of(*segments: Segment, positions: int = 4096) -> ModelShape:
+    return ModelShape("test", 1, 8, 8, positions, 0, segments, ())
+
+
+def check(placement: Placement, shape: ModelShape) -> None:
+    """Every limit holds and every neuron has a place."""
+    for core in placement.cores:
+        assert 0 < core.neurons <= loihi2.NEURONS_PER_CORE
+        assert core.synapse_bytes <= loihi2.SYNAPSE_MEMORY_BYTES
+        assert core.total_bytes <= loihi2.CORE_MEMORY_BYTES
+        assert sum(core.tasks.values()) == core.neurons
+        assert 0 < core.utilisation <= 1
+    assert placement.chips * loihi2.USABLE_CORES_PER_CHIP >= len(placement.cores)
+    cores_of: dict[tuple[str, str], dict[int, int]] = {}
+    for index, core in enumerate(placement.cores):
+        for task, neurons in core.tasks.items():
+            cores_of.setdefault(task, {})[index] = neurons
+    for placed, segment in zip(placement.segments, shape.segments, strict=True):
+        found = cores_of[segment.block, segment.name]
+        assert sum(found.values()) == placed.neurons == segment.neurons(placement.context) * placed.fan_in_parts
+        assert placed.cores == len(found) and sum(placed.neurons_by_chip) == placed.neurons
+        assert set(placed.chips) == {index // loihi2.USABLE_CORES_PER_CHIP for index in found}
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> tuple[ModelShape, int]:
+    segments: list[Segment] = []
+    for i in range(draw(st.integers(1, 4))):
+        fires = draw(st.sampled_from([None, "unsigned-16", "signed"]))
+        bits = draw(st.sampled_from([4, 8]))
+        segments.append(linear(draw(st.integers(1, 9000)), draw(st.integers(1, 9000)), bits, f"l{i}", fires=fires))
+    kv_heads = draw(st.integers(1, 4))
+    segments += attention(kv_heads * draw(st.integers(1, 3)), kv_heads, draw(st.integers(1, 128)))
+    context = draw(st.integers(1, 4096))
+    return shape_of(*segments), context
+
+
+@given(shapes())
+def test_no_limit_is_exceeded_and_nothing_is_lost(case: tuple[ModelShape, int]) -> None:
+    shape, context = case
+    placement = place(shape, context)
+    check(placement, shape)
+    assert placement.to_dict() == place(shape, context).to_dict()
+
+
+def test_cores_are_filled_first_fit_in_order() -> None:
+    """Fan-in 1024 at 4 bits: 512 bytes a neuron, 256 neurons a core."""
+    shape = shape_of(linear(1024, 600, name="a"), linear(1024, 100, name="b"), linear(1024, 200, name="c"))
+    cores = place(shape, 1).cores
+    a, b, c = (("b", name) for name in "abc")
+    assert [core.tasks for core in cores] == [{a: 256}, {a: 256}, {a: 88, b: 100}, {c: 200}]
+    assert cores[0].synapse_bytes == loihi2.SYNAPSE_MEMORY_BYTES and cores[0].utilisation == 1
+    assert cores[2].axons_in == 2048 and cores[2].axons_out == 188
+
+
+def test_wide_and_narrow_fan_ins_meet_other_limits() -> None:
+    narrow = place(shape_of(linear(8, 9000)), 1)
+    assert [core.neurons for core in narrow.cores] == [8192, 808]
+    wide = place(shape_of(linear(100_000, 3)), 1)  # input lines alone take 400 kB
+    assert wide.segments[0].fan_in_parts == 3 and wide.segments[0].neurons == 9
+    check(wide, shape_of(linear(100_000, 3)))
+    with pytest.raises(FitError, match="read their membranes out"):
+        place(shape_of(linear(100_000, 3, fires="unsigned-16")), 1)
+
+
+def test_fire_segments_bring_control_lines() -> None:
+    segment = linear(10, 4, 8, fires="unsigned-16")
+    assert control_lines(segment) == 6 + 14
+    (core,) = place(shape_of(segment), 1).cores
+    assert core.axons_in == 10 + 20 and core.synapse_bytes == 4 * (10 + 20)
+    assert core.state_bytes == 4 * 6 * 3
+
+
+def test_caches_grow_with_the_context() -> None:
+    """Every query head holds a copy of its group's keys and values."""
+    shape = shape_of(*attention(4, 2, 16))
+    for context in (1, 100, 4096):
+        placed = {p.name: p for p in place(shape, context).segments}
+        assert placed["score"].cache_bytes == placed["mix"].cache_bytes == 4 * 16 * context
+        assert placed["score"].neurons == 4 * context and placed["mix"].neurons == 64
+        assert placed["score"].lines == 64 and placed["mix"].lines == 4 * context
+    with pytest.raises(FitError, match=r"1\.\.4096"):
+        place(shape, 4097)
+
+
+@pytest.mark.parametrize(("config", "least"), [(OPT_125M, 3), (OPT_1_3B, 39), (LLAMA_2_7B, 206)])
+def test_known_models_need_at_least_the_chips_of_their_weights(config: dict[str, object], least: int) -> None:
+    """The weights of all layers at 4 bits alone, without a head, take `least` chips."""
+    shape = shape_of_config(config, load_recipe("fast"))
+    placement = place(shape, 1)
+    check(placement, shape)
+    layers = sum(s.inputs * s.outputs for s in shape.segments if s.block != "head" and not s.heads) / 2
+    per_chip = loihi2.USABLE_CORES_PER_CHIP * loihi2.SYNAPSE_MEMORY_BYTES
+    assert -(-layers // per_chip) == least <= placement.chips
+    total = sum(p.synapse_bytes + p.cache_bytes for p in placement.segments)
+    assert placement.chips <= 1.1 * total / per_chip + 1  # and the packing wastes little
+
+
+def test_shifted_groups_need_the_memory_of_eight_bits() -> None:
+    four, eight = (shape_of_config(LLAMA_2_7B, load_recipe(name)) for name in ("fast", "kirin-w4a4-8"))
+    assert place(eight, 1).chips > 1.9 * place(four, 1).chips
+
+
+def test_traffic_by_hand() -> None:
+    """A firing segment on one chip feeds one that lies on two."""
+    first = linear(4, 2, name="first", fires="unsigned-16")
+    second = replace(linear(65_536 // 2, 4 * 121, 4, "second"), fed_by="first", encoding="unsigned-16", outlier_share=0.0)
+    shape = shape_of(first, second)
+    placement = place(shape, 1)
+    assert [p.chips for p in placement.segments] == [(0,), (0, 1)]
+    work = assumed_work(shape, 1)
+    rows = traffic(work, placement).segments
+    a, b = work.segments
+    assert rows[0].from_host_events == a.spikes + a.outliers and rows[0].between_chips_events == 0
+    assert rows[0].from_host_bits == 32 * a.spikes + 64 * a.outliers
+    assert rows[1].from_host_events == 0 and rows[1].between_chips_events == b.spikes
+    assert rows[1].on_chip_events == b.spikes * placement.segments[1].cores
+    assert rows[0].to_host_bits == 0 and rows[1].to_host_bits == 64 * 484
+    with pytest.raises(UsageError, match="another model"):
+        traffic(assumed_work(shape_of(first), 1), placement)
+
+
+def test_a_placement_is_plain_values() -> None:
+    shape = shape_of_config(CONFIGS["opt"], load_recipe("kirin-w4a4-8"))
+    values = json.loads(json.dumps(place(shape).to_dict()))
+    assert values["physical_fit_verified"] is False and values["context"] == 64
+    assert len(values["core_columns"]["utilisation"]) == values["cores"] and values["chips"] == 1
