@@ -17,7 +17,9 @@ from kirin_lava.graph import Block, Encode, Fire, Linear, Mix, Model, Op, Score
 from kirin_lava.host import Codes, Value
 from kirin_lava.recipe import AttentionSpec, load_recipe
 from kirin_lava.reference import BlockExecutor, Cache, Executor, cached_name
+from kirin_lava.runtime import run_job
 from kirin_lava.stats import Counter, together
+from kirin_lava.verify.blocks import run_block_job
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 
 RECIPES = ["kirin-w4a4-8", "kirin-signed-w4a4-8"]
@@ -201,3 +203,19 @@ def test_narrow_caches_have_narrow_synapses(tmp_path: Path) -> None:
     Executor(model, observer=counter).forward(torch.stack(random_rows(CONFIGS["llama"])))
     bits = {row.op: row.weight_bits for row in counter.result().core}
     assert (bits["attn.score"], bits["attn.mix"], bits["attn.qkv"], bits["lm_head"]) == (4, 8, 4, 8)
+
+
+@pytest.mark.lava
+@pytest.mark.parametrize(("kind", "recipe"), [("llama", "kirin-signed-w4a4-8"), ("opt", "kirin-w4a4-8")])
+def test_counts_equal_those_on_lava(tmp_path: Path, kind: str, recipe: str) -> None:
+    """Spikes and messages per segment, as probes on Lava's connections count them."""
+    model = converted(tmp_path, kind, recipe)
+    block = model.blocks[0]
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((5, model.embedding.tokens.shape[1]), generator=generator)
+    counter = Counter()
+    BlockExecutor(model.rotary, observer=counter).run(block, x.unsqueeze(0), torch.arange(5), Cache())
+    run = run_job(run_block_job, block, x.numpy(), model.rotary, timeout=300)
+    counted = {row.op: (row.spikes, row.outliers) for row in counter.result().core}
+    assert counted == {name: (run.spikes[name], run.outliers[name]) for name in run.spikes}
+    assert len(counted) == 6
