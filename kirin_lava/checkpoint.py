@@ -27,7 +27,7 @@ from kirin_lava.models.layout import Family
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["EMBEDDED_MODELS", "Checkpoint", "file_sha256", "load_tokenizer", "open_checkpoint"]
+__all__ = ["EMBEDDED_MODELS", "Checkpoint", "file_sha256", "load_tokenizer", "open_checkpoint", "open_config"]
 
 _DATA = Path(__file__).parent / "data"
 EMBEDDED_MODELS = {"demo": _DATA / "demo-llama", "demo-opt": _DATA / "demo-opt"}
@@ -242,6 +242,16 @@ def open_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
         what = "is a file; give the folder of the checkpoint" if os.path.isfile(path) else f"does not exist ({embedded})"
         raise UsageError(f"{model} {what}")
     return _fetch(model, revision, embedded)
+
+
+def open_config(model: str, revision: str | None = None) -> Config:
+    """The checked config.json of a model: of a folder (weights need not be there), an embedded model, a file, or a hub id."""
+    path = EMBEDDED_MODELS.get(model, Path(model)) if not os.path.exists(model) else Path(model)
+    if os.path.isdir(path):
+        return _read_config(path / "config.json")[0]
+    if os.path.isfile(path):
+        return _read_config(path)[0]
+    return open_checkpoint(model, revision).config
 
 
 def _fetch(model: str, revision: str | None, embedded: str) -> Checkpoint:

@@ -88,6 +88,13 @@ def _layers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[i
     return int(first), int(last or first)
 
 
+def _formats(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+    formats = tuple(value.split(","))
+    if "net" not in formats or not set(formats) <= {"net", "nir"}:
+        raise click.BadParameter(f"{value!r} is neither net nor net,nir")
+    return formats
+
+
 def _device(_: click.Context, __: click.Parameter, value: str) -> str:
     kind, colon, number = value.partition(":")
     if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and number.isascii() and number.isdigit())):
@@ -126,12 +133,41 @@ _SEED = click.IntRange(0, 2**32 - 1)
     help="reference: the spiking neuron step by step in NumPy; lava: native processes and stock lava-dl.",
 )
 @_timeout_option
+@click.option(
+    "--recover",
+    type=click.Choice(["none", "blocks", "distill"]),
+    help="Train after rounding, on the calibration text: block by block, or the whole model against the original.",
+)
+@click.option("--steps", type=_COUNT, metavar="N", help="Steps of training; the recipe's own by default.")
+@click.option(
+    "--format",
+    "formats",
+    callback=_formats,
+    default="net",
+    show_default=True,
+    metavar="LIST",
+    help="net, or net,nir to write NIR graphs of the linear segments as well.",
+)
+@click.option(
+    "--target",
+    type=click.Choice(["simulator", "loihi2"]),
+    default="simulator",
+    show_default=True,
+    help="loihi2 refuses whatever does not fit the chip's registers.",
+)
+@click.option("--device", default="cpu", show_default=True, callback=_device, help="Of the training: cpu or cuda.")
+@click.option("--dry-run", is_flag=True, help="From config.json alone: chips, steps, size and memory; writes nothing.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted export.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @_json_option
 @_quiet_option
-def export(output: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
+def export(output: Path, as_json: bool, quiet: bool, dry_run: bool, **arguments: Any) -> None:
     """Convert a checkpoint and write a bundle of netx files."""
+    if dry_run:
+        from kirin_lava.plan import plan
+
+        _print(plan(**{key: arguments[key] for key in ("model", "recipe", "num_samples", "seq_len", "revision")}), as_json)
+        return
     from kirin_lava.pipeline import export as run
 
     with progress_bar(quiet) as progress:
@@ -256,6 +292,56 @@ def evaluate(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None
     with progress_bar(quiet) as progress:
         result = compute(bundle, progress=progress, **arguments)
     _print(result, as_json)
+
+
+@main.command(cls=_WithRecipes)
+@click.argument("recipes", nargs=-1, metavar="RECIPE...")
+@click.option("-m", "--model", required=True, help="Folder, hub id, or embedded model (demo, demo-opt).")
+@click.option("--text", type=_EXISTING, metavar="FILE", help="UTF-8 text to evaluate on; a small one is built in.")
+@click.option("--calibration", type=_EXISTING, metavar="FILE", help="Text to calibrate on; a small one is built in.")
+@click.option("--num-samples", default=128, show_default=True, type=_COUNT, metavar="N", help="Rows of calibration text.")
+@click.option("--seq-len", default=256, show_default=True, type=_TOKENS, metavar="N", help="Tokens per row.")
+@click.option("--seed", default=0, show_default=True, type=_SEED, metavar="N", help="Seed of rows and training.")
+@click.option("--max-rows", type=_COUNT, metavar="N", help="Evaluate as many rows, evenly spread over the text.")
+@click.option(
+    "--recover", type=click.Choice(["none", "blocks", "distill"]), help="Add each recipe once more, trained this way."
+)
+@click.option("--steps", type=_COUNT, metavar="N", help="Steps of that training; the recipe's own by default.")
+@click.option("--rivals", is_flag=True, help="Also rival quantisers at equal bits, in the same evaluator.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print the table as CSV.")
+@_json_option
+@_quiet_option
+def compare(as_json: bool, as_csv: bool, quiet: bool, **arguments: Any) -> None:
+    """Recipes side by side: quality, spikes, outliers, steps, size, time."""
+    from kirin_lava.compare import compare as compute
+
+    with progress_bar(quiet) as progress:
+        result = compute(progress=progress, **arguments)
+    if as_csv:
+        click.echo(result.to_csv(), nl=False)
+    else:
+        _print(result, as_json)
+
+
+@main.command()
+@click.option("-m", "--model", required=True, help="Folder, hub id, or embedded model (demo, demo-opt).")
+@click.option("--recipe", default=DEFAULT_RECIPE, show_default=True, metavar="NAME|FILE", help="Whose encoding to measure.")
+@click.option("--share", default=0.1, show_default=True, type=click.FloatRange(0, 0.5), metavar="P", help="Of all codes.")
+@click.option("--calibration", type=_EXISTING, metavar="FILE", help="Text to measure on; a small one is built in.")
+@click.option("--num-samples", default=8, show_default=True, type=_COUNT, metavar="N", help="Rows of calibration text.")
+@click.option("--seq-len", default=256, show_default=True, type=_TOKENS, metavar="N", help="Tokens per row.")
+@click.option("--seed", default=0, show_default=True, type=_SEED, metavar="N", help="Seed of the choice of rows.")
+@_json_option
+@_quiet_option
+def budget(as_json: bool, quiet: bool, **arguments: Any) -> None:
+    """Spend one share of outliers over all sites by measured sensitivity."""
+    from kirin_lava.plan import budget as compute
+
+    with progress_bar(quiet) as progress:
+        result = compute(progress=progress, **arguments)
+    _print(result, as_json)
+    if not as_json:
+        click.echo(result.recipe_lines())
 
 
 if __name__ == "__main__":

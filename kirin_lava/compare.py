@@ -7,7 +7,7 @@ import io
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from kirin_lava.errors import UsageError
 from kirin_lava.evaluate import Score, float_model, score
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.pipeline import export
-from kirin_lava.recipe import load_recipe
+from kirin_lava.recipe import load_recipe, with_recovery
 from kirin_lava.reference import Executor
 from kirin_lava.rivals import RIVALS, build_rival
 from kirin_lava.stats import Counter
@@ -130,6 +130,8 @@ def compare(
     seq_len: int = 256,
     seed: int = 0,
     max_rows: int | None = None,
+    recover: str | None = None,
+    steps: int | None = None,
     rivals: bool = False,
     progress: Report | None = None,
 ) -> Comparison:
@@ -138,11 +140,14 @@ def compare(
     Args:
         recipes: names or YAML files. rivals: also the quantisers of `kirin_lava.rivals`, rounded like the first recipe.
         text: to evaluate on; calibration: to calibrate on. The small built-in texts by default.
+        recover, steps: adds each recipe once more with this training after rounding.
         max_rows: evaluate on as many rows, evenly spread over the text.
     """
     if not recipes and not rivals:
         raise UsageError("nothing to compare: name at least one recipe")
     chosen = [load_recipe(name) for name in recipes]
+    if recover not in (None, "none"):
+        chosen += [replace(r, name=f"{r.name}, {recover}") for r in (with_recovery(r, recover, steps) for r in chosen)]
     checkpoint = open_checkpoint(model)
     tokenizer = checkpoint.tokenizer()
     length = min(seq_len, checkpoint.dimensions.max_positions)

@@ -47,6 +47,7 @@ def convert_blocks(
     seed: int = 0,
     report: Report | None = None,
     scratch: Path | None = None,
+    device: str = "cpu",
 ) -> Iterator[Converted]:
     """Lower every decoder layer in order, then the head.
 
@@ -54,7 +55,8 @@ def convert_blocks(
         tokens: calibration sequences, each (L,) ids.
         skip: asked with a block's name whether to leave it out; such a layer is run in float but not lowered.
         stop: name of the last block that is wanted.
-        seed, report, scratch: of recovery: order of the rows, progress, file for the state of an interrupted training.
+        seed, report, scratch, device: of recovery: order of the rows, progress, file for the state of an interrupted training,
+            "cpu" or "cuda".
 
     Raises:
         UsageError: recovery of a part of a model.
@@ -69,7 +71,7 @@ def convert_blocks(
     found = list(_layers(checkpoint, tokens, recipe, lambda name: False, stop))
     rounded = [_rounded(layer, recipe) for layer, _ in found]
     embedding = checkpoint.family.embedding(checkpoint.config, checkpoint.load)
-    student = Student(embedding, rounded, recipe, rotary_of(checkpoint))
+    student = Student(embedding, rounded, recipe, rotary_of(checkpoint), device)
     trained = recover(student, list(tokens), seed, report or (lambda what, done, total: None), scratch)
     for layer, (_, rows) in zip(trained, found, strict=True):
         if not left_out(layer.block.name):

@@ -16,14 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kirin_lava.checkpoint import Checkpoint, open_checkpoint
 from kirin_lava.convert import convert_blocks, frame_of
 from kirin_lava.errors import UsageError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.bundle_write import BundleWriter, check_out
+from kirin_lava.export.nir import write_nir
+from kirin_lava.hardware.observe import RangeObserver
+from kirin_lava.hardware.ranges import block_ranges, model_ranges, require_fit
 from kirin_lava.probe import probe_block
-from kirin_lava.recipe import DEFAULT_RECIPE, Recipe, load_recipe
+from kirin_lava.recipe import DEFAULT_RECIPE, Recipe, load_recipe, with_recovery
+from kirin_lava.reference import Executor
 from kirin_lava.runtime import require_lava
 from kirin_lava.text import CALIBRATION_TEXT, read_text, sample_rows, token_rows
 from kirin_lava.verify import Verification, verify
@@ -33,6 +38,7 @@ __all__ = ["ExportResult", "export"]
 Progress = Callable[[str, int, int], None]
 """Called with what is done now, how many parts are done and how many there are."""
 
+_RANGE_ROWS = 4
 _SPARE_DISK = 2.0  # an export needs about the size of its float32 weights; asked for this many times over
 
 
@@ -76,6 +82,11 @@ def export(
     layers: tuple[int, int] | None = None,
     verify_with: str = "reference",
     timeout: float | None = None,
+    recover: str | None = None,
+    steps: int | None = None,
+    formats: tuple[str, ...] = ("net",),
+    target: str = "simulator",
+    device: str = "cpu",
     resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
@@ -90,13 +101,17 @@ def export(
         layers: first and last decoder layer to convert, inclusive; None for the whole model with its head.
         verify_with: "none", "reference" (the spiking neuron step by step in NumPy) or "lava" (native processes and stock netx).
         timeout: wall-clock limit in seconds of a Lava run.
+        recover, steps: training after rounding, in place of the recipe's.
+        formats: "net", and "nir" for NIR graphs beside the netx files.
+        target: "loihi2" refuses what does not fit the chip, before anything is published.
+        device: of the training.
 
     Raises:
         KirinError: see `kirin_lava.errors`; nothing is left at `out`.
     """
     start = time.monotonic()
     report = progress or (lambda what, done, total: None)
-    chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    chosen = with_recovery(load_recipe(recipe) if isinstance(recipe, str) else recipe, recover, steps)
     if verify_with == "lava":
         require_lava()
     check_out(Path(os.path.abspath(out)), force)
@@ -139,12 +154,17 @@ def export(
         if todo:
             left_out = lambda name: name not in todo  # noqa: E731
             stop = wanted[-1] if chosen.recovery.method != "none" else todo[-1]
-            for item in convert_blocks(checkpoint, tokens, chosen, left_out, stop, seed, report, writer.scratch):
+            for item in convert_blocks(checkpoint, tokens, chosen, left_out, stop, seed, report, writer.scratch, device):
                 writer.write_block(item.block, probe_block(item.block, item.rows, frame["rotary"]))
                 todo.remove(item.block.name)
                 report("convert layers", len(wanted) - len(todo), len(wanted))
         partial = writer.finish(frame, source, chosen, checkpoint.path)
         bundle = Bundle(partial)
+        if target == "loihi2":
+            report("check ranges", 0, 1)
+            _require_fit(bundle, tokens)
+        if "nir" in formats:
+            write_nir(bundle, partial / "nir")
         verification = None
         if verify_with != "none":
             verification = verify(partial, backend=verify_with, timeout=timeout, progress=progress)
@@ -156,6 +176,20 @@ def export(
     return ExportResult(
         str(out), checkpoint.name, chosen.name, segments, size, time.monotonic() - start, peak, bundle.digest(), verification
     )
+
+
+def _require_fit(bundle: Bundle, tokens: list[Tensor]) -> None:
+    """Raise one `FitError` with every quantity that does not fit Loihi 2, in the worst case or on calibration text."""
+    observer = RangeObserver()
+    if bundle.complete:
+        model = bundle.model()
+        executor = Executor(model, observer=observer)
+        for row in tokens[:_RANGE_ROWS]:
+            executor.forward(row.unsqueeze(0))
+        require_fit(model_ranges(model, observer, context=len(tokens[0])))
+    else:
+        length = len(tokens[0])
+        require_fit(row for name in bundle.block_names for row in block_ranges(bundle.block(name), length))
 
 
 def _check_disk(out: Path, checkpoint: Checkpoint) -> None:

@@ -9,7 +9,7 @@ import os
 import re
 import reprlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -29,6 +29,7 @@ __all__ = [
     "RecoverySpec",
     "load_recipe",
     "recipe_names",
+    "with_recovery",
 ]
 
 
@@ -80,7 +81,7 @@ class RecoverySpec:
     """Training after rounding: `method` "none", "blocks" or "distill"; `steps` of it."""
 
     method: str = "none"
-    steps: int = 300
+    steps: int = 600
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,12 @@ class _Loader(yaml.SafeLoader):
         if len(values) != len(node.value):
             raise yaml.constructor.ConstructorError(None, None, "an entry is there twice, or merged", node.start_mark)
         return values
+
+
+def with_recovery(recipe: Recipe, method: str | None, steps: int | None) -> Recipe:
+    """The recipe with another recovery where one is given."""
+    recovery = RecoverySpec(method or recipe.recovery.method, steps or recipe.recovery.steps)
+    return replace(recipe, recovery=recovery)
 
 
 def load_recipe(name: str) -> Recipe:

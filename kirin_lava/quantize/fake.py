@@ -62,7 +62,7 @@ class FakeQuantized(Arithmetic):
 
     def relu(self, op: Relu, x: Tensor) -> Tensor:
         """Fired codes, clipped to the spike range; the next dense layer's weights are in their units."""
-        scaled = x / torch.from_numpy(self._calibration.fire_steps[self._writers[op.input]])
+        scaled = x / torch.from_numpy(self._calibration.fire_steps[self._writers[op.input]]).to(x)
         inside = scaled.clamp(0, self._recipe.unsigned.spike_max)
         return straight_through(inside, inside.detach().round())  # codes, not values: their steps are in the weights
 
@@ -100,6 +100,6 @@ def _per_row(x: Tensor, enc: Encoding, ratio: float) -> Tensor:
 
 def _rounded(encode: Encode, x: Tensor) -> Tensor:
     with torch.no_grad():
-        codes = host.encode(encode, x.detach(), torch.zeros(1, dtype=torch.int64))
+        codes = host.encode(encode, x.detach(), torch.zeros(1, dtype=torch.int64, device=x.device))
         quantized = codes.q * codes.step
     return straight_through(x, quantized)

@@ -56,11 +56,17 @@ class Student:
 
     Args:
         layers: decoder layers with rounded weights; the last is the head, which has none and stays as it is.
+        device: of all tensors.
     """
 
-    def __init__(self, embedding: FloatEmbedding, layers: list[Layer], recipe: Recipe, rotary: Rotary | None):
-        self.layers, self.recipe, self.rotary = layers, recipe, rotary
-        self._embedding = embedding
+    def __init__(
+        self, embedding: FloatEmbedding, layers: list[Layer], recipe: Recipe, rotary: Rotary | None, device: str = "cpu"
+    ):
+        self.layers = [_moved(layer, device) for layer in layers]
+        self.recipe, self.device = recipe, torch.device(device)
+        self.rotary = None if rotary is None else (rotary[0].to(device), rotary[1].to(device))
+        positions = None if embedding.positions is None else embedding.positions.to(device)
+        self._embedding = FloatEmbedding(embedding.tokens.to(device), positions, embedding.position_offset)
         self._limits = (-8, 7) if recipe.weights.bits == 4 else (-127, 127)
         self._factors: dict[str, Tensor] = {}
         self.trained: dict[str, Tensor] = {}
@@ -77,6 +83,8 @@ class Student:
                     self.trained[f"{name}/log_scale"] = torch.from_numpy(codes.scale).log()
                     if op.name not in firing:  # the offset of a fire phase is an integer and fixed
                         self.trained[f"{name}/bias"] = torch.zeros(len(op.weight)) if op.bias is None else op.bias.clone()
+        self.trained = {name: tensor.to(device) for name, tensor in self.trained.items()}
+        self._factors = {name: tensor.to(device) for name, tensor in self._factors.items()}
 
     def teacher(self, ids: Tensor) -> Tensor:
         """Logits of the float original, (B, L, vocabulary)."""
@@ -123,7 +131,9 @@ class Student:
     @torch.no_grad()
     def result(self) -> list[Layer]:
         """The layers with trained integers, biases and gains."""
-        return [self._finished(layer) for layer in self.layers]
+        self.trained = {name: tensor.detach().cpu() for name, tensor in self.trained.items()}
+        self._factors = {name: tensor.cpu() for name, tensor in self._factors.items()}
+        return [self._finished(_moved(layer, "cpu")) for layer in self.layers]
 
     def _finished(self, layer: Layer) -> Layer:
         ops: list[FloatOp] = []
@@ -155,7 +165,7 @@ def recover(student: Student, rows: list[Tensor], seed: int, report: Report, sav
     Raises:
         UsageError: too little text.
     """
-    data = torch.stack([row for row in rows if len(row) == len(rows[0])])
+    data = torch.stack([row for row in rows if len(row) == len(rows[0])]).to(student.device)
     held = data[_HELD_OUT // 2 :: _HELD_OUT] if len(data) >= _HELD_OUT else data[:1]
     data = torch.stack([row for i, row in enumerate(data) if i % _HELD_OUT != _HELD_OUT // 2 or len(data) < _HELD_OUT])
     if len(rows) < 2:
@@ -208,7 +218,17 @@ def _train_blocks(student: Student, data: Tensor, seed: int, report: Report) -> 
         def told(done: int, total: int, index: int = index) -> None:
             report(f"reconstruct block {index}", index * total + done, len(decoder) * total)
 
-        _train(student, student.parameters(layer), loss, measure, torch.arange(len(data)), steps, seed + index, told, None)
+        _train(
+            student,
+            student.parameters(layer),
+            loss,
+            measure,
+            torch.arange(len(data), device=data.device),
+            steps,
+            seed + index,
+            told,
+            None,
+        )
         exact = target
         with torch.no_grad():
             ours = torch.cat([student.run(layer, x) for x in ours.split(_BATCH)])
@@ -249,7 +269,7 @@ def _train(
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * _schedule(step, steps)
         optimizer.zero_grad()
-        value = loss(data[order[step * _BATCH : (step + 1) * _BATCH]])
+        value = loss(data[order[step * _BATCH : (step + 1) * _BATCH].to(data.device)])
         value.backward()
         optimizer.step()
         report(step + 1, steps)
@@ -266,6 +286,16 @@ def _train(
         for tensor, value in zip(tensors, kept, strict=True):
             tensor.copy_(value)
             tensor.requires_grad_(False)
+
+
+def _moved(layer: Layer, device: str) -> Layer:
+    """The layer with the weights of its dense layers on a device."""
+    ops = []
+    for op in layer.block.ops:
+        if isinstance(op, Dense):
+            op = replace(op, weight=op.weight.to(device), bias=None if op.bias is None else op.bias.to(device))
+        ops.append(op)
+    return Layer(FloatBlock(layer.block.name, tuple(ops), layer.block.output), layer.calibration, layer.codes)
 
 
 def _order(rows: int, count: int, seed: int) -> Tensor:
