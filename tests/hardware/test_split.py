@@ -17,11 +17,14 @@ from kirin_lava.convert import convert_model
 from kirin_lava.errors import FitError
 from kirin_lava.export.serial import block_from_json, block_to_json
 from kirin_lava.graph import Block, Decode, Encode, Fire, Linear, Model, Sum
+from kirin_lava.hardware.loihi2 import STATE_MAX
 from kirin_lava.hardware.ranges import PROVED, block_ranges
 from kirin_lava.hardware.split import cuts, make_provable, split_block, split_linear
 from kirin_lava.recipe import load_recipe
 from kirin_lava.reference import BlockExecutor, Cache, Executor
+from kirin_lava.runtime import run_job
 from kirin_lava.stats import Counter
+from tests.hardware.lava_jobs import run_linears
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 
 
@@ -118,3 +121,22 @@ def test_what_fires_is_not_split() -> None:
     phase = Fire(UNSIGNED8, np.array([4]), np.zeros(1, np.int64), 0, 1.0)
     with pytest.raises(FitError, match="cannot be split"):
         split_linear(Linear("fc1", "a", "b", np.ones((1, 4), np.int8), 4, SIGNED, phase), 2)
+
+
+@pytest.mark.lava
+@pytest.mark.slow
+def test_on_lava_a_layer_made_to_overflow_raises_and_its_parts_are_exact() -> None:
+    """Fan-in 8192, weights and codes at their limits: whole it is refused, its sixteen parts add up."""
+    rng = np.random.default_rng(0)
+    weight = np.full((2, 8192), 127, np.int8)
+    weight[1] = rng.choice([-128, 127], 8192)
+    codes = np.stack([np.full(8192, 127), rng.choice([-127, 127], 8192)])
+    block = wide_block(weight, static_step=1.0)
+    whole = next(block.linears())
+    with pytest.raises(FitError, match="24-bit state"):
+        run_job(run_linears, [(whole, codes)], timeout=300)
+    split, parts = make_provable(block)
+    edges = cuts(whole, parts["wide"])
+    work = [(op, codes[:, start:stop]) for op, (start, stop) in zip(split.linears(), edges, strict=True)]
+    total = np.sum(run_job(run_linears, work, timeout=300), axis=0)
+    assert np.array_equal(total, codes @ weight.T.astype(np.int64)) and int(total.max()) > 15 * STATE_MAX
