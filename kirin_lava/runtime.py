@@ -135,16 +135,19 @@ class Session:
         timeout: wall-clock limit in seconds for building it and for each call; None for no limit.
 
     Raises:
-        BackendError, KirinError: as `run_job`. After a time-out or a death the session is closed.
+        BackendError, KirinError: as `run_job`. A `BackendError` closes the session, other errors of ours leave it open.
     """
 
     def __init__(self, factory: Callable[..., Any], *args: Any, timeout: float | None = None) -> None:
         require_lava()
         self._timeout = timeout
         self._child = _Child(factory, timeout)
-        with self._closed_on_failure():
+        try:
             self._child.send(("open", factory, args))
             self._child.result(timeout, None)
+        except BaseException:
+            self.close()
+            raise
 
     def call(self, method: str, *args: Any, on_progress: Progress | None = None) -> Any:
         """Result of `object.method(*args)`, computed in the job."""
@@ -162,8 +165,9 @@ class Session:
     def _closed_on_failure(self) -> Iterator[None]:
         try:
             yield
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            if isinstance(error, BackendError) or not isinstance(error, KirinError):
+                self.close()
             raise
 
     def __enter__(self) -> Session:

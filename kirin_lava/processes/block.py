@@ -105,6 +105,7 @@ class BlockNetwork(Network):
         seconds = self.run_steps(steps, plan.period)
         self._window += windows
         self._position += tokens
+        self.check_states()
         self._mailbox.check()
         rows = slice(start, start + tokens)
         return BlockRun(self._mailbox.results[rows].copy(), *self._read_probes(first, rows), steps, seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from lava.magma.core.process.process import AbstractProcess
@@ -22,11 +22,14 @@ from kirin_lava.runtime import progress
 __all__ = ["Network", "SegmentNetwork", "build_segment", "connect_linear"]
 
 
+N = TypeVar("N", bound="Network")
+
+
 class Network:
     """Connected Processes on Lava's CPU simulator. Use as a context manager.
 
     Args:
-        neurons: name of the segment and its neuron; they are asked for overflows after every run.
+        neurons: names of the segments and their neurons, in order.
     """
 
     def __init__(self, neurons: list[tuple[str, SilenceNeuron]]) -> None:
@@ -34,29 +37,27 @@ class Network:
         self._main: AbstractProcess = neurons[0][1]
 
     def run_steps(self, steps: int, batch: int) -> float:
-        """Run in batches of time steps, reporting progress; returns the seconds it took, compilation left out.
-
-        Raises:
-            FitError: a neuron's state overflowed.
-        """
+        """Run in batches of time steps, reporting progress; returns the seconds it took, compilation left out."""
         if self._main.runtime is None:
             self._main.create_runtime(run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
         start = time.monotonic()
         for done in range(0, steps, batch):
             self._main.run(condition=RunSteps(min(batch, steps - done)))
             progress(min(done + batch, steps), steps)
-        seconds = time.monotonic() - start
+        return time.monotonic() - start
+
+    def check_states(self) -> None:
+        """Raise `FitError` where a neuron's state has overflowed in any run so far."""
         for name, neuron in self._neurons:
             overflow = overflow_of(neuron)
             if overflow is not None:
                 raise overflow.error(name)
-        return seconds
 
     def close(self) -> None:
         """Stop Lava's processes."""
         self._main.stop()
 
-    def __enter__(self) -> Any:
+    def __enter__(self: N) -> N:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -114,10 +115,12 @@ class SegmentNetwork(Network):
         if self.op.fire is None:
             steps = self.windows * self.period + 1  # the last membrane leaves in the first step after its source's window
             seconds = self.run_steps(steps, self.period)
+            self.check_states()
             result = self.output.membranes.astype(np.int64)
         else:
             steps = (self.windows + 1) * self.period  # codes fire one window later
             seconds = self.run_steps(steps, self.period)
+            self.check_states()
             result = self.output.codes[1:].astype(np.int64) - self.op.fire.encoding.zero
         counts = self.inputs.counts[: self.windows]
         return SegmentRun(result, counts[:, 0].copy(), counts[:, 1].copy(), steps, seconds)

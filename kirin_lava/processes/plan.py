@@ -32,6 +32,7 @@ from kirin_lava.graph import (
     Score,
     Slice,
     Softmax,
+    Sum,
 )
 
 __all__ = ["BlockPlan", "FiredStep", "Freight", "HostStagePlan", "plan_block"]
@@ -39,7 +40,7 @@ __all__ = ["BlockPlan", "FiredStep", "Freight", "HostStagePlan", "plan_block"]
 
 @dataclass(frozen=True)
 class Freight:
-    """One value on the message between host stages: `real` numbers, the `steps` of codes, or `codes` with their steps."""
+    """One value on the message between host stages: `real` numbers, `sums`, `codes` with their steps, or the `steps` alone."""
 
     name: str
     kind: str
@@ -119,8 +120,8 @@ def plan_block(block: Block, width: int, capacity: int) -> BlockPlan:
         capacity: most positions.
 
     Raises:
-        UnsupportedError: a block that is no pipeline: sums that are not decoded in the next stage, fired codes that do not
-            feed the next core operation.
+        UnsupportedError: a block that is no pipeline: scores that wait for their softmax, fired codes that do not feed the
+            next linear segment.
     """
     cores = tuple(block.core_ops())
     if not cores:
@@ -143,14 +144,15 @@ def plan_block(block: Block, width: int, capacity: int) -> BlockPlan:
             )
     for i, ops in enumerate(stage_ops):
         for op in ops:
-            if isinstance(op, (Decode, Softmax)) and born[op.input] != i:
-                raise UnsupportedError(
-                    f"{block.name}: {op.name} takes the sums {op.input} later than one window after they were made"
-                )
+            if isinstance(op, Softmax) and born[op.input] != i:
+                raise UnsupportedError(f"{block.name}: {op.name} must take the scores {op.input} as soon as they are there")
 
     hosted = [i for i in range(len(cores) + 1) if i == 0 or i == len(cores) or cores[i - 1].output not in fired]
-    needs = {i: _needs(stage_ops[i], None if i == len(cores) else cores[i], block.output) for i in hosted}
-    sizes = {"real": widths, "steps": groups, "codes": {name: widths[name] + groups.get(name, 0) for name in widths}}
+    kinds = _kinds(block)
+    needs = {}
+    for i in hosted:
+        arrived = cores[i - 1].output if i else ""
+        needs[i] = _needs(stage_ops[i], None if i == len(cores) else cores[i], block.output, kinds, arrived)
     freights: dict[int, tuple[Freight, ...]] = {hosted[0]: ()}
     for previous, current in pairwise(hosted):
         wanted: dict[str, str] = {}
@@ -158,7 +160,9 @@ def plan_block(block: Block, width: int, capacity: int) -> BlockPlan:
             for name, kind in needs[later].items():
                 if fired[name] < current if name in fired else born[name] <= previous:
                     wanted[name] = "codes" if "codes" in (kind, wanted.get(name)) else kind
-        freights[current] = tuple(Freight(name, kind, sizes[kind][name]) for name, kind in sorted(wanted.items()))
+        freights[current] = tuple(
+            Freight(name, kind, _size(kind, widths[name], groups.get(name, 0))) for name, kind in sorted(wanted.items())
+        )
 
     stages = []
     for k, i in enumerate(hosted):
@@ -185,34 +189,56 @@ def _period(cores: tuple[CoreOp, ...]) -> int:
     return max(encoding.window for encoding in encodings)
 
 
-def _needs(ops: list[HostOp], plays: CoreOp | None, result: str) -> dict[str, str]:
-    """What a host stage needs from the stages before it: value name -> kind of freight."""
-    needs: dict[str, str] = {}
-    made: set[str] = set()
+def _kinds(block: Block) -> dict[str, str]:
+    """Kind of every value of a block."""
+    kinds = {"x": "real"}
+    for op in block.ops:
+        if isinstance(op, Slice):
+            kinds[op.output] = kinds[op.input]
+        elif isinstance(op, Encode) or (isinstance(op, (Linear, Mix)) and op.fire is not None):
+            kinds[op.output] = "codes"
+        else:
+            kinds[op.output] = "sums" if isinstance(op, (Linear, Score, Mix, Sum)) else "real"
+    return kinds
 
-    def need(kind: str, *names: str) -> None:
-        needs.update({name: kind for name in names if name not in made})
+
+def _needs(ops: list[HostOp], plays: CoreOp | None, result: str, kinds: dict[str, str], arrived: str) -> dict[str, str]:
+    """What a host stage needs from the stages before it: value name -> kind of freight. `arrived` are its membranes."""
+    needs: dict[str, str] = {}
+    here = {arrived}
+
+    def need(name: str, kind: str | None = None) -> None:
+        if name not in here and needs.get(name) != "codes":
+            needs[name] = kind or kinds[name]
 
     for op in ops:
+        need(op.input)
         if isinstance(op, Decode):
-            need("steps", op.codes)
+            need(op.codes, "steps")
         elif isinstance(op, Softmax):
-            need("steps", op.query, op.key, op.value)
-        else:
-            need("real", op.input, *([op.other] if isinstance(op, Add) else []))
-        made.add(op.output)
+            for name in (op.query, op.key, op.value):
+                need(name, "steps")
+        elif isinstance(op, (Add, Sum)):
+            need(op.other)
+        here.add(op.output)
     if plays is None:
-        need("real", result)
+        need(result)
     else:
-        need("codes", plays.input)
+        need(plays.input)
         if isinstance(plays, (Score, Mix)):
-            need("codes", plays.cache)
+            need(plays.cache)
     return needs
+
+
+def _size(kind: str, width: int, groups: int) -> int:
+    """Numbers of a freight: sums need two, see `HostStage`."""
+    return {"real": width, "sums": 2 * width, "codes": width + groups, "steps": groups}[kind]
 
 
 def _shapes(block: Block, width: int, capacity: int) -> tuple[dict[str, int], dict[str, int]]:
     """Numbers per token of every value, and steps per token of every codes value."""
-    widths, groups = {"x": width}, {}
+    widths = {"x": width}
+    groups: dict[str, int] = {}
     for op in block.ops:
         match op:
             case Slice():
@@ -225,10 +251,10 @@ def _shapes(block: Block, width: int, capacity: int) -> tuple[dict[str, int], di
                 widths[op.output] = op.heads * capacity
             case Mix():
                 widths[op.output] = widths[op.cache] // op.kv_heads * op.heads
-            case Norm() | Rotary() | Add() | Encode() | Decode():
+            case Norm() | Rotary() | Add() | Sum() | Encode() | Decode():
                 widths[op.output] = widths[op.input]
         if isinstance(op, Encode):
             groups[op.output] = op.groups
-        elif isinstance(op, (Linear, Mix)) and op.fire is not None:
+        elif op.input in groups and (isinstance(op, Slice) or (isinstance(op, (Linear, Mix)) and op.fire is not None)):
             groups[op.output] = groups[op.input]
     return widths, groups

@@ -21,11 +21,15 @@ from kirin_lava import errors, host
 from kirin_lava.coding import encode_raster
 from kirin_lava.errors import BackendError, KirinError
 from kirin_lava.graph import Float32, Score, Softmax
-from kirin_lava.host import Codes, HostContext, Value
+from kirin_lava.host import Codes, Constants, HostContext, Value
 from kirin_lava.processes.plan import BlockPlan, Freight, HostStagePlan
 from kirin_lava.processes.shared import TEXT_BYTES, read_text, shared_zeros, write_text
 
 __all__ = ["HostStage", "Mailbox", "PyHostStageModel", "freight_size"]
+
+
+_LOW_BITS = 20  # a sum travels as two float32, each of them exact: what is above these bits, and what is below
+_LOW_MASK = 2**_LOW_BITS - 1
 
 
 class Mailbox:
@@ -143,6 +147,7 @@ class PyHostStageModel(PyLoihiProcessModel):
         rotary = proc_params["rotary"]
         self._rotary = None if rotary is None else (torch.from_numpy(rotary[0]), torch.from_numpy(rotary[1]))
         self._steps: dict[str, torch.Tensor] = {}
+        self._constants: Constants = {}
         self._silence()
 
     def run_spk(self) -> None:
@@ -185,7 +190,7 @@ class PyHostStageModel(PyLoihiProcessModel):
             return
         if position == 0:
             self._steps = {}
-        context = HostContext(torch.tensor([position]), self._rotary, self._steps)
+        context = HostContext(torch.tensor([position]), self._rotary, self._steps, self._constants)
         if membranes is not None and stage.receives is not None:
             self._received[position] = membranes
             values[stage.receives.output] = self._sums(membranes, position)
@@ -247,6 +252,9 @@ class PyHostStageModel(PyLoihiProcessModel):
             if isinstance(value, Codes):
                 parts += [value.q.flatten().numpy()] if item.kind == "codes" else []
                 parts.append(value.step.flatten().numpy())
+            elif item.kind == "sums":
+                sums = value.flatten().to(torch.int64).numpy()
+                parts += [(sums >> _LOW_BITS).astype(np.float32), (sums & _LOW_MASK).astype(np.float32)]
             else:
                 parts.append(value.flatten().numpy())
         return np.concatenate(parts)
@@ -261,6 +269,9 @@ class PyHostStageModel(PyLoihiProcessModel):
             start += item.size
             if item.kind == "real":
                 values[item.name] = part.view(1, 1, -1)
+            elif item.kind == "sums":
+                high, low = part.to(torch.int64).chunk(2)
+                values[item.name] = ((high << _LOW_BITS) + low).view(1, 1, -1)
             else:
                 q = part[: self._plan.widths[item.name]] if item.kind == "codes" else part[:0]
                 values[item.name] = Codes(q.view(1, 1, -1), part[len(q) :].view(1, 1, -1))
