@@ -88,6 +88,10 @@ def _layers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[i
     return int(first), int(last or first)
 
 
+def _names(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(name for name in value.split(",") if name)
+
+
 def _formats(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
     formats = tuple(value.split(","))
     if "net" not in formats or not set(formats) <= {"net", "nir"}:
@@ -342,6 +346,20 @@ def budget(as_json: bool, quiet: bool, **arguments: Any) -> None:
     _print(result, as_json)
     if not as_json:
         click.echo(result.recipe_lines())
+
+
+@main.command()
+@click.argument("bundle", type=_EXISTING)
+@click.option("--tasks", required=True, callback=_names, metavar="NAMES", help="Names of tasks, separated by commas.")
+@click.option("--include", type=_EXISTING, metavar="DIR", help="Folder with task files (YAML) of your own.")
+@click.option("--limit", type=_COUNT, metavar="N", help="Examples per task.")
+@click.option("--device", default="cpu", show_default=True, callback=_device, help="cpu or cuda.")
+@_json_option
+def harness(bundle: Path, as_json: bool, **arguments: Any) -> None:
+    """Accuracy on tasks of lm-evaluation-harness."""
+    from kirin_lava.harness import harness as compute
+
+    _print(compute(bundle, **arguments), as_json)
 
 
 if __name__ == "__main__":
