@@ -2,7 +2,7 @@
 
     exact_sum      sums of terms that were rounded to multiples of a quantum first, and so have no error and no order
     exp2           powers of two by range reduction and a fixed polynomial instead of a library's exp
-    rank_bound     a bound that a given number of elements of a row exceed: selection by counting, without a sort
+    RankBound      a bound that a given number of elements of a row exceed: selection by counting, without a sort
     ExactMatmul    codes times synapses: exact integers out of float32 or int8 kernels
 
 Elementwise, only operations are used that IEEE 754 rounds correctly (+, -, *, /, sqrt, round), one by one: a fused
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -21,15 +21,23 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["EXP2", "EXP2_COARSE", "ExactMatmul", "Polynomial", "exact_sum", "exp2", "rank_bound"]
+__all__ = ["EXACT_SUM_LIMIT", "EXP2", "EXP2_COARSE", "ExactMatmul", "Polynomial", "RankBound", "exact_sum", "exp2"]
 
-QUANTUM = 2.0**-34
+QUANTUM = 2.0**-32
+_FEW, _FEW_SORTED = 2**13, 2**16  # elements that NumPy selects from, or sorts, sooner than counting finds a bound
+_SHORT = 128  # elements that NumPy's sorting network takes in one piece
+_SORTS_FAST = torch.backends.cpu.get_cpu_capability() in (("AVX512",) if np.__version__ < "2" else ("AVX512", "AVX2"))
 _ROUND = torch.tensor(1.5 * 2.0**52 * QUANTUM, dtype=torch.float64)  # adding and subtracting it rounds to a multiple of QUANTUM
+EXACT_SUM_LIMIT = 2.0**20
+_EXPONENT = torch.tensor(23, dtype=torch.int32)  # place of the exponent in a float32
 _INTEGER = 1.5 * 2.0**23  # adding it to a float32 leaves the nearest integer in the low bits
 
 
 def exact_sum(x: Tensor) -> Tensor:
-    """Sum over the last axis, (..., 1), of float64 terms in [-16, 16] rounded to multiples of 2^-34; for up to 2^15 terms."""
+    """Sum over the last axis, (..., 1), of float64 terms rounded to multiples of 2^-32.
+
+    It is exact, and so independent of the order, where the sum of the magnitudes is below `EXACT_SUM_LIMIT`.
+    """
     return (x + _ROUND).sub_(_ROUND).sum(-1, keepdim=True)
 
 
@@ -75,45 +83,67 @@ def exp2(x: Tensor, polynomial: Polynomial = EXP2) -> Tensor:
     shifted = x + polynomial.integer
     power = polynomial(x.sub_(shifted - polynomial.integer))
     # the low bits of `shifted` are n; moved up to the exponent, they multiply by 2^n
-    power.view(torch.int32).add_(shifted.view(torch.int32).bitwise_left_shift_(23))
+    power.view(torch.int32).add_(shifted.view(torch.int32).bitwise_left_shift_(_EXPONENT))
     return power
 
 
-_FEW = 8192  # elements that NumPy selects from sooner than counting does
+@dataclass(frozen=True)
+class RankBound:
+    """A bound that at most `budget` elements of a row exceed: the (budget + 1)-th largest, rounded up.
 
-
-def rank_bound(x: Tensor, largest: Tensor, budget: int | Tensor, depth: float, digits: int) -> Tensor:
-    """The smallest number with `digits` binary digits after the first that at most `budget` elements of a row exceed.
-
-    That is the (budget + 1)-th largest element, rounded up. Where it is below `depth * largest`, so is the result, but nothing
-    else is said of it.
-
-    Args:
-        x: (..., W) float32, not negative.
-        largest: (..., 1), the largest of every row.
-        budget: one for all rows, or float32 that broadcasts to (..., 1).
-
-    Returns:
-        (..., 1) float32.
+    It has `digits` binary digits after the first. Where it would lie below `depth * largest`, it is some number that does, too.
     """
-    shift = 23 - digits
-    unit = 1 << shift  # one step of the bound, in units of float32's bit pattern
-    if isinstance(budget, int) and x.numel() <= _FEW and x.device.type == "cpu":
+
+    depth: float
+    digits: int
+
+    def __call__(self, x: Tensor, largest: Tensor, budget: int | Tensor) -> Tensor:
+        """Bounds (..., 1) float32.
+
+        Args:
+            x: (..., W) float32, not negative.
+            largest: (..., 1), the largest of every row.
+            budget: one for all rows, or float32 that broadcasts to (..., 1).
+        """
+        if isinstance(budget, int) and x.device.type == "cpu":
+            few = _FEW_SORTED if _SORTS_FAST and x.shape[-1] <= _SHORT else _FEW
+            if x.numel() <= few:
+                return self._selected(x.numpy(), budget)
+        steps = self._steps
+        # Binary search in float32's bit pattern, which has the order of the numbers. `bits` stays below the answer or is the
+        # first candidate of all; the last one is the next above the largest.
+        bits = largest.view(torch.int32).bitwise_and(self._mask).sub_(self._span).clamp_min_(0)
+        above = torch.empty_like(x)
+        for step in steps:
+            higher = bits + step
+            count = torch.gt(x, higher.view(torch.float32), out=above).sum(-1, keepdim=True)
+            bits = torch.where(count > budget, higher, bits)
+        return bits.add_(steps[-1]).view(torch.float32)
+
+    def _selected(self, x: npt.NDArray[np.float32], budget: int) -> Tensor:
         place = x.shape[-1] - budget - 1
-        if place < 0:
-            return torch.zeros_like(largest)
-        exact = torch.from_numpy(np.partition(x.numpy(), place, -1)[..., place : place + 1])
-        return (exact.view(torch.int32) + (unit - 1)).bitwise_and_(-unit).view(torch.float32)
-    # binary search, most significant digit first: `bits` is exceeded by more than `budget` elements, or is the lowest of all
-    octaves = 0.1 - math.log2(depth)  # float32's bit pattern is linear between powers of two: less than 0.1 off the logarithm
-    rounds = math.ceil(math.log2(octaves * 2**digits + 3))
-    bits = (largest.view(torch.int32).bitwise_and(-unit) - ((unit << rounds) - unit)).clamp_min_(0)
-    above = torch.empty_like(x)
-    for i in reversed(range(rounds)):
-        higher = bits + (unit << i)
-        count = torch.gt(x, higher.view(torch.float32), out=above).sum(-1, keepdim=True)
-        bits = torch.where(count > budget, higher, bits)
-    return bits.add_(unit).view(torch.float32)
+        if place < 0:  # all of them may exceed it
+            return torch.zeros(*x.shape[:-1], 1)
+        unit = int(self._steps[-1])
+        ordered = np.sort(x) if _SORTS_FAST and x.shape[-1] <= _SHORT else np.partition(x, place)
+        exact = ordered[..., place : place + 1].view(np.int32)
+        return torch.from_numpy(((exact + (unit - 1)) & -unit).view(np.float32))
+
+    @cached_property
+    def _steps(self) -> tuple[Tensor, ...]:
+        """Of the search, in units of float32's bit pattern; the last is one digit."""
+        octaves = 0.1 - math.log2(self.depth)  # between powers of two the bit pattern is less than 0.1 off the logarithm
+        rounds = math.ceil(math.log2(octaves * 2**self.digits + 3))
+        unit = 1 << (23 - self.digits)
+        return tuple(torch.tensor(unit << i, dtype=torch.int32) for i in reversed(range(rounds)))
+
+    @cached_property
+    def _mask(self) -> Tensor:
+        return -self._steps[-1]
+
+    @cached_property
+    def _span(self) -> Tensor:
+        return torch.stack(self._steps).sum(dtype=torch.int32)
 
 
 FLOAT32_EXACT = 2**24

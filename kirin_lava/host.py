@@ -12,18 +12,16 @@ split them as it likes.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from functools import cache, cached_property, lru_cache
-from typing import Any, NamedTuple
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kirin_lava.coding import Encoding
-from kirin_lava.errors import FitError
-from kirin_lava.exact import EXP2_COARSE, exact_sum, exp2, rank_bound
+from kirin_lava.encode import Codes, encode_at, outlier_budget
+from kirin_lava.exact import EXACT_SUM_LIMIT, EXP2_COARSE, exact_sum, exp2
 from kirin_lava.graph import Add, Decode, Encode, Gate, HostOp, Norm, Rotary, Slice, Softmax, Sum
 
 __all__ = ["Codes", "Constants", "HostContext", "Value", "apply", "encode", "outlier_budget", "rotary_tables", "visible"]
@@ -32,24 +30,6 @@ Array = npt.NDArray[Any]
 Constants = dict[int, tuple[Array, Tensor]]
 
 _LOG2E = 1.44269504088896341
-_SMALLEST_STEP = 2.0**-120
-_DIGITS, _DIGITS_CAUSAL = 6, 3
-"""Binary digits, behind the first, of the largest magnitude that must be a spike: it is rounded up to them."""
-
-
-@dataclass
-class Codes:
-    """Integer codes with their steps.
-
-    Attributes:
-        q: (B, L, W) codes in float32, or (B, H, L, J) for attention probabilities.
-        step: (B, L, groups) float32.
-        clipped: how many codes a static step had to clip.
-    """
-
-    q: Tensor
-    step: Tensor
-    clipped: int = 0
 
 
 Value = Tensor | Codes
@@ -64,12 +44,15 @@ class HostContext:
         rotary: cos and sin, each (max_positions, head_dim) float32, or None.
         steps: steps of cached codes by value name, (B, groups, J) float32, the tokens at hand included.
         constants: arrays of operations as tensors, by identity; a caller that keeps it saves their conversion.
+        check: whether to look for NaN and infinity in whatever is encoded. They turn into steps that are not finite, and reach
+            the end of a block: a caller that looks there can do without.
     """
 
     positions: Tensor
     rotary: tuple[Tensor, Tensor] | None = None
     steps: dict[str, Tensor] = field(default_factory=dict)
     constants: Constants = field(default_factory=dict)
+    check: bool = True
 
     def __post_init__(self) -> None:
         self.start = int(self.positions[0])
@@ -82,13 +65,13 @@ class HostContext:
         return self.constants[id(array)][1]
 
     @cached_property
-    def turn(self) -> tuple[Tensor, Tensor, Tensor]:
-        """cos (L, 1, head_dim) and both halves of sin (L, 1, head_dim / 2) at the tokens' positions."""
+    def turn(self) -> tuple[Tensor, Tensor]:
+        """cos and sin at the tokens' positions, (L, 1, head_dim); the first half of sin is negative."""
         if self.rotary is None:
             raise TypeError("a rotary embedding without rotary tables")
         cos, sin = (table[self.start : self.stop].unsqueeze(1) for table in self.rotary)
-        half = cos.shape[-1] // 2
-        return cos, sin[..., :half], sin[..., half:]
+        low, high = sin.chunk(2, -1)
+        return cos, torch.cat([-low, high], -1)
 
     def remember(self, name: str, step: Tensor) -> None:
         """Append the steps (B, L, groups) of newly cached codes."""
@@ -100,34 +83,29 @@ class HostContext:
 def apply(op: HostOp, values: dict[str, Value], context: HostContext) -> Value:
     """Compute one host operation from named values. Where its input codes are cached, their steps must be remembered."""
     x = values[op.input]
-    if isinstance(op, Slice):
-        if isinstance(x, Codes):
-            return Codes(x.q[..., op.start : op.stop], x.step)
-        return x[..., op.start : op.stop]
     if isinstance(x, Codes):
+        if isinstance(op, Slice):
+            return Codes(x.q[..., op.start : op.stop], x.step)
         raise TypeError(f"{op.input} holds codes where {op.name} needs a real value or sums")
     if isinstance(op, Encode):
-        return encode(op, x, context.positions)
+        return encode_at(op, x, context.start, context.check)
     if isinstance(op, Decode):
         return _decode(op, x, _codes(values, op.codes).step, context)
-    if isinstance(op, Softmax):
-        return _softmax(op, x, _codes(values, op.query).step, context)
-    if isinstance(op, Norm):
-        return _norm(op, x, context)
+    if isinstance(op, Slice):
+        return x[..., op.start : op.stop]
     if isinstance(op, Rotary):
         return _rotate(op, x, context)
-    if isinstance(op, Gate):
-        return _gate(x)
+    if isinstance(op, Norm):
+        return _norm(op, x, context)
     if isinstance(op, Add):
         return x + _real(values, op.other)
+    if isinstance(op, Softmax):
+        return _softmax(op, x, _codes(values, op.query).step, context)
+    if isinstance(op, Gate):
+        return _gate(x)
     if isinstance(op, Sum):
         return x.double() + _real(values, op.other).double()
     raise TypeError(f"{type(op).__name__} is not a host operation")
-
-
-def outlier_budget(ratio: float, width: int) -> int:
-    """How many elements of a row may be outliers: `max(1, floor(ratio * width))`, 0 for ratio 0."""
-    return max(1, math.floor(ratio * width)) if ratio > 0 else 0
 
 
 def rotary_tables(frequencies: Tensor, positions: int) -> tuple[Tensor, Tensor]:
@@ -139,98 +117,13 @@ def rotary_tables(frequencies: Tensor, positions: int) -> tuple[Tensor, Tensor]:
 
 def encode(op: Encode, x: Tensor, positions: Tensor) -> Codes:
     """real -> codes, see `graph.Encode`. x: (B, L, W), or (B, H, L, J) where `op.causal`, at consecutive positions (L,)."""
-    if op.causal:
-        return _encode_causal(op, x, int(positions[0]))
-    if op.static_step is not None:
-        return _encode_static(op, x, op.static_step)
-    grouped = x.unflatten(-1, (op.groups, -1)) if op.groups > 1 else x
-    magnitude = grouped.abs()
-    largest = magnitude.amax(-1, keepdim=True)
-    _check_finite(op, largest)
-    limit = None
-    if op.encoding.has_spikes:
-        width = grouped.shape[-1]
-        budget = outlier_budget(op.ratio, width)
-        if op.channels is not None:
-            normal = torch.from_numpy(~op.channels).to(x.device).view(op.groups, width)
-            limit = (magnitude * (normal if op.groups > 1 else normal[0])).amax(-1, keepdim=True)
-        elif budget == 0:
-            limit = largest
-        elif budget < width:  # else nothing has to be a spike
-            limit = rank_bound(magnitude, largest, budget, _steps_of(op.encoding).depth, _DIGITS)
-    step = _step(op.encoding, limit, largest)
-    q = (grouped / step).round_()
-    return Codes(q.flatten(-2), step.squeeze(-1)) if op.groups > 1 else Codes(q, step)
-
-
-def _encode_static(op: Encode, x: Tensor, static_step: float) -> Codes:
-    step = torch.full((*x.shape[:-1], 1), static_step, dtype=torch.float32, device=x.device)
-    q = (x / step).round_()
-    _check_finite(op, q.abs())
-    inside = q.clamp(op.encoding.code_min, op.encoding.code_max)
-    return Codes(inside, step, int((inside != q).sum()))
-
-
-def _encode_causal(op: Encode, x: Tensor, start: int) -> Codes:
-    """Rows of attention probabilities (B, H, L, J), zero beyond the token's own position; the budget grows with the row."""
-    length = x.shape[2]
-    largest = x.amax(-1, keepdim=True)
-    _check_finite(op, largest)
-    if op.ratio == 0:
-        limit = largest
-    else:
-        single = length == 1
-        budget = outlier_budget(op.ratio, start + 1) if single else _budgets(op.ratio, start, start + length, x.device)
-        limit = rank_bound(x, largest, budget, _steps_of(op.encoding).depth, _DIGITS_CAUSAL)
-    if op.groups == 1:  # one step for all heads, so that it can ride to the output
-        limit, largest = limit.amax(1, keepdim=True), largest.amax(1, keepdim=True)
-    step = _step(op.encoding, limit, largest)
-    return Codes((x / step).round_(), step.squeeze(-1).transpose(1, 2))
-
-
-def _budgets(ratio: float, start: int, stop: int, device: torch.device) -> Tensor:
-    """Budgets (L, 1) of rows at the positions from start to stop."""
-    return _budget_table(ratio, 1 << stop.bit_length(), device)[start:stop]
-
-
-@lru_cache(maxsize=32)
-def _budget_table(ratio: float, positions: int, device: torch.device) -> Tensor:
-    return torch.tensor([[outlier_budget(ratio, p + 1)] for p in range(positions)], dtype=torch.float32, device=device)
-
-
-class _Steps(NamedTuple):
-    """What turns magnitudes into steps: factors of the largest and of the largest that must be a spike, and their ratio."""
-
-    of_largest: Tensor
-    of_limit: Tensor
-    depth: float
-
-
-@cache
-def _steps_of(enc: Encoding) -> _Steps:
-    code, spike = enc.code_max + 0.49, enc.spike_max + 0.499
-    return _Steps(torch.tensor(1.0 / code), torch.tensor(1.0 / spike), spike / code)
-
-
-def _step(enc: Encoding, limit: Tensor | None, largest: Tensor) -> Tensor:
-    """Smallest step that keeps `limit` a spike and `largest` inside the codes; multiplied, because a GPU divides by a
-    constant in another way than a CPU."""
-    factors = _steps_of(enc)
-    step = largest * factors.of_largest
-    if limit is not None:
-        step = torch.maximum(step, limit * factors.of_limit)
-    return step.clamp_min_(_SMALLEST_STEP)
-
-
-def _check_finite(op: Encode, magnitude: Tensor) -> None:
-    if not math.isfinite(float(magnitude.max())):
-        raise FitError(f"{op.name}: an activation is NaN or infinite; the checkpoint or the input is broken")
+    return encode_at(op, x, int(positions[0]), check=True)
 
 
 def _decode(op: Decode, v: Tensor, step: Tensor, context: HostContext) -> Tensor:
     v = v.to(torch.float32)
     groups = step.shape[-1]
-    y = v * step if groups == 1 else (v.unflatten(-1, (groups, -1)) * step.unsqueeze(-1)).flatten(-2)
+    y = v * step if groups == 1 else (v.view(*v.shape[:-1], groups, -1) * step.unsqueeze(-1)).view(v.shape)
     if op.scale is not None:
         y.mul_(context.constant(op.scale, v.device))
     if op.bias is not None:
@@ -247,10 +140,10 @@ _MOST_INT32 = 2048  # positions whose units surely fit 32 bits
 def _softmax(op: Softmax, v: Tensor, query_step: Tensor, context: HostContext) -> Tensor:
     """v: (B, H, L, J) sums -> (B, H, L, J) probabilities times the step of the value they will meet."""
     batch, heads, length, columns = v.shape
-    key = (context.steps[op.key][..., :columns] * (op.factor * _LOG2E)).view(batch, op.kv_heads, 1, 1, columns)
-    value = context.steps[op.value][..., :columns].unflatten(2, (1, 1, columns))
-    x = v.to(torch.float32).reshape(batch, op.kv_heads, -1, length, columns) * key
-    x.mul_(query_step.transpose(1, 2).reshape(batch, op.kv_heads, -1, length, 1))
+    by_head = (batch, op.kv_heads, -1, length, columns)
+    key, value = (context.steps[name][..., :columns].view(batch, op.kv_heads, 1, 1, columns) for name in (op.key, op.value))
+    x = v.to(torch.float32).reshape(by_head) * (key * (op.factor * _LOG2E))
+    x.mul_(query_step.view(batch, length, op.kv_heads, -1, 1).permute(0, 2, 3, 1, 4))
     later = x[..., context.start :]  # the columns of these tokens, and whatever follows
     masked = length > 1 or later.shape[-1] > 1
     if masked:
@@ -285,34 +178,32 @@ def _hidden(length: int, columns: int, device: torch.device) -> Tensor:
     return torch.full((length, columns), -torch.inf, device=device).triu_(1)
 
 
-_EXPONENT = torch.tensor(0x7F800000, dtype=torch.int32)
-
-
 def _norm(op: Norm, x: Tensor, context: HostContext) -> Tensor:
-    grouped = x.unflatten(-1, (op.groups, -1)) if op.groups > 1 else x
-    # divided by the power of two below the largest, the elements lie in [-2, 2] and lose nothing
-    largest = grouped.abs().amax(-1, keepdim=True)
-    unit = largest.view(torch.int32).bitwise_and(_EXPONENT).view(torch.float32).clamp_min_(2.0**-100).reciprocal_()
-    y = (grouped * unit).double()
+    y = (x if op.groups == 1 else x.view(*x.shape[:-1], op.groups, -1)).double()
     average = 1.0 / y.shape[-1]
+    eps: float | Tensor = op.eps
+    squares = exact_sum(y.square())
+    if float(squares.max()) >= EXACT_SUM_LIMIT:  # rows that are too large are divided by a power of two
+        exponent = torch.frexp(y.abs().amax(-1, keepdim=True)).exponent.to(torch.int64)
+        down = torch.where(squares < EXACT_SUM_LIMIT, 1.0, ((1023 - exponent) << 52).view(torch.float64))
+        y, eps = y.mul_(down), down.square().mul_(op.eps)
+        squares = exact_sum(y.square())
+    variance = squares.mul_(average)
     if op.center:
-        y.sub_(exact_sum(y).mul_(average))
-    deviation = unit.double().square_().mul_(op.eps).add_(exact_sum(y.square()).mul_(average)).sqrt_()
-    normed = y.mul_(deviation.reciprocal_()).float().mul_(context.constant(op.weight, x.device))
+        mean = exact_sum(y).mul_(average)
+        variance.sub_(mean.square())
+        y.sub_(mean)
+    y = y.mul_(variance.add_(eps).sqrt_().reciprocal_()).float().mul_(context.constant(op.weight, x.device))
     if op.bias is not None:
-        normed.add_(context.constant(op.bias, x.device))
-    return normed.flatten(-2) if op.groups > 1 else normed
+        y.add_(context.constant(op.bias, x.device))
+    return y.view(x.shape)
 
 
 def _rotate(op: Rotary, x: Tensor, context: HostContext) -> Tensor:
-    cos, sin_low, sin_high = context.turn
-    heads = x.unflatten(-1, (op.heads, -1))
-    half = heads.shape[-1] // 2
-    low, high = heads[..., :half], heads[..., half:]
-    turned = heads * cos
-    turned[..., :half].sub_(high * sin_low)
-    turned[..., half:].add_(low * sin_high)
-    return turned.flatten(-2)
+    cos, sin = context.turn
+    heads = x.view(*x.shape[:-1], op.heads, -1)
+    swapped = heads.roll(heads.shape[-1] // 2, -1)
+    return (heads * cos).add_(swapped.mul_(sin)).view(x.shape)
 
 
 _MINUS_LOG2E, _ONE = torch.tensor(-_LOG2E), torch.tensor(1.0)

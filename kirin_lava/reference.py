@@ -7,8 +7,9 @@ so a prompt in one batch, in pieces, or token by token gives the same integers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -19,12 +20,14 @@ from kirin_lava.exact import FLOAT32_EXACT, ExactMatmul
 from kirin_lava.graph import Block, Decode, Encode, Fire, Float32, Linear, Mix, Model, Op, Score
 from kirin_lava.hardware.loihi2 import STATE_MAX
 from kirin_lava.host import Codes, Constants, HostContext, Value
+from kirin_lava.kv_cache import Cache
 
 __all__ = ["BlockExecutor", "Cache", "ExactMatmul", "Executor", "Observer", "cached_name", "fire"]
 
-_ATTENTION_ELEMENTS = 2**17  # of scores at a time: what a core's cache holds
+_ATTENTION_ELEMENTS = 2**18  # of scores at a time: what a core's cache holds
 _ATTENTION_ROWS = 16  # but not fewer tokens
 _MAX_CACHED = 127  # largest magnitude of a cached code
+_LARGE_BLOCK = 7 * 2**20  # float32 numbers, just below the 32 MiB up to which glibc learns
 
 Observer = Callable[[Block, Op, dict[str, Value]], None]
 """Called after every operation with all values of the block so far, cached rows of codes under `cached_name`."""
@@ -74,52 +77,6 @@ def check_state(v: Tensor, name: str) -> None:
         )
 
 
-@dataclass
-class _Rows:
-    """Cached codes of one value: (B, kv_heads, head_dim, capacity), the first `length` positions in use."""
-
-    codes: Tensor
-    length: int = 0
-
-    def append(self, q: Tensor, kv_heads: int) -> int:
-        """q: (B, L, kv_heads * head_dim). Returns the new length."""
-        new = q.unflatten(-1, (kv_heads, -1)).permute(0, 2, 3, 1)
-        need = self.length + new.shape[3]
-        if need > self.codes.shape[3]:
-            grown = new.new_zeros(*new.shape[:3], max(need, 2 * self.codes.shape[3]))
-            grown[..., : self.length] = self.codes[..., : self.length]
-            self.codes = grown
-        self.codes[..., self.length : need] = new
-        self.length = need
-        return need
-
-
-@dataclass
-class Cache:
-    """Keys and values of the tokens seen so far, as integer codes and steps, by block and value name.
-
-    An error in the middle of a run leaves it between two tokens: drop it then.
-    """
-
-    length: int = 0
-    rows: dict[tuple[str, str], _Rows] = field(default_factory=dict)
-    steps: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-
-    def append(self, block: str, value: str, q: Tensor, kv_heads: int) -> int:
-        """Keep codes (B, L, kv_heads * head_dim) of new tokens; returns how many positions are held now."""
-        if (block, value) not in self.rows:
-            self.rows[block, value] = _Rows(q.new_zeros(len(q), kv_heads, q.shape[-1] // kv_heads, 0))
-        return self.rows[block, value].append(q, kv_heads)
-
-    def columns(self, block: str, value: str, stop: int) -> Tensor:
-        """Codes of the positions before `stop`, (B, kv_heads, head_dim, stop)."""
-        return self.rows[block, value].codes[..., :stop]
-
-    def used(self, block: str, value: str) -> Tensor:
-        """Codes so far, (B, kv_heads, J, head_dim)."""
-        return self.columns(block, value, self.rows[block, value].length).transpose(2, 3)
-
-
 class BlockExecutor:
     """Runs single blocks; `Executor` runs a model with it.
 
@@ -130,6 +87,7 @@ class BlockExecutor:
     """
 
     def __init__(self, rotary: tuple[Float32, Float32] | None, device: str = "cpu", observer: Observer | None = None):
+        _keep_freed_memory()
         self.device = torch.device(device)
         self.observer = observer
         self._matmuls: dict[Linear, ExactMatmul] = {}
@@ -142,7 +100,7 @@ class BlockExecutor:
     @torch.inference_mode()
     def run(self, block: Block, x: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """One block on (B, L, width) -> (B, L, width), at absolute positions (L,) that follow what the cache holds."""
-        context = HostContext(positions, self._rotary, cache.steps.setdefault(block.name, {}), self._constants)
+        context = self._context(positions, cache.steps.setdefault(block.name, {}))
         values: dict[str, Value] = {"x": x}
         if block not in self._stages:
             self._stages[block] = _stages(block)
@@ -158,7 +116,14 @@ class BlockExecutor:
                     self.observer(block, op, values)
         result = values[block.output]
         assert isinstance(result, Tensor)
+        if not math.isfinite(float(result.sum())):
+            raise FitError(
+                f"{block.name}: {_first_broken(block, values)} is NaN or infinite; the checkpoint or the input is broken"
+            )
         return result
+
+    def _context(self, positions: Tensor, steps: dict[str, Tensor]) -> HostContext:
+        return HostContext(positions, self._rotary, steps, self._constants, check=False)
 
     def _compute(self, block: Block, op: Op, values: dict[str, Value], context: HostContext, cache: Cache) -> Value:
         if isinstance(op, Linear):
@@ -190,7 +155,7 @@ class BlockExecutor:
         for start in range(0, length, rows):
             tokens = slice(start, start + rows)
             part: dict[str, Value] = {score.input: Codes(query.q[:, tokens], query.step[:, tokens])}
-            at = HostContext(context.positions[tokens], self._rotary, context.steps, self._constants)
+            at = self._context(context.positions[tokens], context.steps)
             for op in ops:
                 part[op.output] = self._compute(block, op, part, at, cache)
             pieces.append(part[ops[-1].output])
@@ -206,6 +171,12 @@ class BlockExecutor:
         if matmul.bound > STATE_MAX:
             check_state(sums, op.name)
         return sums if op.fire is None else _fired(op.fire, sums, x, op.name)
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Free one large block: from then on glibc keeps what smaller ones leave, instead of giving it back page by page."""
+    torch.empty(_LARGE_BLOCK)
 
 
 class Executor:
@@ -272,6 +243,16 @@ def _stages(block: Block) -> list[tuple[Op, ...]]:
         else:
             stages.append((op,))
     return stages
+
+
+def _first_broken(block: Block, values: dict[str, Value]) -> str:
+    """Name of the first value that is not finite."""
+    for op in block.ops:
+        value = values.get(op.output)
+        shown = value.step if isinstance(value, Codes) else value
+        if shown is not None and not bool(torch.isfinite(shown).all()):
+            return op.output
+    return "the sum of all results"
 
 
 def _joined(pieces: list[Value]) -> Value:

@@ -1,0 +1,55 @@
+"""Keys and values of past tokens, as integer codes with their steps: the run-time "weights" of the attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+__all__ = ["Cache"]
+
+
+@dataclass
+class _Rows:
+    """Cached codes of one value: (B, kv_heads, head_dim, capacity), the first `length` positions in use."""
+
+    codes: Tensor
+    length: int = 0
+
+    def append(self, q: Tensor, kv_heads: int) -> int:
+        """q: (B, L, kv_heads * head_dim). Returns the new length."""
+        new = q.unflatten(-1, (kv_heads, -1)).permute(0, 2, 3, 1)
+        need = self.length + new.shape[3]
+        if need > self.codes.shape[3]:
+            grown = new.new_zeros(*new.shape[:3], max(need, 2 * self.codes.shape[3]))
+            grown[..., : self.length] = self.codes[..., : self.length]
+            self.codes = grown
+        self.codes[..., self.length : need] = new
+        self.length = need
+        return need
+
+
+@dataclass
+class Cache:
+    """Keys and values of the tokens seen so far, as integer codes and steps, by block and value name.
+
+    An error in the middle of a run leaves it between two tokens: drop it then.
+    """
+
+    length: int = 0
+    rows: dict[tuple[str, str], _Rows] = field(default_factory=dict)
+    steps: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def append(self, block: str, value: str, q: Tensor, kv_heads: int) -> int:
+        """Keep codes (B, L, kv_heads * head_dim) of new tokens; returns how many positions are held now."""
+        if (block, value) not in self.rows:
+            self.rows[block, value] = _Rows(q.new_zeros(len(q), kv_heads, q.shape[-1] // kv_heads, 0))
+        return self.rows[block, value].append(q, kv_heads)
+
+    def columns(self, block: str, value: str, stop: int) -> Tensor:
+        """Codes of the positions before `stop`, (B, kv_heads, head_dim, stop)."""
+        return self.rows[block, value].codes[..., :stop]
+
+    def used(self, block: str, value: str) -> Tensor:
+        """Codes so far, (B, kv_heads, J, head_dim)."""
+        return self.columns(block, value, self.rows[block, value].length).transpose(2, 3)
