@@ -34,7 +34,7 @@ from kirin_lava.report.window import window_of
 from kirin_lava.stats import Counter, together
 from kirin_lava.text import read_text, token_rows
 
-__all__ = ["FORMAT", "gather"]
+__all__ = ["FORMAT", "gather", "manifest_part"]
 
 FORMAT = 1
 """Of report.json."""
@@ -72,26 +72,7 @@ def gather(bundle: Bundle, text: Path, max_rows: int | None, progress: Progress)
         UsageError: the bundle is damaged, or the text is the one it was calibrated on.
     """
     bundle.require_whole()
-    manifest = bundle.manifest
-    described = inspect_bundle(bundle.path)
-    report: dict[str, Any] = {
-        "format": FORMAT,
-        "kirin_lava": kirin_lava.__version__,
-        "bundle": {
-            "name": bundle.path.absolute().name,
-            "digest": described.digest,
-            "bytes": described.bytes,
-            "complete": described.complete,
-            "segments": sum(segment.file is not None for segment in described.segments),
-            "made_by": manifest.get("kirin_lava"),
-        },
-        "source": _source(manifest["source"]),
-        "facts": manifest["facts"],
-        "recipe": manifest["recipe"] | {"window": bundle.recipe.activations.window},
-        "versions": manifest.get("versions") or {},
-        "exactness": _exactness(manifest),
-        "operations": _operations(described.segments, described.host_ops),
-    }
+    report = manifest_part(bundle)
     progress("the picture of a window", 0, 1)
     report["window"] = window_of(bundle)
     if not bundle.complete:
@@ -115,6 +96,31 @@ def gather(bundle: Bundle, text: Path, max_rows: int | None, progress: Progress)
     progress("limits, placement, time and energy of the chip", 0, 1)
     report |= hardware_part(model, stats, ranges, text.name, report["segments"])
     return report
+
+
+def manifest_part(bundle: Bundle) -> dict[str, Any]:
+    """What is known without running the model: source, recipe, operations and what `verify` recorded."""
+    manifest = bundle.manifest
+    described = inspect_bundle(bundle.path)
+    sites = [f"{site} {ratio:g}" for site, ratio in bundle.recipe.outliers.sites.items()]  # keys with dots cannot be looked up
+    return {
+        "format": FORMAT,
+        "kirin_lava": kirin_lava.__version__,
+        "bundle": {
+            "name": bundle.path.absolute().name,
+            "digest": described.digest,
+            "bytes": sum((bundle.path / name).stat().st_size for name in manifest["files"] if (bundle.path / name).is_file()),
+            "complete": described.complete,
+            "segments": sum(segment.file is not None for segment in described.segments),
+            "made_by": manifest.get("kirin_lava"),
+        },
+        "source": _source(manifest["source"]),
+        "facts": manifest["facts"],
+        "recipe": manifest["recipe"] | {"window": bundle.recipe.activations.window, "outlier_sites": sites},
+        "versions": manifest.get("versions") or {},
+        "exactness": _exactness(manifest),
+        "operations": _operations(described.segments, described.host_ops),
+    }
 
 
 def _source(source: dict[str, Any]) -> dict[str, Any]:

@@ -7,14 +7,11 @@ from typing import Any
 
 from kirin_lava.counts import Stats
 from kirin_lava.graph import Model
-from kirin_lava.hardware.energy import energy_table, paper_view
+from kirin_lava.hardware.cost import Cost, cost_of
 from kirin_lava.hardware.observe import RangeObserver
-from kirin_lava.hardware.placement import Placement, place
-from kirin_lava.hardware.profile import load_profile, profile_names
+from kirin_lava.hardware.placement import Placement
 from kirin_lava.hardware.ranges import CALIBRATED, PROVED, UNFIT, SegmentRange, model_ranges
 from kirin_lava.hardware.shapes import shape_of_model
-from kirin_lava.hardware.timing import step_rows, time_bound
-from kirin_lava.hardware.traffic import traffic
 from kirin_lava.hardware.work import measured_work
 
 __all__ = ["hardware_part"]
@@ -30,12 +27,10 @@ def hardware_part(
         segments: rows of the report, one per segment in order; they get what is known of each.
     """
     shape = shape_of_model(model)
-    placement = place(shape)
-    work = measured_work(stats, shape, text)
+    cost = cost_of(shape, measured_work(stats, shape, text))
     ranges = model_ranges(model, observed)
-    moved = traffic(work, placement)
-    bound = time_bound(work, placement)
-    for row, fit, placed, stage, sent in zip(segments, ranges, placement.segments, bound.stages, moved.segments, strict=True):
+    parts = zip(segments, ranges, cost.placement.segments, cost.time.stages, cost.traffic.segments, strict=True)
+    for row, fit, placed, stage, sent in parts:
         bounds = fit.to_dict()["bounds"]
         tightest = _tightest(bounds)
         row |= {
@@ -51,28 +46,33 @@ def hardware_part(
             "from_host_bits_per_token": sent.from_host_bits,
             "to_host_bits_per_token": sent.to_host_bits,
         }
-    energy = []
-    for name in profile_names():
-        profile = energy_table(work, load_profile(name), placement.chips, bound.seconds_per_token).to_dict()
+    return {
+        "ranges": _ranges(ranges),
+        "placement": _placement(cost.placement),
+        "steps": [row.to_dict() for row in cost.steps],
+        "timing": cost.time.to_dict(),
+        "traffic": cost.traffic.to_dict(),
+        "energy": _energy(cost, segments),
+    }
+
+
+def _energy(cost: Cost, segments: list[dict[str, Any]]) -> dict[str, Any]:
+    """All profiles; what ours takes per segment goes to the rows."""
+    profiles = []
+    for table in cost.energy:
+        profile = table.to_dict()
         for column in profile["columns"]:
             joules = column.pop("segments")
             if column["network"] == "kirin" and joules is not None:
-                for row, cost in zip(segments, joules.values(), strict=True):
-                    row[f"joules_{name}"] = cost
-        energy.append(profile)
+                for row, each in zip(segments, joules.values(), strict=True):
+                    row[f"joules_{table.profile.name}"] = each
+        profiles.append(profile)
     return {
-        "ranges": _ranges(ranges),
-        "placement": _placement(placement),
-        "steps": [row.to_dict() for row in step_rows(shape)],
-        "timing": bound.to_dict(),
-        "traffic": moved.to_dict(),
-        "energy": {
-            "source": work.source,
-            "profiles": energy,
-            "priced": len(energy),
-            "twin_wins": sum(_total(profile, "integer") < _total(profile, "kirin") for profile in energy),
-            "paper": paper_view(work).to_dict(),
-        },
+        "source": cost.work.source,
+        "profiles": profiles,
+        "priced": len(profiles),
+        "twin_wins": sum(_total(profile, "integer") < _total(profile, "kirin") for profile in profiles),
+        "paper": cost.paper.to_dict(),
     }
 
 

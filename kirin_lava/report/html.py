@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from kirin_lava.report.draw import Draw, svg
-from kirin_lava.report.values import resolve, show
-
-_PLACE = re.compile(r"\{([^{}|]+)(?:\|([^{}]+))?\}")
+from kirin_lava.report.values import fill, resolve, show
 
 __all__ = ["Page", "escape", "section", "table"]
 
@@ -39,11 +36,11 @@ class Page:
     def fill(self, text: str, **bases: str) -> str:
         """HTML with values in it: `{key}` or `{key|format}`, where the first part of a key may be a name of `bases`."""
 
-        def put(match: re.Match[str]) -> str:
-            first, dot, rest = match[1].partition(".")
-            return self.value(bases.get(first, first) + dot + rest, match[2] or "plain")
+        def put(key: str, form: str) -> str:
+            first, dot, rest = key.partition(".")
+            return self.value(bases.get(first, first) + dot + rest, form)
 
-        return _PLACE.sub(put, text)
+        return fill(text, put)
 
     def cells(self, base: str, *fields: str) -> list[str]:
         """Values of one row, each field as `name` or `name|format`."""

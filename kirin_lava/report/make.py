@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,7 @@ def make_report(
         data["exactness"]["lava"] = counted
         if "missing" not in data["timing"]:
             data["timing"]["lava_milliseconds_per_step"] = max(row["ms_native"] or 0.0 for row in counted)
+    data = json.loads(json.dumps(data, allow_nan=False))  # the page is drawn from what the file holds
     files = [bundle / "report.json", bundle / "layers.csv", html or bundle / "report.html"]
     with disk_errors(bundle):
         save_json(files[0], data)

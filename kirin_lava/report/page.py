@@ -73,8 +73,8 @@ def page_html(report: dict[str, Any]) -> str:
 <header>
 <p class="eyebrow">Kirin-Lava report</p>
 <h1>{v("source.name")} as a spiking network</h1>
-<p class="lead">A pretrained language model whose every matrix product became sums of spikes and integers, equal to its integer
-reference bit for bit. Recipe {v("recipe.name")}: {v("recipe.description")}.</p>
+<p class="lead">A pretrained language model whose every matrix product became sums of spikes and integers, made to equal an
+integer reference bit for bit. Recipe {v("recipe.name")}.</p>
 <nav aria-label="Sections">{links}</nav>
 </header>
 <main>

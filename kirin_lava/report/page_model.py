@@ -58,10 +58,11 @@ def source_section(page: Page) -> str:
         "Files": files,
         "Shape": "{facts.model_type}: {facts.layers} layers of width {facts.width}, {facts.heads} heads over {facts.kv_heads} "
         "key and value heads, vocabulary {facts.vocabulary|int}, at most {facts.max_positions|int} positions",
-        "Recipe": "<b>{recipe.name}</b>: {recipe.description}",
+        "Recipe": "<b>{recipe.name}</b>" + (": {recipe.description}" if page.get("recipe.description") else ""),
         "Weights": "{recipe.weights.bits} bits by {recipe.weights.method}; head {recipe.head.bits} bits",
         "Activations": "{recipe.encoding} codes in windows of {recipe.window} steps; outliers per {recipe.outliers.policy}, "
-        "at most {recipe.outliers.ratio|percent}",
+        "at most {recipe.outliers.ratio|percent}"
+        + (" ({recipe.outlier_sites|list})" if page.get("recipe.outlier_sites") else ""),
         "Cached keys, values": "{recipe.attention.key_bits} and {recipe.attention.value_bits} bits",
         "Calibrated on": "{source.calibration.rows|int} rows of {source.calibration.tokens_per_row|int} tokens, text "
         "{source.calibration.text}",
@@ -138,7 +139,7 @@ def exact_section(page: Page) -> str:
     for i, level in enumerate(page.get("exactness.levels")):
         key = f"exactness.levels.{i}"
         name, meaning = page.cells(key, "level", "meaning")
-        row = [f"<b>{name}</b>", meaning]
+        row = [f"<b>{name}</b>", f'<span class="say">{meaning}</span>']
         if level["run"]:
             backends, compared, wrong = page.cells(key, "backends|list", "compared|int", "mismatches|int")
             row += [backends, compared, f'<span class="{"bad" if level["mismatches"] else "good"}">{wrong}</span>']

@@ -279,7 +279,7 @@ def _panel(axes: Axes, profile: dict[str, Any], index: int) -> None:
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines["bottom"].set_visible(False)
-    axes.set_title(profile["profile"]["title"])
+    keyed(axes.set_title(profile["profile"]["title"]), f"energy.profiles.{index}.profile.title", "plain")
 
 
 def _price(axes: Axes, key: str, joules: float, end: float, place: int, limit: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kirin_lava.report.draw import PALETTE, keyed
+from kirin_lava.report.values import show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,16 +68,11 @@ def draw_activity(figure: Figure, rows: list[dict[str, Any]], narrow: bool) -> N
     for name in groups:
         first = next(place for place, row in zip(places, rows, strict=True) if row["group"] == name)
         if name and not narrow:
-            axes.annotate(
-                name.replace("blocks.", "block "),
-                (0, first),
-                (-left * 0.985, first),
-                xycoords=("axes fraction", "data"),
-                textcoords=("axes fraction", "data"),
-                fontweight="bold",
-                va="center",
-                annotation_clip=False,
-            ).set_x(-left / (right - left) + 0.005)
+            x = -left / (right - left) + 0.005
+            text = axes.text(
+                x, first, show(name, "block"), transform=axes.get_yaxis_transform(), va="center", fontweight="bold"
+            )
+            keyed(text, next(row["key"] for row in rows if row["group"] == name) + ".block", "block")
         elif name and first > _ROW:
             axes.axhline(first - (_ROW + _GAP) / 2, xmin=-0.55, color=PALETTE["line"], linewidth=0.8, clip_on=False)
     for row, place in zip(rows, places, strict=True):
@@ -164,7 +160,7 @@ def _title(histogram: dict[str, Any]) -> str:
         "signed": "signed codes (activations, queries)",
         "unsigned-16": "unsigned codes (probabilities, ReLU outputs)",
         "unsigned-8": "unsigned codes (probabilities, ReLU outputs)",
-        "integer-8": "8-bit integers (keys, values, head)",
-        "integer-4": "4-bit integers (keys, values)",
+        "integer-8": "integers (keys, values, head)",
+        "integer-4": "integers (keys, values)",
     }
     return words.get(histogram["encoding"], histogram["encoding"])

@@ -71,7 +71,7 @@ def _inputs(axes: Axes, data: dict[str, Any], narrow: bool) -> None:
         s=[16 + min(abs(row["payload"]), 64) for row in rows],
         marker="D",
         color=PALETTE["outlier"],
-        label="outlier: integer message",
+        label="outlier" if narrow else "outlier: integer message",
         zorder=3,
     )
     labelled = -9

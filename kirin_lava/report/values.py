@@ -7,13 +7,15 @@ A key is a path such as `evaluation.perplexity` or `counts.core.3.spikes`. Whate
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["FORMS", "UNKNOWN", "resolve", "show"]
+__all__ = ["FORMS", "UNKNOWN", "fill", "resolve", "show"]
 
 UNKNOWN = "unknown"
 
+_PLACE = re.compile(r"\{([^{}|]+)(?:\|([^{}]+))?\}")
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 
 
@@ -43,6 +45,11 @@ def show(value: Any, form: str = "plain") -> str:
     return f"{text}{unit}" if name == "si" else f"{text} {unit}" if unit else text
 
 
+def fill(text: str, put: Callable[[str, str], str]) -> str:
+    """Replace every `{key}` and `{key|form}` of a text by `put(key, form)`."""
+    return _PLACE.sub(lambda match: put(match[1], match[2] or "plain"), text)
+
+
 def _si(value: float) -> str:
     if value == 0:
         return "0 "
@@ -54,6 +61,7 @@ def _si(value: float) -> str:
 
 FORMS: dict[str, Callable[[Any], str]] = {
     "plain": str,
+    "block": lambda v: str(v).replace("blocks.", "block "),
     "code": lambda v: f"code {v}",
     "int": lambda v: f"{round(v):,}",
     "one": lambda v: f"{v:,.1f}",

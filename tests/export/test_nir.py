@@ -21,9 +21,9 @@ nir = pytest.importorskip("nir", reason="the library nir is not installed")
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Bundle, dict[str, Any]]]:
     """A bundle whose first linear of a feed-forward fires, one whose linears are all read out, and their graphs."""
     result = {}
-    for kind, recipe in (("opt", "kirin-w4a4-8"), ("llama", "kirin-signed-w4a4-8")):
+    for kind, encoding in (("opt", "offset"), ("llama", "signed")):
         folder = tmp_path_factory.mktemp("nir")
-        bundle = Bundle(small_bundle(folder, kind, recipe))
+        bundle = Bundle(small_bundle(folder, kind, encoding))
         paths = write_nir(bundle, folder / "nir")
         assert [path.stem for path in paths] == bundle.block_names
         result[kind] = bundle, {path.stem: nir.read(path) for path in paths}
