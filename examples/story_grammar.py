@@ -97,10 +97,8 @@ def tell(rng: Random) -> str:
     while True:
         cast = draw_cast(rng)
         plot = pick(rng, PLOTS)
-        parts = [pick(rng, OPENINGS), plot.text, pick(rng, ENDINGS)]
-        if rng.random() < 0.5:
-            parts.insert(1, pick(rng, BEFORE))
-        if rng.random() < 0.3:
+        parts = [pick(rng, OPENINGS), pick(rng, BEFORE), plot.text, pick(rng, ENDINGS)]
+        if rng.random() < 0.2:
             parts.insert(-1, plot.lesson)
         words = " ".join(expand(part, rng, cast) for part in parts).split()
         if len(words) <= MAX_WORDS:
