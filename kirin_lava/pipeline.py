@@ -117,7 +117,7 @@ def export(
     check_out(Path(os.path.abspath(out)), force)
     report("open the checkpoint", 0, 1)
     checkpoint = open_checkpoint(model, revision)
-    chosen.check_sites(checkpoint.family.sites)
+    chosen.check_sites(checkpoint.family.sites, checkpoint.dimensions.layers)
     _check_disk(out, checkpoint)
     dimensions = checkpoint.dimensions
     first, last = layers if layers is not None else (0, dimensions.layers - 1)

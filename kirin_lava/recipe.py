@@ -122,11 +122,17 @@ class Recipe:
         if self.recovery.steps < 1:
             raise UsageError(f"recipe: recovery.steps is {self.recovery.steps}, not a positive number")
 
-    def check_sites(self, known: Sequence[str]) -> None:
-        """Raise `UsageError` for a ratio of a segment that the model does not have."""
+    def check_sites(self, known: Sequence[str], layers: int) -> None:
+        """Raise `UsageError` for a ratio of a site that the model does not have.
+
+        Args:
+            known: sites of its family. layers: number of its blocks.
+        """
         for site in self.outliers.sites:
-            if site not in known:
-                raise UsageError(f"recipe: outliers.sites names {site!r}, which this model does not have: {', '.join(known)}")
+            block = re.match(r"blocks\.(\d+)\.", site)
+            if site_of_all(site) not in known or (block is not None and int(block[1]) >= layers):
+                sites = f"{', '.join(known)}, in all blocks or as blocks.0.{known[0]} in one of {layers}"
+                raise UsageError(f"recipe: outliers.sites names {_short(site)}, which this model does not have: {sites}")
 
     @property
     def activations(self) -> Encoding:

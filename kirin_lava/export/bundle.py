@@ -6,7 +6,7 @@
     host/<block>.safetensors    float32 arrays of the host operations
     host/embedding.safetensors  token and position embeddings, rotary tables
     probe/<block>.safetensors   input codes and results of every linear segment on calibration text, as the compiler saw them
-    README.md                   a model card
+    README.md                   a model card, to be edited: it has no hash
     config.json, generation_config.json, tokenizer files: the source's own
 
 Format 1. A bundle comes from anywhere: nothing in it is believed before it is checked.

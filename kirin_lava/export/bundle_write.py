@@ -29,7 +29,7 @@ from kirin_lava.recipe import Recipe
 
 __all__ = ["BundleWriter", "check_out"]
 
-LOCK = ".lock"
+LOCK, README = ".lock", "README.md"
 SCRATCH = "recovery.pt"
 _FOLDERS = ("net", "host", "probe")
 _PACKAGES = ("torch", "transformers", "numpy", "h5py", "lava-nc", "lava-dl")
@@ -140,8 +140,7 @@ class BundleWriter:
                 arrays["cos"], arrays["sin"] = frame["rotary"]
             save_arrays(self.partial / EMBEDDING, arrays)
             save_text(self.partial / "recipe.yaml", recipe.to_yaml())
-            save_text(self.partial / "README.md", model_card(source, recipe))
-            names = [EMBEDDING, "recipe.yaml", "README.md"]
+            names = [EMBEDDING, "recipe.yaml"]
             for name in _SOURCE_FILES:
                 if (source_folder / name).is_file():
                     shutil.copyfile(source_folder / name, self.partial / name)
@@ -166,6 +165,7 @@ class BundleWriter:
                 "physical_fit_verified": False,
             }
             save_json(self.partial / MANIFEST, manifest)
+            save_text(self.partial / README, model_card(source, recipe))
         return self.partial
 
     def publish(self) -> None:
@@ -190,7 +190,7 @@ class BundleWriter:
 
     def _remove_others(self, hashes: dict[str, str]) -> None:
         """Files that a killed export left half written."""
-        keep = {self.partial / name for name in [*hashes, JOURNAL, LOCK, MANIFEST]}
+        keep = {self.partial / name for name in [*hashes, JOURNAL, LOCK, MANIFEST, README]}
         for path in self.partial.rglob("*"):
             if path not in keep and not path.is_dir():
                 path.unlink()

@@ -100,7 +100,7 @@ class Family:
 
     Attributes:
         model_types: values of `model_type` it reads.
-        sites: names of its dense layers, without the block.
+        sites: where activations become codes, without the number of the block: see `recipe.OutlierSpec`.
         check: raises `UnsupportedError` for a config it cannot convert exactly.
         embedding, block, head: read the parts of the model through a `Load`.
         rotary: inverse frequencies (head_dim / 2,) or None.

@@ -147,7 +147,7 @@ def _rotary(config: Config) -> Tensor:
 
 LLAMA = Family(
     model_types=("llama", "mistral", "qwen2", "qwen3"),
-    sites=("attn.qkv", "attn.o", "mlp.gate_up", "mlp.down", "lm_head"),
+    sites=("attn.qkv", "attn.q", "attn.p", "attn.o", "mlp.gate_up", "mlp.down", "head.lm_head"),
     check=_check,
     dimensions=_dimensions,
     embedding=_embedding,

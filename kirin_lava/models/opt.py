@@ -145,7 +145,7 @@ def _rotary(config: Config) -> Tensor | None:
 
 OPT = Family(
     model_types=("opt",),
-    sites=("attn.qkv", "attn.o", "mlp.fc1", "mlp.fc2", "lm_head"),
+    sites=("attn.qkv", "attn.q", "attn.p", "attn.o", "mlp.fc1", "mlp.fc2", "head.lm_head"),
     check=_check,
     dimensions=_dimensions,
     embedding=_embedding,

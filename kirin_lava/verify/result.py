@@ -96,7 +96,7 @@ class Verification:
 
     def summary(self) -> str:
         """One line for people."""
-        state = "verified" if not self.mismatches and not self.damaged else "NOT VERIFIED"
+        state = "verified" if self.compared and not self.mismatches and not self.damaged else "NOT VERIFIED"
         return f"{state}: {self.compared} integers compared ({', '.join(self.backends)}), {self.mismatches} mismatches"
 
     def to_dict(self) -> dict[str, Any]:

@@ -30,9 +30,15 @@ def _segments(bundle: Bundle) -> Iterator[tuple[str, Segment, Probe]]:
     for name in bundle.block_names:
         probes = bundle.probes(name)
         for segment in bundle.segments(name, intact=False):
-            if segment.linear.name not in probes:
-                raise UsageError(f"{bundle.path}/probe/{name}.safetensors has no probe of {segment.linear.name}")
-            yield name, segment, probes[segment.linear.name]
+            linear, place = segment.linear, f"{bundle.path}/probe/{name}.safetensors"
+            if linear.name not in probes:
+                raise UsageError(f"{place} has no probe of {linear.name}; export again")
+            probe, (outputs, inputs), enc = probes[linear.name], linear.weight.shape, linear.encoding
+            if probe.codes.shape[1] != inputs or probe.result.shape[1] != outputs:
+                raise UsageError(f"{place}: the probe of {linear.name} is not of {inputs} inputs and {outputs} outputs")
+            if probe.codes.min() < enc.code_min or probe.codes.max() > enc.code_max:
+                raise UsageError(f"{place}: the probe of {linear.name} holds codes beyond {enc.code_min}..{enc.code_max}")
+            yield name, segment, probe
 
 
 def verify_segments(bundle: Bundle, backend: str, timeout: float | None, progress: Progress | None) -> Verification:
