@@ -115,7 +115,7 @@ class Counter:
     def _see(self, block: Block, producer: str, value: str, enc: Encoding, codes: Codes, invisible: int) -> None:
         """Histogram of codes. `invisible` ones (code 0, beyond a token's own position) are taken off."""
         tally = self._codes.setdefault((block.name, value), (producer, enc, _Tally()))[2]
-        shifted = (codes.q.flatten() - enc.code_min).to(torch.int64)
+        shifted = (codes.q.flatten() - enc.code_min).to(torch.uint8)  # no encoding has more than 256 codes
         histogram = torch.bincount(shifted, minlength=enc.code_max - enc.code_min + 1).to(torch.float64)
         histogram[-enc.code_min] -= invisible
         tokens = codes.step.shape[0] * codes.step.shape[1]
@@ -155,22 +155,27 @@ def _score(op: Score, query: Tensor, keys: Tensor, tally: _Tally) -> None:
 
 
 def _mix(op: Mix, weights: Codes, cached: Tensor, tally: _Tally) -> None:
-    """weights: (B, H, L, J), cached: (B, kv_heads, J, d). A probability meets all channels of the value at its position."""
+    """weights: (B, H, L, J) unsigned, cached: (B, kv_heads, J, d). A probability meets all channels of its position's value."""
     q = weights.q
     batch, heads, tokens, _ = q.shape
     width = cached.shape[3]
     existing = (cached != 0).sum(-1).to(torch.float64).repeat_interleave(heads // op.kv_heads, 1)  # (B, H, J)
-    spike, outlier = _split(q, op.encoding)
-    spikes, outliers = spike.sum(2), outlier.sum(2)
+    # sums of float32 ones are exact, and on a CPU much faster than sums of booleans
+    outliers = (q > op.encoding.spike_max).float().sum(2)
+    spikes = (q != 0).float().sum(2) - outliers
     largest = q.amax(-1, keepdim=True)
     if weights.step.shape[-1] == 1:  # one step for all heads
         largest = largest.amax(1, keepdim=True)
-    rates = (q * _rate_factor(largest, op.encoding)).sum(2, dtype=torch.float64)
+    rates = (q * _rate_factor(largest, op.encoding)).sum(2).double()
     pairs = heads * _visible(q)
-    tally.add(tokens=batch * tokens, elements=pairs, spikes=spikes.sum(), outliers=outliers.sum())
+    tally.add(tokens=batch * tokens, elements=pairs, spikes=_total(spikes), outliers=_total(outliers))
     tally.add(neurons=batch * tokens * heads * width, dense_macs=pairs * width)
     tally.add(synaptic_adds=(spikes * existing).sum(), macs=(outliers * existing).sum())
     tally.add(rate_spikes=rates.sum(), rate_adds=(rates * existing).sum())
+
+
+def _total(counts: Tensor) -> Tensor:
+    return counts.sum(dtype=torch.float64)
 
 
 def _split(q: Tensor, enc: Encoding) -> tuple[Tensor, Tensor]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,20 +15,14 @@ from kirin_lava.hardware.shapes import shape_of_model
 from kirin_lava.recipe import AttentionSpec, HeadSpec, OutlierSpec, load_recipe, recipe_names
 from kirin_lava.reference import Executor
 from kirin_lava.stats import Counter
-from tests.hardware.known_configs import LLAMA_2_7B, OPT_2_7B, OPT_125M
+from tests.hardware.known_configs import LLAMA_2_7B, OPT_125M
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 
-DRY_RUN = """
-import json, resource, sys
-from kirin_lava.hardware.dry_run import shape_of_config
-from kirin_lava.recipe import load_recipe
-shape = shape_of_config(json.load(sys.stdin), load_recipe("kirin-w4a4-8"))
-print(shape.weights(), len(shape.segments), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-"""
 
-
-@pytest.mark.parametrize("recipe", recipe_names())
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize(
+    ("kind", "recipe"),
+    [*(("llama", name) for name in recipe_names()), *((kind, "kirin-w4a4-8") for kind in CONFIGS if kind != "llama")],
+)
 def test_config_and_converted_model_agree(tmp_path: Path, kind: str, recipe: str) -> None:
     chosen = load_recipe(recipe)
     model = convert_model(random_checkpoint(tmp_path, kind), random_rows(CONFIGS[kind]), chosen)
@@ -79,14 +70,6 @@ def test_known_models_have_their_published_sizes() -> None:
     assert opt.weights() - tied + opt.host_parameters() + biases + opt_norms == 125_239_296
     assert llama.layers == 32 and len(llama.blocks()) == 33
     assert sum(s.cached() for s in llama.segments) == 32 * 2 * 4096
-
-
-@pytest.mark.parametrize("config", [LLAMA_2_7B, OPT_2_7B], ids=["llama-2-7b", "opt-2.7b"])
-def test_a_large_model_needs_no_memory(config: dict[str, object]) -> None:
-    done = subprocess.run([sys.executable, "-c", DRY_RUN], input=json.dumps(config), capture_output=True, text=True, check=True)
-    weights, segments, peak = map(int, done.stdout.split())
-    assert weights > 2.5e9 and segments == 6 * 32 + 1
-    assert peak < 1e9
 
 
 def test_an_unsupported_config_is_refused() -> None:
