@@ -298,6 +298,28 @@ def evaluate(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None
     _print(result, as_json)
 
 
+@main.command()
+@click.argument("bundle", type=_EXISTING)
+@click.option("--text", type=_EXISTING, metavar="FILE", help="UTF-8 text to evaluate and count on; a built-in text by default.")
+@click.option("--html", type=_PATH, metavar="FILE", help="The page; report.html in the bundle by default.")
+@click.option("--figures", type=_PATH, metavar="DIR", help="Write the figures as PNG, too.")
+@click.option("--max-rows", default=32, show_default=True, type=_COUNT, metavar="N", help="Perplexity of the first rows only.")
+@click.option("--lava", is_flag=True, help="Count spikes and outliers on Lava as well.")
+@_timeout_option
+@_json_option
+@_quiet_option
+def report(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
+    """Make a page about a bundle: exactness, perplexity, spikes, fit, cost.
+
+    Beside the manifest lie the same numbers as report.json and, per segment, as layers.csv.
+    """
+    from kirin_lava.report import make_report
+
+    with progress_bar(quiet) as progress:
+        result = make_report(bundle, progress=progress, **arguments)
+    _print(result, as_json)
+
+
 @main.command(cls=_WithRecipes)
 @click.argument("recipes", nargs=-1, metavar="RECIPE...")
 @click.option("-m", "--model", required=True, help="Folder, hub id, or embedded model (demo, demo-opt).")
