@@ -144,7 +144,8 @@ def test_host_arrays_probes_and_everything_else(cli: Cli, bundle: Path) -> None:
         assert Path(name).name in ran.err or "integers differ; first: " in ran.err, name
         path.write_bytes(whole)
     assert set(codes.values()) <= {2, 4}
-    assert all(code == 4 for name, code in codes.items() if not name.startswith("net/")), codes
+    # a probe's code may be one that no probe has; what says nothing of that is found by its hash
+    assert all(code == 4 for name, code in codes.items() if not name.startswith(("net/", "probe/"))), codes
     assert check(cli, bundle).code == 0
 
 
