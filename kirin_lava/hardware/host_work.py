@@ -10,7 +10,7 @@ from kirin_lava.graph import Add, Decode, Encode, Gate, HostOp, Norm, Rotary, Sl
 __all__ = ["EXP_OPERATIONS", "float_operations"]
 
 EXP_OPERATIONS = 20
-"""One exp: range reduction, a polynomial of degree 6, scaling (see `kirin_lava.host.exp32`)."""
+"""One exp to float32 precision: range reduction, a polynomial, scaling."""
 
 
 def float_operations(op: HostOp) -> int:
