@@ -38,7 +38,7 @@ Report = Callable[[str, int, int], None]
 Rotary = tuple[Tensor, Tensor]
 
 _BATCH, _HELD_OUT, _CHECKS = 4, 16, 8
-_LEARNING_RATE = {"latent": 2e-2, "log_scale": 2e-3, "bias": 2e-3, "gain": 2e-3}  # latents in units of a code
+_LEARNING_RATE = {"latent": 1e-2, "log_scale": 2e-3, "bias": 2e-3, "gain": 2e-3}  # latents in units of a code
 _BETAS, _WARM_UP = (0.9, 0.95), 10
 
 

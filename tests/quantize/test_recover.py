@@ -1,0 +1,103 @@
+"""Training after rounding: it helps, it is repeatable, and what comes out is plain integers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kirin_lava.checkpoint import Checkpoint
+from kirin_lava.convert import Converted, convert_blocks, convert_model
+from kirin_lava.errors import UsageError
+from kirin_lava.quantize import recover as module
+from kirin_lava.quantize.recover import recover
+from kirin_lava.recipe import AttentionSpec, Recipe, RecoverySpec, load_recipe
+from kirin_lava.reference import Cache, Executor
+from tests.hf_models import save_model
+
+ROWS = [torch.randint(2, 250, (24,), generator=torch.Generator().manual_seed(i)) for i in range(20)]
+
+
+def _recipe(method: str, steps: int = 24) -> Recipe:
+    recipe = load_recipe("kirin-signed-w4a4-8")
+    return replace(recipe, weights=replace(recipe.weights, method="rtn"), recovery=RecoverySpec(method, steps))
+
+
+def _distance(checkpoint: Checkpoint, recipe: Recipe) -> float:
+    """Divergence of the integer network from the float original on the rows it was trained on."""
+    from kirin_lava.evaluate import float_model, score
+
+    original = float_model(str(checkpoint.path), None)
+    result = score(Executor(convert_model(checkpoint, ROWS, recipe)), lambda ids: original(ids).logits, ROWS)
+    return result.kl / result.tokens
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt"])
+@pytest.mark.parametrize("method", ["distill", "blocks"])
+def test_it_brings_the_integer_network_nearer(tmp_path: Path, kind: str, method: str) -> None:
+    checkpoint = Checkpoint(save_model(tmp_path, kind), kind)
+    assert _distance(checkpoint, _recipe(method, 80)) < 0.95 * _distance(checkpoint, _recipe("none"))
+
+
+def _bytes(items: list[Converted]) -> list[bytes]:
+    return [linear.weight.tobytes() for item in items for linear in item.block.linears()]
+
+
+def test_integers_stay_integers_and_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(save_model(tmp_path), "model")
+    recipe = _recipe("distill", 8)
+    first = list(convert_blocks(checkpoint, ROWS, recipe, seed=3))
+    assert _bytes(first) == _bytes(list(convert_blocks(checkpoint, ROWS, recipe, seed=3)))
+    for item in first[:-1]:
+        for linear in item.block.linears():
+            assert linear.group_shift is not None
+            factor = np.repeat(2 ** linear.group_shift.astype(int), recipe.weights.group_size, 1)[:, : linear.weight.shape[1]]
+            codes = linear.weight / factor
+            assert (codes == np.rint(codes)).all() and codes.min() >= -8 and codes.max() <= 7
+
+
+def test_the_trained_graph_is_exact_token_by_token(tmp_path: Path) -> None:
+    model = convert_model(Checkpoint(save_model(tmp_path, "opt"), "opt"), ROWS, _recipe("distill", 8))
+    executor, cache = Executor(model), Cache()
+    whole = executor.forward(ROWS[0].unsqueeze(0))
+    steps = [executor.forward(token.view(1, 1), cache) for token in ROWS[0]]
+    assert torch.equal(torch.cat(steps, 1), whole)
+
+
+def test_an_interrupted_training_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = Checkpoint(save_model(tmp_path / "model"), "model")
+    recipe, scratch = _recipe("distill", 16), tmp_path / "recovery.pt"
+    whole = _bytes(list(convert_blocks(checkpoint, ROWS, recipe)))
+    seen: list[int] = []
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        seen.append(done)
+        if done == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(convert_blocks(checkpoint, ROWS, recipe, report=interrupt, scratch=scratch))
+    assert scratch.exists()
+    seen.clear()
+    resumed = _bytes(list(convert_blocks(checkpoint, ROWS, recipe, report=lambda w, d, t: seen.append(d), scratch=scratch)))
+    assert seen[0] == 9  # eight steps were saved
+    assert resumed == whole
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(save_model(tmp_path), "model")
+    with pytest.raises(UsageError, match="whole model"):
+        list(convert_blocks(checkpoint, ROWS, _recipe("distill"), stop="blocks.0"))
+    with pytest.raises(UsageError, match="attention that fires"):
+        replace(_recipe("distill"), attention=AttentionSpec(output="fire"))
+    with pytest.raises(UsageError, match="two rows"):
+        list(convert_blocks(checkpoint, ROWS[:1], _recipe("distill")))
+
+
+def test_every_row_comes_once_before_any_comes_again() -> None:
+    order = module._order(7, 20, seed=1)
+    assert sorted(order[:7].tolist()) == sorted(order[7:14].tolist()) == list(range(7))
+    assert recover.__module__ == module.__name__

@@ -1,0 +1,94 @@
+"""Recipes and rivals in one table, and the protocol behind it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from kirin_lava.compare import compare
+from kirin_lava.errors import UsageError
+from kirin_lava.evaluate import evaluate, float_model, score
+from kirin_lava.pipeline import export
+from kirin_lava.rivals import RIVALS, min_max, symmetric
+from tests.hf_models import save_model
+
+WORDS = "the fox and the hare ran far away from the old dark wood to the sea "
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Calibration and evaluation text."""
+    folder = tmp_path_factory.mktemp("texts")
+    learn, judge = folder / "learn.txt", folder / "judge.txt"
+    learn.write_text("\n\n".join(WORDS * 3 for _ in range(6)))
+    judge.write_text("\n\n".join(WORDS[::-1] * 3 for _ in range(4)))
+    return learn, judge
+
+
+def test_one_table_for_ours_and_rivals(tmp_path: Path, texts: tuple[Path, Path]) -> None:
+    model = save_model(tmp_path / "model")
+    result = compare(
+        str(model), ["fast"], texts[1], texts[0], num_samples=4, seq_len=48, recover="blocks", steps=2, rivals=True
+    )
+    assert [row.name for row in result.contenders] == ["fast", "fast, blocks", *RIVALS]
+    ours, rivals = result.contenders[:2], {row.name: row for row in result.contenders[2:]}
+    for row in ours:
+        assert row.silent_share is not None and row.outlier_share is not None and row.spikes_per_element is not None
+        assert row.silent_share + row.outlier_share + row.spikes_per_element == pytest.approx(1)
+        assert row.window == 8 and row.bundle_bytes is not None and row.bundle_bytes > 1000
+    assert rivals["w8a8"].kl < rivals["min-max"].kl  # twice the bits
+    lines = list(csv.DictReader(io.StringIO(result.to_csv())))
+    assert [float(line["kl"]) for line in lines] == [row.kl for row in result.contenders]
+    with pytest.raises(UsageError, match="same"):
+        compare(str(model), ["fast"], texts[0], texts[0])
+
+
+def test_rivals_have_as_many_levels_as_they_say() -> None:
+    x = torch.linspace(-0.5, 1, 4096).unsqueeze(0)
+    assert len(symmetric(x, 7).unique()) == 15
+    assert len(min_max(x, 15).unique()) == 16
+    assert len(min_max(x, 31).unique()) in (31, 32)  # the zero may round to a level that is not reached
+    assert min_max(x, 15, 0.5).abs().max() < 0.6 * x.abs().max()
+
+
+def test_the_float_perplexity_is_that_of_transformers(tmp_path: Path, texts: tuple[Path, Path]) -> None:
+    model = save_model(tmp_path / "model")
+    export(str(model), tmp_path / "out", "fast", texts[0], num_samples=4, seq_len=48, verify_with="none")
+    with pytest.raises(UsageError, match="calibrated on"):
+        evaluate(tmp_path / "out", texts[0])
+    result = evaluate(tmp_path / "out", texts[1], seq_len=32, layer_errors_too=True)
+    network = float_model(str(model), None)
+    tokenizer_rows = result.rows
+    assert tokenizer_rows > 2 and result.ratio == pytest.approx(result.perplexity / result.perplexity_float)
+    ids = torch.randint(2, 250, (3, 16), generator=torch.Generator().manual_seed(1))
+
+    class Same:
+        device = torch.device("cpu")
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return network(tokens).logits  # type: ignore[no-any-return]
+
+    found = score(Same(), lambda tokens: network(tokens).logits, list(ids))
+    with torch.inference_mode():
+        expected = F.cross_entropy(network(ids).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    assert found.perplexity_float == pytest.approx(math.exp(expected), rel=1e-5)
+    assert found.kl == pytest.approx(0, abs=1e-9) and found.agreed == found.tokens == 45
+    worst = min(result.layer_errors, key=lambda error: error.local_db)
+    assert 3 < worst.local_db < 60 and len(result.layer_errors) == 2 * 4 + 1
+
+
+def test_windows_with_a_stride_score_every_token_once(tmp_path: Path, texts: tuple[Path, Path]) -> None:
+    from kirin_lava.checkpoint import load_tokenizer
+    from kirin_lava.text import read_text
+
+    model = save_model(tmp_path / "model")
+    export(str(model), tmp_path / "out", "fast", texts[0], num_samples=2, seq_len=48, verify_with="none")
+    ids = load_tokenizer(model)(read_text(texts[1])).input_ids
+    for length, stride in ((32, 10), (48, 17), (40, 39)):
+        assert evaluate(tmp_path / "out", texts[1], seq_len=length, stride=stride).tokens == len(ids) - 1
