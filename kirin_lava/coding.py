@@ -101,7 +101,9 @@ def is_silent(codes: Integers, enc: Encoding) -> npt.NDArray[np.bool_]:
     return codes + enc.zero == 0
 
 
-def encode_raster(codes: Integers, enc: Encoding, window: int | None = None) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+def encode_raster(
+    codes: Integers, enc: Encoding, window: int | None = None
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """Codes as two dense rasters, spikes and outlier messages.
 
     Args:
@@ -122,9 +124,8 @@ def encode_raster(codes: Integers, enc: Encoding, window: int | None = None) -> 
         raise UsageError(f"a window of {steps} steps cannot hold {enc.name} codes: they need {enc.window}")
     codes = np.asarray(codes)
     if codes.size and (codes.min() < enc.code_min or codes.max() > enc.code_max):
-        raise UsageError(
-            f"codes span {codes.min()}..{codes.max()}, outside {enc.name} ({enc.code_min}..{enc.code_max}): quantise them with a larger step"
-        )
+        span = f"codes span {codes.min()}..{codes.max()}, outside {enc.name} ({enc.code_min}..{enc.code_max})"
+        raise UsageError(f"{span}: quantise them with a larger step")
     sent = (codes + enc.zero).astype(np.int32)
     outlier = is_outlier(codes, enc)
     spikes = np.zeros((*codes.shape, steps), np.int32)
