@@ -1,0 +1,155 @@
+"""Small decoder blocks with random weights: every kind of operation, every form of pipeline."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from kirin_lava import host
+from kirin_lava.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding, Integers
+from kirin_lava.graph import (
+    Add,
+    Block,
+    Decode,
+    Encode,
+    Fire,
+    Float32,
+    Gate,
+    Linear,
+    Mix,
+    Norm,
+    Op,
+    Rotary,
+    Score,
+    Slice,
+    Softmax,
+)
+
+WIDTH, HEADS, KV_HEADS, HEAD_DIM, HIDDEN = 12, 4, 2, 4, 10
+POSITIONS = 32
+
+
+def rotary_tables() -> tuple[Float32, Float32]:
+    """cos and sin, (POSITIONS, HEAD_DIM)."""
+    cos, sin = host.rotary_tables(torch.tensor([1.0, 0.1]), POSITIONS)
+    return cos.numpy(), sin.numpy()
+
+
+def tokens(seed: int, count: int) -> Float32:
+    """(count, WIDTH) inputs of a block, with elements that become outliers."""
+    rng = np.random.default_rng(seed)
+    return (rng.normal(0, 1, (count, WIDTH)) * rng.choice([1, 8], (count, WIDTH), p=[0.9, 0.1])).astype(np.float32)
+
+
+def unsigned(enc: Encoding) -> Encoding:
+    """The unsigned encoding beside a signed one."""
+    return UNSIGNED16 if enc is OFFSET else UNSIGNED8
+
+
+class Maker:
+    """Makes operations in order."""
+
+    def __init__(self, seed: int, enc: Encoding) -> None:
+        self.rng, self.enc = np.random.default_rng(seed), enc
+        self.ops: list[Op] = []
+
+    def norm(self, x: str, y: str, center: bool) -> None:
+        """A norm with a random gain."""
+        gain = self.rng.uniform(0.5, 1.5, WIDTH).astype(np.float32)
+        bias = self.rng.normal(0, 0.1, WIDTH).astype(np.float32) if center else None
+        self.ops.append(Norm(f"{y}.norm", x, y, gain, bias, 1e-5, center))
+
+    def weight(self, n: int, k: int) -> Integers:
+        """4-bit weights."""
+        return self.rng.integers(-8, 8, (n, k)).astype(np.int8)
+
+    def linear(self, x: str, y: str, n: int, k: int, codes: str | None = None, enc: Encoding | None = None) -> None:
+        """real x (or codes) -> real y by a read segment."""
+        source, encoding = codes or f"{y}.in", enc or self.enc
+        if codes is None:
+            self.ops.append(Encode(f"{y}.encode", x, source, encoding, ratio=0.1))
+        scale = self.rng.uniform(0.01, 0.05, n).astype(np.float32)
+        bias = self.rng.normal(0, 0.1, n).astype(np.float32)
+        self.ops += [
+            Linear(y, source, f"{y}.sums", np.asarray(self.weight(n, k), np.int8), 4, encoding),
+            Decode(f"{y}.decode", f"{y}.sums", source, y, scale, bias),
+        ]
+
+    def attention(self, q: str, k: str, v: str, out: str, rides: bool) -> str | None:
+        """Attention from real q, k, v to real `out`, or to fired codes whose name is returned."""
+        p_enc = unsigned(self.enc)
+        self.ops += [
+            Encode("q.encode", q, "q.codes", self.enc, groups=HEADS, ratio=0.1),
+            Encode("k.encode", k, "k.codes", INTEGER8, groups=KV_HEADS, cached=True),
+            Encode("v.encode", v, "v.codes", INTEGER8, groups=KV_HEADS, cached=True),
+            Score("score", "q.codes", "k.codes", "scores", HEADS, KV_HEADS, self.enc),
+            Softmax("softmax", "scores", "q.codes", "k.codes", "v.codes", "p", HEADS, KV_HEADS, HEAD_DIM**-0.5),
+            Encode("p.encode", "p", "p.codes", p_enc, groups=1 if rides else HEADS, ratio=0.1, causal=True),
+        ]
+        if rides:
+            width = HEADS * HEAD_DIM
+            ramp = self.rng.integers(150, 400, width).astype(np.int64)
+            fire = Fire(self.enc, ramp, np.zeros(width, np.int64), 4, 1.5, rides=True)
+            self.ops.append(Mix("mix", "p.codes", "v.codes", "mix.codes", HEADS, KV_HEADS, p_enc, fire))
+            return "mix.codes"
+        self.ops += [
+            Mix("mix", "p.codes", "v.codes", "mixed", HEADS, KV_HEADS, p_enc),
+            Decode("mix.decode", "mixed", "p.codes", out, None, None),
+        ]
+        return None
+
+
+def llama_block(enc: Encoding = SIGNED, rides: bool = False, seed: int = 0) -> Block:
+    """Norm, qkv, rotary, attention, output projection, residual, norm, gated feed-forward, residual."""
+    make, width = Maker(seed, enc), HEADS * HEAD_DIM
+    kv = KV_HEADS * HEAD_DIM
+    make.norm("x", "n1", center=False)
+    make.linear("n1", "qkv", width + 2 * kv, WIDTH)
+    make.ops += [
+        Slice("q.slice", "qkv", "q0", 0, width),
+        Slice("k.slice", "qkv", "k0", width, width + kv),
+        Slice("v.slice", "qkv", "v0", width + kv, width + 2 * kv),
+        Rotary("q.rotary", "q0", "q1", HEADS),
+        Rotary("k.rotary", "k0", "k1", KV_HEADS),
+    ]
+    codes = make.attention("q1", "k1", "v0", "attended", rides)
+    make.linear("attended", "o", WIDTH, width, codes)
+    make.ops.append(Add("residual1", "x", "o", "middle"))
+    make.norm("middle", "n2", center=False)
+    make.linear("n2", "gate_up", 2 * HIDDEN, WIDTH)
+    make.ops.append(Gate("gate", "gate_up", "gated"))
+    make.linear("gated", "down", WIDTH, HIDDEN)
+    make.ops.append(Add("residual2", "middle", "down", "y"))
+    return Block("llama", tuple(make.ops), "y")
+
+
+def opt_block(enc: Encoding = SIGNED, seed: int = 0) -> Block:
+    """Layer norm with bias, attention without rotary, and fc1 -> ReLU -> fc2 from spike to spike."""
+    make, width = Maker(seed, enc), HEADS * HEAD_DIM
+    kv = KV_HEADS * HEAD_DIM
+    make.norm("x", "n1", center=True)
+    make.linear("n1", "q", width, WIDTH)  # three segments that take the same value at three times
+    make.linear("n1", "k", kv, WIDTH)
+    make.linear("n1", "v", kv, WIDTH)
+    make.attention("q", "k", "v", "attended", rides=False)
+    make.linear("attended", "o", WIDTH, width)
+    make.ops.append(Add("residual1", "x", "o", "middle"))
+    make.norm("middle", "n2", center=True)
+    ramp = make.rng.integers(20, 60, HIDDEN).astype(np.int64)
+    fire = Fire(unsigned(enc), ramp, make.rng.integers(-50, 50, HIDDEN).astype(np.int64), 1, 1.0)
+    fc1 = np.asarray(make.weight(HIDDEN, WIDTH), np.int8)
+    make.ops += [
+        Encode("fc1.encode", "n2", "fc1.in", enc, static_step=0.4),
+        Linear("fc1", "fc1.in", "fc1.codes", fc1, 4, enc, fire),
+    ]
+    make.linear("", "fc2", WIDTH, HIDDEN, "fc1.codes", unsigned(enc))
+    make.ops.append(Add("residual2", "middle", "fc2", "y"))
+    return Block("opt", tuple(make.ops), "y")
+
+
+def head_block(seed: int = 0) -> Block:
+    """A norm and an 8-bit head: no spikes, messages alone."""
+    make = Maker(seed, INTEGER8)
+    make.norm("x", "n", center=False)
+    make.linear("n", "logits", 20, WIDTH)
+    return Block("head", tuple(make.ops), "logits")

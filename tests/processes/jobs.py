@@ -1,0 +1,117 @@
+"""What the tests here let a Lava job do; Lava itself is imported there alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from kirin_lava.coding import Integers
+from kirin_lava.graph import Block, Float32, Linear
+from kirin_lava.processes.runs import BlockRun, SegmentRun
+from kirin_lava.runtime import progress
+
+
+def run_segments(work: Sequence[tuple[Linear, Integers, int | None]]) -> list[SegmentRun]:
+    """Segments, each with its codes and period, one network after the other."""
+    from kirin_lava.processes import build_segment
+
+    results = []
+    for linear, codes, period in work:
+        with build_segment(linear, codes, period) as network:
+            results.append(network.run())
+    return results
+
+
+def run_block(
+    block: Block, x: Float32, capacity: int, rotary: tuple[Float32, Float32] | None, parts: Sequence[int], again: int = 0
+) -> list[BlockRun]:
+    """Tokens in parts through one live network; then the first `again` of them once more, as a new sequence."""
+    from kirin_lava.processes import build_block
+
+    with build_block(block, x.shape[1], capacity, rotary, probe=True) as network:
+        results = []
+        for count in parts:
+            results.append(network.run(x[network.position : network.position + count]))
+        if again:
+            network.restart()
+            results.append(network.run(x[:again]))
+        return results
+
+
+def run_blocks(work: Sequence[tuple[Block, Float32, Sequence[int]]], rotary: tuple[Float32, Float32]) -> list[list[BlockRun]]:
+    """Blocks, each with its tokens in parts, one network after the other."""
+    return [run_block(block, x, len(x), rotary, parts) for block, x, parts in work]
+
+
+def count_in_one_job(linear: Linear, codes: Integers, times: int) -> tuple[int, int]:
+    """Descriptors of the job after its second and after its last Lava run."""
+    from kirin_lava.processes import build_segment
+
+    counts = []
+    for _ in range(times):
+        with build_segment(linear, codes) as network:
+            network.run()
+        counts.append(len(os.listdir("/proc/self/fd")))
+    return counts[1], counts[-1]
+
+
+def run_for_ever() -> None:
+    """A Lava network without an end; reports its process id and then its time steps."""
+    from lava.magma.core.run_conditions import RunSteps
+    from lava.magma.core.run_configs import Loihi2SimCfg
+
+    from kirin_lava.coding import SIGNED
+    from kirin_lava.processes import SpikeEncoder, SpikeProbe
+
+    source = SpikeEncoder(codes=np.ones((2, 3), np.int64), encoding=SIGNED)
+    sink = SpikeProbe(shape=(3,), period=8, windows=2)
+    source.s_out.connect(sink.s_in)
+    source.a_out.connect(sink.a_in)
+    progress(os.getpid(), 0)
+    for step in range(10**9):
+        sink.run(condition=RunSteps(1), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
+        progress(step + 1, 10**9)
+
+
+def multiply(
+    kind: str, zero: int, shift: int, period: int, capacity: int, payload: Integers, rows: Integers
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """A SpikeMatmul with 4 heads over 2, width 3, between scripted ends.
+
+    Args:
+        payload: (windows, K, period) what comes in as spikes. rows: (windows, 1 + 6) what comes at c_in.
+
+    Returns:
+        (windows, N) membranes behind it, (capacity, 6) its cache, the first position that was rejected or -1.
+    """
+    from lava.magma.core.run_conditions import RunSteps
+    from lava.magma.core.run_configs import Loihi2SimCfg
+    from lava.proc.io.source import RingBuffer
+
+    from kirin_lava.processes import MembraneProbe, SilenceNeuron, SpikeMatmul
+
+    windows = len(payload)
+    matmul = SpikeMatmul(kind=kind, heads=4, kv_heads=2, head_dim=3, capacity=capacity, period=period, zero=zero, shift=shift)
+    neuron = SilenceNeuron(shape=matmul.a_out.shape, period=period)
+    probe = MembraneProbe(shape=matmul.a_out.shape, period=period, windows=windows)
+    source = RingBuffer(data=np.moveaxis(payload, 0, 1).reshape(payload.shape[1], -1))
+    cached = RingBuffer(data=rows.T)  # one column per time step: SpikeMatmul takes one per window, so it lags behind
+    source.s_out.connect(matmul.s_in)
+    cached.s_out.connect(matmul.c_in)
+    matmul.a_out.connect(neuron.a_in)
+    neuron.s_out.connect(probe.a_in)
+    try:
+        # as many steps as the channel of c_in holds are enough for these few windows
+        neuron.run(condition=RunSteps(windows * period + 1), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
+        return probe.membranes.copy(), matmul.rows.copy(), int(matmul.rejected.get()[0])
+    finally:
+        neuron.stop()
+
+
+def open_block(block: Block, width: int, capacity: int, rotary: tuple[Float32, Float32] | None) -> object:
+    """A live block network with probes, for a `Session`."""
+    from kirin_lava.processes import build_block
+
+    return build_block(block, width, capacity, rotary, probe=True)

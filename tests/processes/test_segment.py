@@ -1,0 +1,84 @@
+"""Linear segments on Lava's own processes: the same integers as the definition, at every edge."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kirin_lava.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding, Integers, is_outlier, is_silent
+from kirin_lava.errors import FitError, UsageError
+from kirin_lava.graph import Linear
+from kirin_lava.hardware.loihi2 import STATE_MAX
+from kirin_lava.runtime import run_job
+from tests.processes.jobs import count_in_one_job, run_segments
+from tests.test_neuron import formula, layer, random_codes
+
+KINDS = ["per-element", "per-channel", "extreme", "all-outliers", "silent"]
+
+
+def cases() -> list[tuple[Linear, Integers, int | None]]:
+    """Every input encoding with every output, each with another kind of codes, fan-in and period."""
+    rng = np.random.default_rng(0)
+    work: list[tuple[Linear, Integers, int | None]] = []
+    outputs: list[Encoding | None] = [None, OFFSET, SIGNED, UNSIGNED16, UNSIGNED8]
+    for i, enc in enumerate([OFFSET, SIGNED, UNSIGNED16, UNSIGNED8]):
+        for j, out in enumerate(outputs):
+            fan_in = [1, 7, 60, 300][(i + j) % 4]
+            op = layer(rng, 9, fan_in, enc, out, shift=j % 3)
+            op.weight[0] = 0
+            q = np.concatenate([random_codes(rng, (2, fan_in), enc, kind) for kind in (KINDS[(i + j) % 5], "per-element")])
+            work.append((op, q, 18 if (i + j) % 3 == 0 else None))
+    messages_alone = layer(rng, 9, 20, INTEGER8, None)
+    work.append((messages_alone, rng.integers(-127, 128, (3, 20)), None))
+    one_sign = [np.full((2, 3), -128), np.full((2, 3), 127), np.zeros((2, 3)), np.array([[1, -3, 7], [-5, 2, -8]])]
+    for weight in one_sign:
+        work.append((Linear("w", "x", "y", weight.astype(np.int8), 8, SIGNED), np.array([[5, -7, 100], [0, 0, 0]]), None))
+    return work
+
+
+@pytest.mark.lava
+@pytest.mark.slow
+def test_native_segments_equal_the_definition() -> None:
+    work = cases()
+    compared = 0
+    for (op, q, _), run in zip(work, run_job(run_segments, work, timeout=600), strict=True):
+        np.testing.assert_array_equal(run.result, formula(op, q))
+        np.testing.assert_array_equal(run.outliers, is_outlier(q, op.encoding).sum(1))
+        np.testing.assert_array_equal(run.spikes, (~is_outlier(q, op.encoding) & ~is_silent(q, op.encoding)).sum(1))
+        compared += run.result.size
+    assert compared > 700
+
+
+@pytest.mark.lava
+def test_the_last_state_that_fits_and_the_first_that_does_not() -> None:
+    wide = replace(SIGNED, code_max=STATE_MAX + 1)
+    op = Linear("edge", "x", "y", np.array([[0], [1]], np.int8), 8, wide)
+    (run,) = run_job(run_segments, [(op, np.array([[STATE_MAX], [1]]), None)], timeout=300)
+    np.testing.assert_array_equal(run.result, [[0, STATE_MAX], [0, 1]])
+    with pytest.raises(FitError, match="edge: neuron 1 reaches 8388608 in step 7, beyond the 24-bit state"):
+        run_job(run_segments, [(op, np.array([[STATE_MAX + 1], [1]]), None)], timeout=300)
+
+
+@pytest.mark.lava
+def test_what_cannot_be_built_is_refused() -> None:
+    op = Linear("w", "x", "y", np.array([[100]], np.int8), 8, SIGNED)
+    rng = np.random.default_rng(0)
+    firing = layer(rng, 2, 3, SIGNED, UNSIGNED16)
+    for work, error, message in [
+        ((op, np.array([[128]]), None), UsageError, "outside signed"),
+        ((op, np.array([[1]]), 7), UsageError, "7 steps cannot hold signed codes"),
+        ((firing, np.array([[1, 2, 3]]), 8), FitError, "8 steps cannot hold unsigned-16 codes"),
+        ((layer(rng, 30, 30, SIGNED, UNSIGNED8, shift=5), np.ones((1, 30), np.int64), None), FitError, "8 bits of a synapse"),
+    ]:
+        with pytest.raises(error, match=message):
+            run_job(run_segments, [work], timeout=300)
+
+
+@pytest.mark.lava
+@pytest.mark.slow
+def test_fifty_runs_in_one_job_leave_its_descriptors_as_they_were() -> None:
+    op = layer(np.random.default_rng(0), 2, 3, SIGNED, None)
+    early, late = run_job(count_in_one_job, op, np.ones((1, 3), np.int64), 50, timeout=900)
+    assert late == early
