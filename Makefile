@@ -10,8 +10,10 @@ help: ## list these commands
 setup: ## make or repair the environment in .venv (Python 3.10, Lava, PyTorch); a moment if nothing changed
 	@tools/setup.sh
 
-demo: setup ## export the embedded model, run it on Lava, compare every integer, print the table
+demo: setup ## export the embedded model, run it on Lava, compare every integer, print the tables, write the report
 	$(bin)/kirin-lava export -m demo -o build/demo --verify lava --force
+	$(bin)/kirin-lava run build/demo --max-new-tokens 60
+	$(bin)/kirin-lava report build/demo --html build/demo.html
 
 test: lint browser ## lint, then all tests: what CI runs
 	$(bin)/pytest

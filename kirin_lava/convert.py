@@ -17,6 +17,7 @@ from kirin_lava import host, twin
 from kirin_lava.checkpoint import Checkpoint
 from kirin_lava.errors import UsageError
 from kirin_lava.graph import Block, Embedding, Model
+from kirin_lava.hardware.split import make_provable
 from kirin_lava.lower import folded_steps, lower_block, lower_head, round_dense
 from kirin_lava.quantize.calibrate import Calibration, calibrate
 from kirin_lava.quantize.recover import Layer, Student, recover
@@ -110,7 +111,8 @@ def _rounded(layer: Layer, recipe: Recipe) -> Layer:
 def _lowered(layer: Layer, recipe: Recipe) -> Block:
     if layer.block.name == "head":
         return lower_head(layer.block, recipe)
-    return lower_block(layer.block, recipe, layer.calibration, layer.codes or None)
+    block = lower_block(layer.block, recipe, layer.calibration, layer.codes or None)
+    return make_provable(block)[0]  # a fan-in that could overflow becomes several segments, added exactly on the host
 
 
 def rotary_of(checkpoint: Checkpoint) -> Rotary | None:

@@ -81,7 +81,7 @@ class RecoverySpec:
     """Training after rounding: `method` "none", "blocks" or "distill"; `steps` of it."""
 
     method: str = "none"
-    steps: int = 600
+    steps: int = 500
 
 
 @dataclass(frozen=True)
