@@ -309,7 +309,7 @@ def evaluate(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None
 @_json_option
 @_quiet_option
 def report(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
-    """Make a page about a bundle: exactness, perplexity, spikes, fit, cost.
+    """Make a page about a bundle: exactness, quality, spikes, cost.
 
     Beside the manifest lie the same numbers as report.json and, per segment, as layers.csv.
     """
@@ -338,7 +338,7 @@ def report(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
 @_json_option
 @_quiet_option
 def compare(as_json: bool, as_csv: bool, quiet: bool, **arguments: Any) -> None:
-    """Recipes side by side: quality, spikes, outliers, steps, size, time."""
+    """Put recipes, and rivals, side by side in one table."""
     from kirin_lava.compare import compare as compute
 
     with progress_bar(quiet) as progress:
@@ -360,7 +360,7 @@ def compare(as_json: bool, as_csv: bool, quiet: bool, **arguments: Any) -> None:
 @_json_option
 @_quiet_option
 def budget(as_json: bool, quiet: bool, **arguments: Any) -> None:
-    """Spend one share of outliers over all sites by measured sensitivity."""
+    """Spend one share of outliers where it buys most."""
     from kirin_lava.plan import budget as compute
 
     with progress_bar(quiet) as progress:

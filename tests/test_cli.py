@@ -227,6 +227,11 @@ def test_a_reader_that_leaves_early(bundle: Path) -> None:
     assert "Traceback" not in said and "Error" not in said
 
 
+def hears_ctrl_c() -> None:
+    """In a child before it starts: a shell that runs the tests in the background has switched Ctrl-C off for them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 # ---- terminals --------------------------------------------------------------------------------------------------------
 
 
@@ -286,7 +291,13 @@ def interrupt(arguments: list[object], ready: Path, marker: str) -> tuple[int, s
     command = [sys.executable, "-m", "kirin_lava", *map(str, arguments)]
     environment = {**ENVIRONMENT, "KIRIN_TEST_MARKER": marker}
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, text=True, start_new_session=True
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hears_ctrl_c,
     )
     assert process.stderr is not None
     try:
@@ -318,7 +329,13 @@ def test_ctrl_c_while_lava_runs_leaves_no_process(bundle: Path, tmp_path: Path) 
     marker = f"{tmp_path}/marker"
     environment = {**ENVIRONMENT, "KIRIN_TEST_MARKER": marker}
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, text=True, start_new_session=True
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hears_ctrl_c,
     )
     try:
         deadline = time.monotonic() + 120
