@@ -330,7 +330,7 @@ def report(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
 @click.option("--seed", default=0, show_default=True, type=_SEED, metavar="N", help="Seed of rows and training.")
 @click.option("--max-rows", type=_COUNT, metavar="N", help="Evaluate as many rows, evenly spread over the text.")
 @click.option(
-    "--recover", type=click.Choice(["none", "blocks", "distill"]), help="Add each recipe once more, trained this way."
+    "--recover", type=click.Choice(["none", "blocks", "distill"]), help="Add the first recipe once more, trained this way."
 )
 @click.option("--steps", type=_COUNT, metavar="N", help="Steps of that training; the recipe's own by default.")
 @click.option("--rivals", is_flag=True, help="Also rival quantisers at equal bits, in the same evaluator.")

@@ -140,14 +140,15 @@ def compare(
     Args:
         recipes: names or YAML files. rivals: also the quantisers of `kirin_lava.rivals`, rounded like the first recipe.
         text: to evaluate on; calibration: to calibrate on. The small built-in texts by default.
-        recover, steps: adds each recipe once more with this training after rounding.
+        recover, steps: adds the first recipe once more, with this training after rounding.
         max_rows: evaluate on as many rows, evenly spread over the text.
     """
     if not recipes and not rivals:
         raise UsageError("nothing to compare: name at least one recipe")
     chosen = [load_recipe(name) for name in recipes]
     if recover not in (None, "none"):
-        chosen += [replace(r, name=f"{r.name}, {recover}") for r in (with_recovery(r, recover, steps) for r in chosen)]
+        trained = with_recovery(chosen[0], recover, steps)
+        chosen.append(replace(trained, name=f"{trained.name}, {recover}"))
     checkpoint = open_checkpoint(model)
     tokenizer = checkpoint.tokenizer()
     length = min(seq_len, checkpoint.dimensions.max_positions)
