@@ -217,9 +217,12 @@ class Executor:
         stop = start + tokens.shape[1]
         if stop > self.model.max_positions:
             raise UsageError(f"{stop} positions are more than the {self.model.max_positions} of this model; shorten the text")
+        if not tokens.numel():
+            raise UsageError("no tokens: give at least one")
+        for token in map(int, tokens.aminmax()):
+            if not 0 <= token < len(self._tokens):
+                raise UsageError(f"token id {token} is outside the vocabulary of {len(self._tokens)}")
         tokens = tokens.to(self.device)
-        if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) >= len(self._tokens)):
-            raise UsageError(f"token id {int(tokens.max())} is outside the vocabulary of {len(self._tokens)}")
         x = self._tokens[tokens].float()
         if self._positions is not None:
             offset = self.model.embedding.position_offset
