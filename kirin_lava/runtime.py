@@ -132,7 +132,8 @@ class Session:
 
     Args:
         factory: importable by name; builds the object from picklable `args`.
-        timeout: wall-clock limit in seconds for building it and for each call; None for no limit.
+        timeout: wall-clock limit in seconds for building it and for each call; None for no limit. The attribute of this name
+            may be changed between calls.
 
     Raises:
         BackendError, KirinError: as `run_job`. A `BackendError` closes the session, other errors of ours leave it open.
@@ -140,7 +141,7 @@ class Session:
 
     def __init__(self, factory: Callable[..., Any], *args: Any, timeout: float | None = None) -> None:
         require_lava()
-        self._timeout = timeout
+        self.timeout = timeout
         self._child = _Child(factory, timeout)
         try:
             self._child.send(("open", factory, args))
@@ -155,7 +156,7 @@ class Session:
             raise BackendError(f"the Lava session is closed, {method} cannot be called: open a new one")
         with self._closed_on_failure():
             self._child.send(("method", method, args))
-            return self._child.result(self._timeout, on_progress)
+            return self._child.result(self.timeout, on_progress)
 
     def close(self) -> None:
         """End the job. May be called twice."""

@@ -57,22 +57,40 @@ def count_in_one_job(linear: Linear, codes: Integers, times: int) -> tuple[int, 
     return counts[1], counts[-1]
 
 
+class Endless:
+    """A Lava network without an end, for a `Session`."""
+
+    def __init__(self) -> None:
+        from kirin_lava.coding import SIGNED
+        from kirin_lava.processes import SpikeEncoder, SpikeProbe
+
+        source = SpikeEncoder(codes=np.ones((2, 3), np.int64), encoding=SIGNED)
+        self.sink = SpikeProbe(shape=(3,), period=8, windows=2)
+        source.s_out.connect(self.sink.s_in)
+        source.a_out.connect(self.sink.a_in)
+
+    def start(self) -> int:
+        """The first time step; returns the job's process id."""
+        from lava.magma.core.run_conditions import RunSteps
+        from lava.magma.core.run_configs import Loihi2SimCfg
+
+        self.sink.run(condition=RunSteps(1), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
+        return os.getpid()
+
+    def run(self) -> None:
+        """All the others."""
+        from lava.magma.core.run_conditions import RunSteps
+
+        for step in range(10**9):
+            self.sink.run(condition=RunSteps(1))
+            progress(step + 1, 10**9)
+
+
 def run_for_ever() -> None:
     """A Lava network without an end; reports its process id and then its time steps."""
-    from lava.magma.core.run_conditions import RunSteps
-    from lava.magma.core.run_configs import Loihi2SimCfg
-
-    from kirin_lava.coding import SIGNED
-    from kirin_lava.processes import SpikeEncoder, SpikeProbe
-
-    source = SpikeEncoder(codes=np.ones((2, 3), np.int64), encoding=SIGNED)
-    sink = SpikeProbe(shape=(3,), period=8, windows=2)
-    source.s_out.connect(sink.s_in)
-    source.a_out.connect(sink.a_in)
-    progress(os.getpid(), 0)
-    for step in range(10**9):
-        sink.run(condition=RunSteps(1), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
-        progress(step + 1, 10**9)
+    network = Endless()
+    progress(network.start(), 0)
+    network.run()
 
 
 def multiply(
