@@ -29,6 +29,7 @@ from kirin_lava.hardware.ranges import block_ranges, model_ranges, require_fit
 from kirin_lava.probe import probe_block
 from kirin_lava.recipe import DEFAULT_RECIPE, Recipe, load_recipe, with_recovery
 from kirin_lava.reference import Executor
+from kirin_lava.report.card import model_card
 from kirin_lava.runtime import require_lava
 from kirin_lava.text import CALIBRATION_TEXT, read_text, sample_rows, token_rows
 from kirin_lava.verify import Verification, verify
@@ -169,6 +170,7 @@ def export(
         if verify_with != "none":
             verification = verify(partial, backend=verify_with, timeout=timeout, progress=progress)
             verification.require()
+        writer.describe(model_card(Bundle(partial), None))
         writer.publish()
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -20,7 +20,6 @@ import kirin_lava
 from kirin_lava.checkpoint import file_sha256, read_json
 from kirin_lava.errors import UsageError
 from kirin_lava.export.bundle import EMBEDDING, FORMAT, JOURNAL, MANIFEST, Probe, hash_is, host_name, net_name, probe_name
-from kirin_lava.export.card import model_card
 from kirin_lava.export.files import disk_errors, flush_folder, inside, save_arrays, save_json, save_text
 from kirin_lava.export.netx import write_segment
 from kirin_lava.export.serial import block_to_json
@@ -165,8 +164,12 @@ class BundleWriter:
                 "physical_fit_verified": False,
             }
             save_json(self.partial / MANIFEST, manifest)
-            save_text(self.partial / README, model_card(source, recipe))
         return self.partial
+
+    def describe(self, card: str) -> None:
+        """Write the model card, README.md."""
+        with disk_errors(self.partial):
+            save_text(self.partial / README, card)
 
     def publish(self) -> None:
         """Rename OUT.partial to OUT, in place of an older bundle."""

@@ -102,12 +102,14 @@ def manifest_part(bundle: Bundle) -> dict[str, Any]:
     """What is known without running the model: source, recipe, operations and what `verify` recorded."""
     manifest = bundle.manifest
     described = inspect_bundle(bundle.path)
-    sites = [f"{site} {ratio:g}" for site, ratio in bundle.recipe.outliers.sites.items()]  # keys with dots cannot be looked up
+    sites = [
+        f"{site} {100 * ratio:g} %" for site, ratio in bundle.recipe.outliers.sites.items()
+    ]  # keys with dots cannot be looked up
     return {
         "format": FORMAT,
         "kirin_lava": kirin_lava.__version__,
         "bundle": {
-            "name": bundle.path.absolute().name,
+            "name": bundle.path.absolute().name.removesuffix(".partial"),  # an export asks before it is published
             "digest": described.digest,
             "bytes": sum((bundle.path / name).stat().st_size for name in manifest["files"] if (bundle.path / name).is_file()),
             "complete": described.complete,

@@ -50,7 +50,8 @@ def bundle(pristine: Path, tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """Hash of every file but the model card, which names its folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "README.md")
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -66,8 +67,14 @@ def test_the_same_request_gives_the_same_bytes(model: Path, pristine: Path, tmp_
         if source == moved:  # only the manifest says where the source was found
             assert again.pop(MANIFEST)
         assert again.items() <= contents(pristine).items()
-    assert set(contents(pristine)) == set(Bundle(pristine).manifest["files"]) | {MANIFEST, "README.md"}
+    assert set(contents(pristine)) == set(Bundle(pristine).manifest["files"]) | {MANIFEST}
     assert Bundle(pristine).damaged_files() == []
+
+
+def test_the_model_card_names_the_bundle_and_its_digest(pristine: Path) -> None:
+    card = (pristine / "README.md").read_text()
+    assert f"kirin-lava run {pristine.name} " in card and Bundle(pristine).digest()[:16] in card
+    assert ".partial" not in card and "Not verified on Lava" in card
 
 
 def test_whoever_may_read_the_folder_may_read_every_file(pristine: Path) -> None:
