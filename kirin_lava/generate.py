@@ -175,7 +175,11 @@ def choose(logits: Tensor, temperature: float, top_k: int, generator: torch.Gene
 
 
 def stop_ids(folder: Path) -> set[int]:
-    """End-of-text ids of the source's generation config."""
-    path = folder / "generation_config.json"
-    value = read_json(path).get("eos_token_id") if path.is_file() else None
-    return {value} if isinstance(value, int) else set(value or [])
+    """End-of-text ids of the source's generation config, or of its config where that has none."""
+    for name in ("generation_config.json", "config.json"):
+        path = folder / name
+        value = read_json(path).get("eos_token_id") if path.is_file() else None
+        ids = {i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)}
+        if ids:
+            return ids
+    return set()

@@ -292,7 +292,7 @@ BAD_SIZES: list[Any] = ["64", 0, -1, 1.5, True, False, [64], {}, 2**25, 10**40, 
 
 
 @pytest.mark.parametrize("key", [*SIZES, "head_dim", "max_position_embeddings"])
-@pytest.mark.parametrize("value", BAD_SIZES, ids=str)
+@pytest.mark.parametrize("value", BAD_SIZES, ids=lambda value: str(value)[:12])
 def test_sizes_of_the_wrong_kind(llama: Path, key: str, value: Any) -> None:
     edit_config(llama, **{key: value})
     with pytest.raises(UsageError, match=rf"config\.json: {key} is .*, not an integer from 1 to \d+; fetch"):
@@ -380,6 +380,11 @@ def test_entries_of_the_wrong_kind(
         ),
         ("llama", {"model_type": "qwen3", "layer_types": ["full_attention", "sliding_attention"]}, "sliding-window attention"),
         ("llama", {"max_position_embeddings": 2**20, "head_dim": 1024}, "rotary tables of 1048576 positions times 1024"),
+        (
+            "opt",
+            {"hidden_size": 2**12, "num_attention_heads": 2, "word_embed_proj_dim": ...},
+            "heads of width 2048 are not supp",
+        ),
         ("opt", {"activation_function": "gelu"}, "activation 'gelu' is not supported in this family; supported is: relu"),
         ("opt", {"word_embed_proj_dim": 16}, "word_embed_proj_dim 16 differs from hidden_size 32"),
         ("opt", {"enable_bias": False}, "enable_bias is false; supported are"),

@@ -23,6 +23,7 @@ from kirin_lava import __version__
 from kirin_lava.cli import main
 from kirin_lava.console import print_json, print_table, survive_any_text
 from kirin_lava.export.bundle import Bundle
+from kirin_lava.generate import stop_ids
 from kirin_lava.recipes import recipe_names
 from tests.conftest import Cli
 from tests.hf_models import save_model
@@ -196,6 +197,16 @@ def test_run_streams_the_text_and_tells_the_rest_on_stderr(bundle: Path, cli: Cl
     assert again.out == ran.out
     drawn = {cli("run", bundle, "--temperature", 5, "--seed", seed, "--max-new-tokens", 8).out for seed in (0, 0, 1, 2)}
     assert 1 < len(drawn) <= 3
+
+
+def test_generation_ends_where_the_source_says(bundle: Path, tmp_path: Path) -> None:
+    values: list[tuple[Any, set[int]]] = [(7, {7}), ([7, 9], {7, 9}), (None, {1}), ("7", {1}), ([2.5, None], {1}), ({}, {1})]
+    config = json.loads((bundle / "config.json").read_text())
+    assert config["eos_token_id"] == 1 and stop_ids(bundle) == {1} and stop_ids(tmp_path) == set()
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for value, ids in values:
+        (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": value}))
+        assert stop_ids(tmp_path) == ids
 
 
 def test_stats_of_another_backend_are_refused_before_it_runs(bundle: Path, cli: Cli, tmp_path: Path) -> None:

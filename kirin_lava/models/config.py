@@ -23,6 +23,7 @@ class ConfigError(UsageError):
 
 MOST = 1 << 24
 MOST_LAYERS = 1 << 12
+MOST_HEAD_WIDTH = 1 << 10  # times 127 * 127 it is still below 2^24: the scores of a head stay exact
 MOST_POSITIONS = 1 << 20
 """Larger sizes are damage or an attack: nothing is allocated for them."""
 

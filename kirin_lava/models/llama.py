@@ -10,7 +10,18 @@ from torch import Tensor
 
 from kirin_lava.errors import UnsupportedError, UsageError
 from kirin_lava.graph import Add, Gate, Norm, Rotary, Slice
-from kirin_lava.models.config import MOST_LAYERS, MOST_POSITIONS, Config, flag, mapping, positive, real, word, words
+from kirin_lava.models.config import (
+    MOST_HEAD_WIDTH,
+    MOST_LAYERS,
+    MOST_POSITIONS,
+    Config,
+    flag,
+    mapping,
+    positive,
+    real,
+    word,
+    words,
+)
 from kirin_lava.models.layout import Attention, Dense, Dimensions, Family, FloatBlock, FloatEmbedding, FloatOp, Load, concat
 
 __all__ = ["LLAMA"]
@@ -41,7 +52,7 @@ def _dimensions(config: Config) -> Dimensions:
         raise UsageError(f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}")
     if config.get("head_dim") is None and kind != "qwen3" and width % heads:
         raise UsageError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}, and there is no head_dim")
-    head_dim = positive(config, "head_dim", 128 if kind == "qwen3" else width // heads)
+    head_dim = positive(config, "head_dim", 128 if kind == "qwen3" else width // heads, MOST_HEAD_WIDTH)
     if head_dim % 2:
         raise UsageError(f"heads of width {head_dim} have no rotary embedding: the width must be even")
     positions = positive(config, "max_position_embeddings", 2048, MOST_POSITIONS)

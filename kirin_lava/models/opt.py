@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kirin_lava.errors import UnsupportedError, UsageError
 from kirin_lava.graph import Add, Norm, Slice
-from kirin_lava.models.config import MOST_LAYERS, MOST_POSITIONS, Config, flag, positive, word
+from kirin_lava.models.config import MOST_HEAD_WIDTH, MOST_LAYERS, MOST_POSITIONS, Config, flag, positive, word
 from kirin_lava.models.layout import (
     Attention,
     Dense,
@@ -50,6 +50,8 @@ def _dimensions(config: Config) -> Dimensions:
     width, heads = positive(config, "hidden_size"), positive(config, "num_attention_heads")
     if width % heads:
         raise UsageError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}")
+    if width // heads > MOST_HEAD_WIDTH:
+        raise UnsupportedError(f"heads of width {width // heads} are not supported; supported are: up to {MOST_HEAD_WIDTH}")
     return Dimensions(
         layers=positive(config, "num_hidden_layers", most=MOST_LAYERS),
         width=width,
