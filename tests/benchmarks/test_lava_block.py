@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.block_jobs import Measured
+from benchmarks.block_jobs import Built
 from benchmarks.lava_block import compare, first_block, main
 from kirin_lava.checkpoint import open_checkpoint
 from kirin_lava.reference import BlockExecutor, Cache
@@ -43,12 +43,11 @@ def test_both_networks_are_exact_and_the_naive_one_is_larger(tmp_path: Path, cap
 def test_a_wrong_integer_is_counted(tmp_path: Path) -> None:
     block, x, rotary = first_block(open_checkpoint(str(save_model(tmp_path / "hf", **SMALL))), "fast", TOKENS)
     y = BlockExecutor(rotary).run(block, torch.from_numpy(x)[None], torch.arange(TOKENS), Cache())[0].numpy()
-    right = Measured(y, {}, 1, 1, 8, 6, [(1, 1.0)], [(1, 1.0)], True)
-    assert compare(block, x, rotary, {"ours": right}) == (y.size, 0)
+    right = Built(y, {}, 1, 1, 8, 6)
+    assert compare(block, x, rotary, [right]) == (y.size, 0)
     other = y.copy()
     other[1, 2] = np.nextafter(other[1, 2], np.float32(np.inf))
-    assert compare(block, x, rotary, {"ours": replace(right, result=other)}) == (y.size, 1)
-    assert compare(block, x, rotary, {"ours": replace(right, same=False)}) == (y.size, 1)
+    assert compare(block, x, rotary, [right, replace(right, result=other)]) == (2 * y.size, 1)
     sums = np.zeros((TOKENS, 16), np.int64)
-    compared, wrong = compare(block, x, rotary, {"naive": replace(right, integers={"attn.o.sums": sums})})
+    compared, wrong = compare(block, x, rotary, [replace(right, integers={"attn.o.sums": sums})])
     assert compared == y.size + sums.size and 0 < wrong <= sums.size
