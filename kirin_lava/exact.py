@@ -217,7 +217,10 @@ class _Product:
 
 
 def _pack(weight: Tensor) -> Any:
-    return torch.ops.quantized.linear_prepack(torch.quantize_per_tensor(weight.float(), 1.0, 0, torch.qint8), None)  # type: ignore[attr-defined]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # newer versions of PyTorch say that they will drop the type one day
+        integers = torch.quantize_per_tensor(weight.float(), 1.0, 0, torch.qint8)
+        return torch.ops.quantized.linear_prepack(integers, None)  # type: ignore[attr-defined]
 
 
 def _packed_product(x: Tensor, zero: int, packed: Any) -> Tensor:
