@@ -12,6 +12,7 @@ multiply-add, which a compiler may make of `addcmul` or `lerp`, would change bit
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any

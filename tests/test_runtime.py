@@ -175,6 +175,21 @@ def test_lava_is_ended_when_its_job_is_killed() -> None:
 
 
 @pytest.mark.usefixtures("tidy")
+def test_the_job_ends_when_one_of_its_processes_is_killed() -> None:
+    pids: list[int] = []
+
+    def watch(done: int, total: int) -> None:
+        if total == 0:
+            pids.append(done)
+        elif done == 20:
+            os.kill(max(alive(pids[0])), signal.SIGKILL)
+
+    with pytest.raises(BackendError, match=r"ended with exit code 1 .*a Lava process was killed by SIGKILL"):
+        run_job(run_for_ever, timeout=120, on_progress=watch)
+    assert not alive(pids[0])
+
+
+@pytest.mark.usefixtures("tidy")
 def test_an_exception_in_the_caller_ends_the_job() -> None:
     pids: list[int] = []
 
@@ -187,6 +202,11 @@ def test_an_exception_in_the_caller_ends_the_job() -> None:
     with pytest.raises(ZeroDivisionError):
         run_job(run_for_ever, timeout=120, on_progress=give_up)
     assert not alive(pids[0])
+
+
+def hears_ctrl_c() -> None:
+    """In a child before it starts: a shell that runs the tests in the background has switched Ctrl-C off for them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 PARENT = """
@@ -207,7 +227,13 @@ run_job(run_for_ever, on_progress=tell)
 def test_lava_does_not_outlive_its_parent(sent: signal.Signals) -> None:
     command = [sys.executable, "-c", PARENT]
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hears_ctrl_c,
     ) as parent:
         assert parent.stdout is not None
         group = int(parent.stdout.readline())
