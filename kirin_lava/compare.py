@@ -101,7 +101,7 @@ class Comparison:
             "s",
         )
         for column in columns:
-            table.add_column(column, justify="left" if column in ("recipe", "kind") else "right", no_wrap=column == "recipe")
+            table.add_column(column, justify="left" if column in ("recipe", "kind") else "right", no_wrap=True)
         for c in self.contenders:
             table.add_row(
                 c.name,
