@@ -5,36 +5,33 @@ the `fork` start method on whole programs. So a Lava job gets an interpreter of 
 
     parent  --- request, result, progress over one socket --->  job  --- forks --->  Lava processes
 
-* The job ends when the socket is closed, so it does not outlive its parent, whatever ended that.
+* The job ends when the socket is closed, so it does not outlive its parent, whatever ended that. It also ends when one of its
+  processes is killed.
 * Every process that the job forks is ended by the kernel when the job ends, whatever ended that.
 * Python's resource tracker of the job is spared until then: it removes the shared memory that killed processes leave.
 
-This module imports nothing of Lava itself; the job's function does.
+This module imports nothing of Lava itself; the job's function does. The job's side of it is `kirin_lava.job`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.metadata
 import importlib.util
 import json
 import os
-import pickle
-import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import IO, Any, TypeVar
 
 from kirin_lava.errors import BackendError, KirinError, UsageError
+from kirin_lava.job import progress
 
 __all__ = ["Session", "lava_versions", "progress", "require_backend", "require_lava", "run_job"]
 
@@ -45,16 +42,13 @@ _DISTRIBUTIONS = ("lava-nc", "lava-dl")
 _BOOTSTRAP = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[2])
-from kirin_lava.runtime import _serve
-_serve(int(sys.argv[1]))
+from kirin_lava.job import serve
+serve(int(sys.argv[1]))
 """
 _GRACE = 5.0  # seconds for a job to leave
 _TIDY = 30.0  # seconds for its resource tracker to remove what is left; far more than it needs on an idle machine
 _POLL = 0.5  # seconds between looks at whether the job still lives
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_PR_SET_PDEATHSIG = 1
-
-_link: Connection | None = None  # in a job: the socket to its parent
 
 
 def lava_versions() -> dict[str, str]:
@@ -97,12 +91,6 @@ def require_backend(backend: str) -> None:
 
     if not os.environ.get("NXSDKHOST") and not slurm.is_available():
         raise BackendError("no Loihi 2 board is within reach: set NXSDKHOST to its address, or run where SLURM offers one")
-
-
-def progress(done: int, total: int) -> None:
-    """Called inside a job: report `done` of `total` time steps. Does nothing outside a job."""
-    if _link is not None:
-        _link.send(("progress", done, total))
 
 
 def run_job(function: Callable[..., T], *args: Any, timeout: float | None = None, on_progress: Progress | None = None) -> T:
@@ -302,70 +290,3 @@ def _group_lives(group: int) -> bool:
             if int(pgrp) == group and state not in b"ZX":
                 return True
     return False
-
-
-# ---- the job's side --------------------------------------------------------------------------------------------------
-
-
-def _serve(descriptor: int) -> None:
-    """Main of a job: answer the parent's messages until it closes the socket."""
-    global _link
-    _link = link = Connection(descriptor)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    threading.Thread(target=_leave_with_parent, args=(descriptor,), daemon=True).start()
-    os.register_at_fork(after_in_child=_leave_with_job())
-    state: Any = None
-    while True:
-        try:
-            kind, *content = link.recv()
-        except (EOFError, OSError):
-            os._exit(0)  # skip the exit handlers of a hundred libraries; what must go goes with this process
-        try:
-            result = None
-            if kind == "call":
-                function, args = content
-                result = function(*args)
-            elif kind == "open":
-                function, args = content
-                state = function(*args)
-            else:
-                method, args = content
-                result = getattr(state, method)(*args)
-            answer = pickle.dumps(("result", result))
-        except Exception as error:
-            answer = pickle.dumps(("error", _portable(error), traceback.format_exc()))
-        link.send_bytes(answer)
-
-
-def _portable(error: Exception) -> KirinError:
-    """An error of ours as it is, anything else as a `BackendError`; only what survives pickling leaves the job."""
-    if isinstance(error, KirinError):
-        with contextlib.suppress(Exception):
-            pickle.loads(pickle.dumps(error))
-            return error
-    return BackendError(f"the Lava job raised {type(error).__name__}: {error}")
-
-
-def _leave_with_parent(descriptor: int) -> None:
-    """Watch the socket from a thread: when the other end is gone, so is the job."""
-    watch = select.poll()
-    watch.register(descriptor, 0)  # only hang-ups and errors
-    watch.poll()
-    os._exit(0)
-
-
-def _leave_with_job() -> Callable[[], None]:
-    """What every process that the job forks does first: let go of the socket, have the kernel end it with the job."""
-    prctl: Any = None
-    if sys.platform == "linux":
-        prctl = ctypes.CDLL(None).prctl
-
-    def after_fork() -> None:
-        global _link
-        if _link is not None:
-            _link.close()
-            _link = None
-        if prctl is not None:
-            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    return after_fork
