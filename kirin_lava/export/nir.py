@@ -36,6 +36,7 @@ from kirin_lava.errors import BackendError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.files import disk_errors, whole_file
 from kirin_lava.export.netx_read import Segment
+from kirin_lava.export.stimulus import is_mirrored
 from kirin_lava.graph import Block, Fire, Linear
 from kirin_lava.hardware.loihi2 import STATE_BITS
 
@@ -169,7 +170,7 @@ def _threshold(fire: Fire, constant: Int64) -> nir.Threshold:
             "encoding": _plain(fire.encoding),
             "falls": "infinite while a window's inputs arrive; then this threshold, lower by the ramp after every step",
             "spikes": "at most one per window and neuron, none after the last threshold; its time is the output code",
-            "mirrored": int(fire.encoding.spike_min < 0 and fire.encoding.zero == 0),  # the same ladder on -v spikes -1
+            "mirrored": int(is_mirrored(fire.encoding)),  # the same ladder on -v spikes -1
             "ramp": fire.ramp,
             "offset": fire.offset,
             "step": fire.step,

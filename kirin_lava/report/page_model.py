@@ -38,10 +38,10 @@ def _card(page: Page, name: str, big: str, small: str, colour: str = "") -> str:
 
 
 def _exact_card(page: Page) -> str:
-    name = "Integers that differ on Lava"
+    name = "Integers that differ"
     if not page.get("exactness.compared"):
         return _card(page, name, "not run", "nothing compared yet: kirin-lava verify does it")
-    words = "of {exactness.compared|int} compared with the integer reference"
+    words = "of {exactness.compared|int} compared between the integer reference, Lava and stock lava-dl"
     return _card(page, name, "{exactness.mismatches|int}", words, "good" if page.get("exactness.verified") else "bad")
 
 
@@ -95,13 +95,15 @@ def window_section(page: Page) -> str:
     """The picture that explains the method."""
     window = page.get("window")
     if window["fires"]:
-        real = "These neurons fire on chip, exactly as drawn."
+        real = "In this network these neurons fire: their codes go on to the next segment without the host."
     else:
         real = (
             "In this model the host reads the membranes of this segment at the end of the silence; the falling threshold "
             "shows how the same membranes become codes where neurons fire."
         )
-    signs = " Hollow marks are negative spikes; negative membranes meet a mirrored threshold." if window["signed"] else ""
+    signs = " Hollow marks are negative spikes." if any(row["payload"] < 0 for row in window["raster"]["spikes"]) else ""
+    if window["signed"]:
+        signs += " Negative membranes meet a mirrored threshold."
     caption = page.fill(
         "One window of one real token: {window.block}, segment {window.segment}. The first {window.raster.channels} of "
         "{window.inputs|int} inputs ({window.raster.counts.spikes} spikes, {window.raster.counts.outliers} outliers, "

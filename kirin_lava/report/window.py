@@ -22,6 +22,7 @@ from kirin_lava.coding import Encoding, encode_raster, is_outlier, is_silent
 from kirin_lava.errors import UsageError
 from kirin_lava.export.bundle import Bundle, Probe
 from kirin_lava.export.netx_read import Segment
+from kirin_lava.export.stimulus import is_mirrored
 from kirin_lava.graph import Fire, Linear
 from kirin_lava.hardware.loihi2 import STATE_MAX
 from kirin_lava.neuron import simulate
@@ -70,7 +71,7 @@ def window_of(bundle: Bundle) -> dict[str, Any]:
         "neurons": linear.weight.shape[0],
         "encoding": linear.encoding.name,
         "output_encoding": fire.encoding.name,
-        "signed": _mirrored(fire.encoding),
+        "signed": is_mirrored(fire.encoding),
         "zero": fire.encoding.zero,
         "steps": period,
         "first_fall": period - fire.encoding.window,
@@ -141,12 +142,8 @@ def _levels(linear: Linear, fire: Fire, payload: npt.NDArray[np.int32]) -> npt.N
     """(N, period) membranes in ramps, after every step of the window: v is the running sum of u, u of the currents."""
     synapses = linear.weight.astype(np.int64) * 2**fire.shift
     v = (synapses @ payload).cumsum(1).cumsum(1)
-    lift = fire.offset + (0 if _mirrored(fire.encoding) else fire.encoding.zero) * fire.ramp
+    lift = fire.offset + fire.encoding.zero * fire.ramp
     return (v + (lift - linear.encoding.zero * synapses.sum(1))[:, None]) / fire.ramp[:, None]
-
-
-def _mirrored(enc: Encoding) -> bool:
-    return enc.spike_min < 0 and enc.zero == 0
 
 
 def _raster(enc: Encoding, codes: Int64, payload: npt.NDArray[np.int32]) -> dict[str, Any]:
@@ -180,11 +177,11 @@ def _telling(levels: npt.NDArray[np.float64], fired: Int64, hasty: Int64, enc: E
     codes, and some would have fired wrongly without silence."""
     top = enc.window - 1
     final = levels[:, -1]
-    above = np.maximum(levels.max(1) - top - 0.4, 0) + (np.maximum(-levels.min(1) - top - 0.4, 0) if _mirrored(enc) else 0)
-    below = 0 if _mirrored(enc) else np.maximum(-levels.min(1) - 0.4 * top, 0)
+    above = np.maximum(levels.max(1) - top - 0.4, 0) + (np.maximum(-levels.min(1) - top - 0.4, 0) if is_mirrored(enc) else 0)
+    below = 0 if is_mirrored(enc) else np.maximum(-levels.min(1) - 0.4 * top, 0)
     fit = 2.0 * above + 0.3 * below - np.where(fired != hasty, 1.5, 0.0)
     chosen: list[int] = []
-    for share in (0.85, 0.5, -0.6 if _mirrored(enc) else 0.25, 0.0)[: len(final)]:
+    for share in (0.85, 0.5, -0.6 if is_mirrored(enc) else 0.25, 0.0)[: len(final)]:
         cost = np.abs(final - share * top) + fit
         for n in chosen:
             cost[np.abs(final - final[n]) < top / 6] += 100  # their labels would meet

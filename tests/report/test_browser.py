@@ -52,7 +52,7 @@ def _look(html: Path, folder: Path, width: int, dark: bool = False) -> tuple[dic
     probed.write_text(FRAME.replace("{width}", str(width)).replace("{page}", escape(page)), encoding="utf-8")
     theme = ["--blink-settings=preferredColorScheme=0"] if dark else []
     command = [str(BROWSER), *FLAGS.split(), *theme, f"--user-data-dir={folder / 'profile'}", "--window-size=1100,900"]
-    ran = subprocess.run([*command, "--dump-dom", probed.as_uri()], capture_output=True, text=True, timeout=120, check=False)
+    ran = subprocess.run([*command, "--dump-dom", probed.as_uri()], capture_output=True, text=True, timeout=300, check=False)
     found = re.search(r'data-probe="([^"]*)"', ran.stdout)
     assert found is not None, ran.stderr[-2000:]
     return json.loads(unescape(found[1])), "\n".join(line for line in ran.stderr.splitlines() if "CONSOLE" in line)
