@@ -19,7 +19,7 @@ _COLOURS = {"proved": "good", "calibrated": "", "does not fit": "bad"}
 
 
 def _details(title: str, content: str) -> str:
-    return f'<details><summary>{title}</summary>{content}</details>'
+    return f"<details><summary>{title}</summary>{content}</details>"
 
 
 # ---- ranges and placement --------------------------------------------------------------------------------------------------

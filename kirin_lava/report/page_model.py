@@ -244,4 +244,4 @@ def _details(page: Page) -> str:
     rows.append(["<b>all</b>", "", *page.cells("counts.total", *fields)])
     columns = ["segment", "kind", *(name.replace("_", " ") for name in names)]
     shown = table("Work per token", columns, rows, words=2)
-    return f'<details><summary>Every segment in numbers</summary>{shown}</details>'
+    return f"<details><summary>Every segment in numbers</summary>{shown}</details>"
