@@ -70,7 +70,7 @@ class BlockBench:
             self._network = build_block(block, x.shape[1], len(x), rotary)
             period, latency = self._network.plan.period, self._network.plan.latency
         else:
-            from benchmarks.naive_block import NaiveBlock
+            from benchmarks.naive_network import NaiveBlock
 
             self._network = NaiveBlock(block, x.shape[1], len(x), rotary)
             period, latency = self._network.period, self._network.latency

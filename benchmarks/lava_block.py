@@ -3,7 +3,7 @@
     python -m benchmarks.lava_block [--model FOLDER|demo] [--recipe NAME] [--tokens N] [--singles N] [--rounds N]
 
     ours     `kirin_lava.processes.block`: a Process per synapse, neuron and host stage, all heads in one
-    naive    `benchmarks.naive_block`: a Process per operation, and in the attention per operation and head
+    naive    `benchmarks.naive_network`: a Process per operation, and in the attention per operation and head
 
 Both run the first decoder layer on real text in two ways: tokens pipelined, a new one every window (ms/token), and each alone,
 the next one when the result of the one before is there (ms/token alone), which is how a naive host would feed them. Rounds of
