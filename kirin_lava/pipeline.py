@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from kirin_lava.export.bundle_write import BundleWriter, check_out
 from kirin_lava.export.nir import write_nir
 from kirin_lava.hardware.observe import RangeObserver
 from kirin_lava.hardware.ranges import block_ranges, model_ranges, require_fit
+from kirin_lava.memory import peak_memory
 from kirin_lava.probe import probe_block
 from kirin_lava.recipe import DEFAULT_RECIPE, Recipe, load_recipe, with_recovery
 from kirin_lava.reference import Executor
@@ -173,10 +173,9 @@ def export(
         writer.describe(model_card(Bundle(partial), None))
         writer.publish()
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     segments = sum(name.startswith("net/") for name in bundle.manifest["files"])
     return ExportResult(
-        str(out), checkpoint.name, chosen.name, segments, size, time.monotonic() - start, peak, bundle.digest(), verification
+        str(out), checkpoint.name, chosen.name, segments, size, time.monotonic() - start, peak_memory(), bundle.digest(), verification
     )
 
 

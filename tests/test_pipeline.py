@@ -139,16 +139,17 @@ def test_dead_channels_and_constant_weights(tmp_path: Path) -> None:
 
 
 PEAK = """
-import resource, sys
+import sys
 from pathlib import Path
 import torch
+from kirin_lava.memory import peak_memory
 from kirin_lava.pipeline import export
 torch.set_num_threads(1)
 arguments = dict(recipe="fast", num_samples=2, seq_len=16, verify_with="reference")
 export(sys.argv[1], Path(sys.argv[3], "small"), **arguments)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_memory()
 export(sys.argv[2], Path(sys.argv[3], "large"), **arguments)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+print(peak_memory() - before)
 """
 
 

@@ -15,12 +15,13 @@ from tests.hardware.known_configs import LLAMA_2_7B, OPT_2_7B
 from tests.small_models import CONFIGS
 
 PROGRAM = """
-import json, resource, sys
+import json, sys
 from kirin_lava.hardware.cost import dry_run
+from kirin_lava.memory import peak_memory
 from kirin_lava.recipe import load_recipe
 values = dry_run(json.load(sys.stdin), load_recipe("kirin-w4a4-8")).to_dict()
 values["placement"].pop("core_columns")
-values["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+values["peak"] = peak_memory()
 json.dump(values, sys.stdout)
 """
 
