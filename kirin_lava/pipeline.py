@@ -174,8 +174,9 @@ def export(
         writer.publish()
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     segments = sum(name.startswith("net/") for name in bundle.manifest["files"])
+    seconds = time.monotonic() - start
     return ExportResult(
-        str(out), checkpoint.name, chosen.name, segments, size, time.monotonic() - start, peak_memory(), bundle.digest(), verification
+        str(out), checkpoint.name, chosen.name, segments, size, seconds, peak_memory(), bundle.digest(), verification
     )
 
 
