@@ -22,7 +22,7 @@ from kirin_lava.hardware.loihi2 import STATE_MAX
 from kirin_lava.host import Codes, Constants, HostContext, Value
 from kirin_lava.kv_cache import Cache
 
-__all__ = ["BlockExecutor", "Cache", "ExactMatmul", "Executor", "Observer", "cached_name", "fire"]
+__all__ = ["BlockExecutor", "Cache", "ExactMatmul", "Executor", "Observer", "Segment", "cached_name", "fire"]
 
 _ATTENTION_ELEMENTS = 2**18  # of scores at a time: what a core's cache holds
 _ATTENTION_ROWS = 16  # but not fewer tokens
@@ -31,6 +31,8 @@ _LARGE_BLOCK = 7 * 2**20  # float32 numbers, just below the 32 MiB up to which g
 
 Observer = Callable[[Block, Op, dict[str, Value]], None]
 """Called after every operation with all values of the block so far, cached rows of codes under `cached_name`."""
+Segment = Callable[[Linear, Codes], Value]
+"""Computes a segment from codes (B, L, K): sums (B, L, N), or codes where it fires."""
 
 
 def cached_name(cache: str) -> str:
@@ -84,12 +86,20 @@ class BlockExecutor:
         rotary: cos and sin, each (positions, head_dim) float32, or None.
         device: "cpu" or "cuda"; the integers are the same.
         observer: called after every operation.
+        segment: computes the linear segments instead of matrix products, on another backend.
     """
 
-    def __init__(self, rotary: tuple[Float32, Float32] | None, device: str = "cpu", observer: Observer | None = None):
+    def __init__(
+        self,
+        rotary: tuple[Float32, Float32] | None,
+        device: str = "cpu",
+        observer: Observer | None = None,
+        segment: Segment | None = None,
+    ):
         _keep_freed_memory()
         self.device = torch.device(device)
         self.observer = observer
+        self._segment = segment or self._linear
         self._matmuls: dict[Linear, ExactMatmul] = {}
         self._stages: dict[Block, list[tuple[Op, ...]]] = {}
         self._constants: Constants = {}
@@ -127,7 +137,7 @@ class BlockExecutor:
 
     def _compute(self, block: Block, op: Op, values: dict[str, Value], context: HostContext, cache: Cache) -> Value:
         if isinstance(op, Linear):
-            return self._linear(op, _codes(values, op.input))
+            return self._segment(op, _codes(values, op.input))
         if isinstance(op, Score):
             return _score(op, _codes(values, op.input), cache.columns(block.name, op.cache, context.stop))
         if isinstance(op, Mix):
@@ -182,10 +192,10 @@ def _keep_freed_memory() -> None:
 class Executor:
     """Runs a converted model; arguments as for `BlockExecutor`."""
 
-    def __init__(self, model: Model, device: str = "cpu", observer: Observer | None = None):
+    def __init__(self, model: Model, device: str = "cpu", observer: Observer | None = None, segment: Segment | None = None):
         self.model = model
         self.device = torch.device(device)
-        self.blocks = BlockExecutor(model.rotary, device, observer)
+        self.blocks = BlockExecutor(model.rotary, device, observer, segment)
         self._tokens = torch.from_numpy(model.embedding.tokens).to(self.device)
         positions = model.embedding.positions
         self._positions = None if positions is None else torch.from_numpy(positions).to(self.device)

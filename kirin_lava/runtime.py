@@ -85,7 +85,7 @@ def require_backend(backend: str) -> None:
     if importlib.util.find_spec("lava.utils.loihi2_profiler") is None:
         raise BackendError(
             "Loihi 2 needs lava-loihi, which Intel gives to members of its research community (INRC) only, and it is "
-            "not installed: run on the cpu backend, which computes the same integers"
+            "not installed: `--backend stock` runs the same files on the CPU simulator, to the same integers"
         )
     from lava.utils import slurm
 

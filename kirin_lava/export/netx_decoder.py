@@ -19,9 +19,9 @@ from torch import Tensor
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.files import inside
 from kirin_lava.export.netx_live import StockRack
-from kirin_lava.graph import Float32, Linear
+from kirin_lava.graph import Linear
 from kirin_lava.host import Codes, Value
-from kirin_lava.reference import BlockExecutor, Cache, Executor, fire
+from kirin_lava.reference import Cache, Executor, fire
 from kirin_lava.runtime import Session, require_backend
 
 __all__ = ["StockDecoder"]
@@ -65,8 +65,7 @@ class StockDecoder:
         }
         self._names = {op: _key(block.name, op.name) for block in (*model.blocks, model.head) for op in block.linears()}
         self._cache = Cache()
-        self._executor = Executor(model)
-        self._executor.blocks = _StockBlocks(model.rotary, self)
+        self._executor = Executor(model, segment=self.segment)
         self._sessions: list[Session] = []
         self._homes: dict[str, Session] = {}
         self._fires: dict[str, bool] = {}
@@ -94,7 +93,7 @@ class StockDecoder:
         logits = self._executor.forward(tokens.unsqueeze(0), self._cache, last_only=not every)[0]
         return logits if every else logits[-1]
 
-    def linear(self, op: Linear, codes: Codes) -> Value:
+    def segment(self, op: Linear, codes: Codes) -> Value:
         """What a segment's file makes of codes (1, L, K)."""
         name = self._names[op]
         windows = codes.q.flatten(0, -2).to(torch.int32).numpy()
@@ -121,17 +120,6 @@ class StockDecoder:
         self._sessions.append(session)
         self._homes |= dict.fromkeys(paths, session)
         self._fires |= session.call("fires")
-
-
-class _StockBlocks(BlockExecutor):
-    """The executor's blocks with other linear segments."""
-
-    def __init__(self, rotary: tuple[Float32, Float32] | None, decoder: StockDecoder):
-        super().__init__(rotary)
-        self._decoder = decoder
-
-    def _linear(self, op: Linear, x: Codes) -> Value:
-        return self._decoder.linear(op, x)
 
 
 def _key(block: str, segment: str) -> str:
