@@ -1,6 +1,10 @@
 # The commands of every day. `make` alone lists them.
 bin := .venv/bin
 
+# of `make demo`: demo, demo-opt, or a folder that holds a checkpoint
+MODEL ?= demo
+bundle = build/$(notdir $(MODEL))
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint clean browser
 
@@ -10,10 +14,10 @@ help: ## list these commands
 setup: ## make or repair the environment in .venv (Python 3.10, Lava, PyTorch); a moment if nothing changed
 	@tools/setup.sh
 
-demo: setup ## export the embedded model, run it on Lava, compare every integer, print the tables, write the report
-	$(bin)/kirin-lava export -m demo -o build/demo --verify lava --force
-	$(bin)/kirin-lava run build/demo --max-new-tokens 60
-	$(bin)/kirin-lava report build/demo --html build/demo.html
+demo: setup ## export the embedded model (or MODEL=...), compare every integer on Lava, print the tables, write the report
+	$(bin)/kirin-lava export -m $(MODEL) -o $(bundle) --verify lava --force
+	$(bin)/kirin-lava run $(bundle) --max-new-tokens 60
+	$(bin)/kirin-lava report $(bundle) --html $(bundle).html
 
 test: lint browser ## lint, then all tests: what CI runs
 	$(bin)/pytest

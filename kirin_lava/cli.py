@@ -181,6 +181,7 @@ def export(output: Path, as_json: bool, quiet: bool, dry_run: bool, **arguments:
         return
     if result.verification is not None:
         print_table(result.verification.table())
+        click.echo(result.verification.summary())
     click.echo(
         f"{result.model} -> {result.path} by {result.recipe}: {result.segments} segments, {result.bytes / 1e6:.2f} MB, "
         f"{result.seconds:.1f} s, peak memory {result.peak_memory_bytes / 1e6:.0f} MB, digest {result.digest[:16]}"
