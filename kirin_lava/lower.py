@@ -82,13 +82,13 @@ def lower_block(
     return Block(block.name, tuple(ops), block.output)
 
 
-def lower_head(head: FloatBlock, recipe: Recipe) -> Block:
-    """Lower the norm and the language-model head: 8-bit integers by default, spikes by recipe."""
+def lower_head(head: FloatBlock, recipe: Recipe, trained: Mapping[str, WeightCodes] | None = None) -> Block:
+    """Lower the norm and the language-model head: 8-bit integers by default, spikes by recipe. `trained`: see `lower_block`."""
     ops: list[Op] = []
     for op in head.ops:
         if isinstance(op, Dense):
             encoding = recipe.activations if recipe.head.input == "spikes" else INTEGER8
-            rounded = quantize_weight(op.weight, WeightSpec(bits=recipe.head.bits))
+            rounded = trained[op.name] if trained else quantize_weight(op.weight, WeightSpec(bits=recipe.head.bits))
             source, sums = f"{op.name}.codes", f"{op.name}.sums"
             ratio = recipe.outliers.of(f"{head.name}.{op.name}")
             ops += [
@@ -134,12 +134,12 @@ def _fire_phase(op: Dense, rounded: WeightCodes, inputs: Encoding, outputs: Enco
     unit = rounded.scale.astype(np.float64) * calibration.static_steps[op.name]  # what 1 in the sum stands for
     steps = calibration.fire_steps[op.name].astype(np.float64)
     bias = np.zeros(len(unit)) if op.bias is None else op.bias.double().numpy()
-    reach = np.abs(rounded.weight.astype(np.int64)).sum(1) * inputs.max_message
+    reach = np.abs(rounded.weight).sum(1, dtype=np.int64) * inputs.max_message  # -128 is never a weight
+    lowest, highest = int(rounded.weight.min()), int(rounded.weight.max())
     for shift in range(_MAX_SHIFT, -1, -1):
         ramp = np.maximum(np.rint(2.0**shift * steps / unit), 1)
         offset = np.rint(2.0**shift * bias / unit)
-        synapses = rounded.weight.astype(np.int64) * 2**shift
-        fits = synapses.min() >= WEIGHT_MIN and synapses.max() <= WEIGHT_MAX
+        fits = lowest << shift >= WEIGHT_MIN and highest << shift <= WEIGHT_MAX
         most = reach * 2**shift + np.abs(offset) + ramp * outputs.window
         if fits and most.max() <= STATE_MAX:
             return Fire(outputs, ramp.astype(np.int64), offset.astype(np.int64), shift, step=1.0)

@@ -1,13 +1,13 @@
 """The shape of a converted model: its segments and host operations as plain numbers, with no weight in memory.
 
-It comes from a converted model, or from a config.json and a recipe alone (`kirin_lava.hardware.dry_run`). Both ways give the
-same shape, except that a converted segment whose weights happen to be small may be stored in fewer bits than a recipe lets
-expect.
+The model may be a real one, or one with stand-ins for its weights that a config.json and a recipe give
+(`kirin_lava.hardware.dry_run`). Both have the same shape, except that a real segment whose weights happen to be small may be
+stored in fewer bits, and one whose weights are large may be split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from kirin_lava.hardware.host_work import float_operations
 from kirin_lava.host import outlier_budget
 from kirin_lava.stats import stored_bits
 
-__all__ = ["HostWork", "ModelShape", "Segment", "shape_of_blocks", "shape_of_model", "value_widths"]
+__all__ = ["HostWork", "ModelShape", "Segment", "shape_of_model", "value_widths"]
 
 
 @dataclass(frozen=True)
@@ -124,36 +124,23 @@ class ModelShape:
 
 def shape_of_model(model: Model) -> ModelShape:
     """The shape of a converted model."""
-    embedding = model.embedding
-    rows = 0 if embedding.positions is None else len(embedding.positions)
-    kind = str(model.facts.get("model_type", ""))
-    blocks = (*model.blocks, model.head)
-    return shape_of_blocks(kind, blocks, embedding.tokens.shape, model.max_positions, rows, stored_bits)
-
-
-def shape_of_blocks(
-    kind: str,
-    blocks: Iterable[Block],
-    embedding: tuple[int, ...],
-    max_positions: int,
-    position_rows: int,
-    bits: Callable[[CoreOp, Block], int],
-) -> ModelShape:
-    """The shape of lowered blocks.
-
-    Args:
-        blocks: the layers and, last, the head.
-        embedding: vocabulary and width.
-        bits: width of a stored synapse of an operation.
-    """
     segments: list[Segment] = []
     host: list[HostWork] = []
-    for block in blocks:
-        widths = value_widths(block, embedding[1])
-        segments += (_segment(block, op, widths, bits(op, block)) for op in block.core_ops())
+    vocabulary, width = model.embedding.tokens.shape
+    for block in (*model.blocks, model.head):
+        widths = value_widths(block, width)
+        segments += (_segment(block, op, widths) for op in block.core_ops())
         host += _host_work(block, widths)
-    layers = len({s.block for s in segments}) - 1
-    return ModelShape(kind, layers, embedding[1], embedding[0], max_positions, position_rows, tuple(segments), tuple(host))
+    return ModelShape(
+        model_type=str(model.facts.get("model_type", "")),
+        layers=len(model.blocks),
+        width=width,
+        vocabulary=vocabulary,
+        max_positions=model.max_positions,
+        position_rows=0 if model.embedding.positions is None else len(model.embedding.positions),
+        segments=tuple(segments),
+        host=tuple(host),
+    )
 
 
 def value_widths(block: Block, width: int) -> dict[str, int]:
@@ -175,7 +162,8 @@ def value_widths(block: Block, width: int) -> dict[str, int]:
     return widths
 
 
-def _segment(block: Block, op: CoreOp, widths: dict[str, int], bits: int) -> Segment:
+def _segment(block: Block, op: CoreOp, widths: dict[str, int]) -> Segment:
+    bits = stored_bits(op, block)
     source = block.producer(op.input)
     fed_by = source.name if isinstance(source, (Linear, Mix)) else None
     outputs = widths[op.output]
