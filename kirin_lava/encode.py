@@ -57,21 +57,29 @@ def encode_at(op: Encode, x: Tensor, start: int, check: bool) -> Codes:
     largest = magnitude.amax(-1, keepdim=True)
     if check:
         _check_finite(op, largest)
-    limit = _limit(op, magnitude, largest) if op.encoding.has_spikes else None
+    limit = None
+    if op.encoding.has_spikes:
+        limit = _limit(op, _spike_magnitude(op.encoding, grouped, magnitude), largest)
     step = _step(op.encoding, limit, largest)
     q = (grouped / step).round_()
     return Codes(q, step) if op.groups == 1 else Codes(q.view(x.shape), step.squeeze(-1))
 
 
-def _limit(op: Encode, magnitude: Tensor, largest: Tensor) -> Tensor | None:
-    """The largest magnitude (..., 1) that must be a spike, or None."""
+def _spike_magnitude(enc: Encoding, x: Tensor, magnitude: Tensor) -> Tensor:
+    """|x|, and in proportion less of negative numbers where negative spikes reach further than positive ones."""
+    shrink = _steps_of(enc).of_negative
+    return magnitude if shrink is None else torch.maximum(x, x * shrink)
+
+
+def _limit(op: Encode, magnitude: Tensor, largest: Tensor) -> Tensor:
+    """The largest magnitude (..., 1) that must be a spike; `largest` is at least the largest magnitude of the row."""
     width = magnitude.shape[-1]
     if op.channels is not None:
         normal = torch.from_numpy(~op.channels).to(magnitude.device)
         return (magnitude * (normal if op.groups == 1 else normal.view(op.groups, width))).amax(-1, keepdim=True)
     budget = outlier_budget(op.ratio, width)
     if budget == 0:
-        return largest
+        return magnitude.amax(-1, keepdim=True)
     return _steps_of(op.encoding).bound(magnitude, largest, budget)
 
 
@@ -111,11 +119,12 @@ def _budget_table(ratio: float, positions: int, device: torch.device) -> Tensor:
 
 
 class _Steps(NamedTuple):
-    """What turns magnitudes into steps: factors of the largest and of the largest that must be a spike, and how the latter is
-    found."""
+    """What turns magnitudes into steps: factors of the largest, of the largest that must be a spike and, where negative spikes
+    reach further than positive ones, of negative numbers; and how the second is found."""
 
     of_largest: Tensor
     of_limit: Tensor
+    of_negative: Tensor | None
     bound: RankBound
     causal_bound: RankBound
 
@@ -124,7 +133,9 @@ class _Steps(NamedTuple):
 def _steps_of(enc: Encoding) -> _Steps:
     code, spike = enc.code_max + 0.49, enc.spike_max + 0.499
     bounds = (RankBound(spike / code, digits) for digits in (_DIGITS, _DIGITS_CAUSAL))
-    return _Steps(torch.tensor(1.0 / code), torch.tensor(1.0 / spike), *bounds)
+    further = enc.has_spikes and -enc.spike_min > enc.spike_max
+    negative = torch.tensor(-spike / (0.499 - enc.spike_min)) if further else None
+    return _Steps(torch.tensor(1.0 / code), torch.tensor(1.0 / spike), negative, *bounds)
 
 
 def _step(enc: Encoding, limit: Tensor | None, largest: Tensor) -> Tensor:

@@ -135,8 +135,9 @@ class Encode:
 
     The step of a token and group is the smallest that leaves at most `max(1, floor(ratio * width / groups))` outliers and
     clips nothing: `step = max(t / (spike_max + 0.499), max|x| / (code_max + 0.49))` with t the largest magnitude that must be
-    a spike, rounded up to 4 binary digits (3 for probabilities), so that counting finds it. With `static_step` the step is
-    fixed and codes beyond the range are clipped and counted.
+    a spike, rounded up to 4 binary digits (3 for probabilities), so that counting finds it. Where negative spikes reach
+    further, a negative magnitude counts in proportion less, `(spike_max + 0.499) / (|spike_min| + 0.499)` of it. With
+    `static_step` the step is fixed and codes beyond the range are clipped and counted.
 
     Attributes:
         groups: equal parts of a token with a step each (heads); 1 for a whole token.

@@ -35,7 +35,7 @@ def probabilities(heads: int, length: int, start: int = 0, seed: int = 0) -> Ten
 
 def outliers(q: Tensor, enc: Encoding) -> Tensor:
     """How many codes of a row (..., W) are none of a spike."""
-    return ((q < -enc.spike_max) | (q > enc.spike_max)).sum(-1)
+    return ((q < enc.spike_min) | (q > enc.spike_max)).sum(-1)
 
 
 def same(a: Codes, b: Codes) -> bool:
@@ -60,9 +60,10 @@ def test_the_step_is_the_smallest_that_keeps_the_budget(
     assert int(outliers(codes.q, enc).max()) <= budget
     assert codes.clipped == 0 and float(codes.q.abs().max()) <= enc.code_max
     torch.testing.assert_close(codes.q * codes.step, x, rtol=0, atol=float(codes.step.max()) * 0.501)
-    for row, step in zip(x[0].abs().tolist(), codes.step.flatten().tolist(), strict=True):
+    for row, step in zip(x[0].tolist(), codes.step.flatten().tolist(), strict=True):
         place = width - budget - 1
-        exact = max(sorted(row)[place] / (enc.spike_max + 0.499) if place >= 0 else 0.0, max(row) / (enc.code_max + 0.49))
+        needed = sorted(max(value / (enc.spike_max + 0.499), value / (enc.spike_min - 0.499)) for value in row)
+        exact = max(needed[place] if place >= 0 else 0.0, max(map(abs, row)) / (enc.code_max + 0.49))
         assert exact * (1 - 1e-6) <= step <= exact * (1 + 2**-3 + 1e-6)  # rounded up to 4 digits
 
 

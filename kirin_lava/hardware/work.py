@@ -150,7 +150,8 @@ def assumed_density(enc: Encoding, outlier_share: float, width: int, fired: bool
         zero = 2 * _NORMAL.cdf(0.5 * largest / enc.code_max) - 1
         return Density(spikes=0.0, outliers=1 - zero, rate=rate)
     limit = _NORMAL.inv_cdf(1 - outlier_share / 2) if outlier_share * width >= 1 else largest
-    step = max(limit / (enc.spike_max + 0.5), largest / (enc.code_max + 0.5))
+    reach = (enc.spike_max - enc.spike_min + 1) / 2  # of both signs on average
+    step = max(limit / reach, largest / (enc.code_max + 0.5))
     silent = _between(step, -enc.zero - 0.5, -enc.zero + 0.5)
     spiking = _between(step, enc.spike_min - 0.5, enc.spike_max + 0.5)
     return Density(spikes=spiking - silent, outliers=1 - spiking, rate=rate)
