@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,12 @@ from rich.table import Table
 from torch import Tensor
 
 from kirin_lava.checkpoint import open_checkpoint
+from kirin_lava.console import csv_lines
 from kirin_lava.errors import UsageError
 from kirin_lava.evaluate import Score, float_model, score
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.pipeline import export
-from kirin_lava.recipe import load_recipe, with_recovery
+from kirin_lava.recipe import DEFAULT_RECIPE, load_recipe, with_recovery
 from kirin_lava.reference import Executor
 from kirin_lava.rivals import RIVALS, build_rival
 from kirin_lava.stats import Counter
@@ -73,11 +72,7 @@ class Comparison:
 
     def to_csv(self) -> str:
         """One line per contender."""
-        out = io.StringIO()
-        writer = csv.DictWriter(out, [f.name for f in fields(Contender)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in self.contenders)
-        return out.getvalue()
+        return csv_lines([asdict(row) for row in self.contenders])
 
     def table(self) -> Table:
         """For people."""
@@ -138,7 +133,7 @@ def compare(
     """Export a model by several recipes and evaluate each with the integer executor.
 
     Args:
-        recipes: names or YAML files. rivals: also the quantisers of `kirin_lava.rivals`, rounded like the first recipe.
+        recipes: names or YAML files. rivals: also the quantisers of `kirin_lava.rivals`, held against the first recipe.
         text: to evaluate on; calibration: to calibrate on. The small built-in texts by default.
         recover, steps: adds the first recipe once more, with this training after rounding.
         max_rows: evaluate on as many rows, evenly spread over the text.
@@ -176,10 +171,10 @@ def compare(
             found.append(_ours(recipe.name, recipe.activations.window, sums, counter, size, seconds))
         if rivals:
             tokens = sample_rows(token_rows(tokenizer, learned, length), num_samples, seed)
-            spec = (chosen or [load_recipe("fast")])[0].weights
+            against = chosen[0] if chosen else load_recipe(DEFAULT_RECIPE)
             for kind in RIVALS:
                 report(kind, len(found), total)
-                sums = score(build_rival(checkpoint, kind, tokens, spec), original, rows)
+                sums = score(build_rival(checkpoint, kind, tokens, against), original, rows)
                 found.append(_contender(kind, "rival", sums))
     assert sums is not None
     name = (text or EVALUATION_TEXT).name

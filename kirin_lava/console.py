@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["Report", "print_error", "print_json", "print_table", "progress_bar", "say", "survive_any_text"]
+__all__ = ["Report", "csv_lines", "print_error", "print_json", "print_table", "progress_bar", "say", "survive_any_text"]
 
 _WIDEST = 10_000
 
@@ -23,6 +25,15 @@ Report = Callable[[str, int, int], None]
 def print_json(value: Any) -> None:
     """Plain values as JSON on stdout; numbers that JSON does not have become null."""
     sys.stdout.write(json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def csv_lines(rows: Sequence[dict[str, Any]]) -> str:
+    """A header and a line per row; all rows have the entries of the first."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
 
 
 def print_table(table: RenderableType) -> None:

@@ -19,6 +19,7 @@ from rich.table import Table
 from torch import Tensor
 
 from kirin_lava.checkpoint import load_tokenizer, open_checkpoint
+from kirin_lava.console import csv_lines
 from kirin_lava.errors import UsageError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.layer_errors import LayerError, layer_errors, worst_first
@@ -77,6 +78,12 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
+
+    def to_csv(self) -> str:
+        """One line per layer where their errors were asked for, else one line of all that is known of the whole."""
+        if self.layer_errors:
+            return csv_lines([error.to_dict() for error in self.layer_errors])
+        return csv_lines([{name: value for name, value in asdict(self).items() if name != "layer_errors"}])
 
     def table(self) -> Group:
         """For people."""

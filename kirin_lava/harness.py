@@ -16,6 +16,7 @@ from rich.table import Table
 from torch import Tensor
 
 from kirin_lava.checkpoint import load_tokenizer
+from kirin_lava.console import csv_lines
 from kirin_lava.errors import BackendError, UsageError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.generate import choose, stop_ids
@@ -46,14 +47,20 @@ class HarnessResult:
         """Plain values."""
         return asdict(self)
 
+    def _rows(self) -> list[tuple[str, str, float]]:
+        return [(task, metric, value) for task, values in self.metrics.items() for metric, value in values.items()]
+
+    def to_csv(self) -> str:
+        """One line per metric."""
+        return csv_lines([{"task": task, "metric": metric, "value": value} for task, metric, value in self._rows()])
+
     def table(self) -> Table:
         """One row per metric."""
         table = Table(title=f"{self.bundle}, integer executor")
         for column in ("task", "metric", "value"):
             table.add_column(column, justify="right" if column == "value" else "left")
-        for task, values in self.metrics.items():
-            for metric, value in values.items():
-                table.add_row(task, metric, f"{value:.4f}")
+        for task, metric, value in self._rows():
+            table.add_row(task, metric, f"{value:.4f}")
         return table
 
 

@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.table import Table
 
 from kirin_lava.checkpoint import open_checkpoint, open_config
+from kirin_lava.console import csv_lines
 from kirin_lava.hardware.cost import DryRun, dry_run
 from kirin_lava.quantize.budget import Curve, search_budget, spend
 from kirin_lava.recipe import DEFAULT_RECIPE, load_recipe
@@ -66,6 +67,23 @@ class Budget:
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
+
+    def to_csv(self) -> str:
+        """One line per site and ratio."""
+        return csv_lines(
+            [
+                {
+                    "site": curve.site,
+                    "codes_per_token": curve.elements,
+                    "ratio": ratio,
+                    "divergence": divergence,
+                    "outlier_share": share,
+                    "chosen": ratio == self.sites[curve.site],
+                }
+                for curve in self.curves
+                for ratio, divergence, share in zip(curve.ratios, curve.divergence, curve.share, strict=True)
+            ]
+        )
 
     def table(self) -> Table:
         """Divergence from the float original, in nats, of every site quantised alone."""

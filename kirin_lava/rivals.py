@@ -1,17 +1,20 @@
 """Rival quantisers at equal bits, run on the float twin and scored like everything else.
 
-They see the same weights bits (rounded for their own inputs by the same method), 8-bit cached keys and values as ours, and the
-same text. What differs is how an activation becomes 4 bits:
+They are held against a recipe and get what it gets: weights of the same bits, rounded by the same method for the rival's own
+inputs, the same text, an 8-bit head, and where they treat channels apart, as large a share of them at every dense layer as the
+recipe may send outliers there. What differs is how the input of a dense layer becomes 4 bits:
 
     symmetric     one step per token, codes -7..7, nothing larger
     min-max       one step and zero per token, 16 levels
-    channel       a calibrated tenth of the channels 8 bit, the rest 4 bit symmetric (LLM.int8, 2208.07339; Atom, 2310.19102)
-    salient       a calibrated tenth of the channels 5 bit, min-max both (SpikeLLM, 2407.04752, W4A4: T = 2 on salient ones)
+    channel       calibrated channels 8 bit, the rest 4 bit symmetric (LLM.int8, 2208.07339; Atom, 2310.19102)
+    salient       calibrated channels 5 bit, the rest 4, min-max both (SpikeLLM, 2407.04752, W4A4: T = 2 on salient ones)
     salient-clip  the same with the min-max range shrunk by a factor searched per layer
     w8a8          8-bit weights and activations
 
-They are simulated in float (fake quantisation), which flatters them a little: none of them has an integer form that a stock
-neuromorphic chip runs.
+Their papers leave attention in float or treat it each in another way. Here all of it is 8 bit for every rival, queries and
+probabilities too, where ours are 4-bit spikes and few outliers: more bits than ours, so that none is worse for our choice.
+They are simulated in float (fake quantisation), which flatters them a little more: none of them has an integer form that a
+stock neuromorphic chip runs.
 """
 
 from __future__ import annotations
@@ -28,11 +31,11 @@ from kirin_lava.checkpoint import Checkpoint
 from kirin_lava.convert import rotary_of
 from kirin_lava.models.layout import Attention, Dense, FloatBlock
 from kirin_lava.quantize.weights import WeightSpec, quantize_weight
+from kirin_lava.recipe import Recipe
 from kirin_lava.twin import Arithmetic
 
 __all__ = ["RIVALS", "RivalModel", "build_rival"]
 
-SALIENT_SHARE = 0.1
 _CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6)
 
 RIVALS = ("symmetric", "min-max", "channel", "salient", "salient-clip", "w8a8")
@@ -79,14 +82,12 @@ class _Rules(Arithmetic):
         return F.linear(self.sent(op.name, x), self.weights.get(op.name, op.weight), op.bias)
 
     def attention(self, op: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        eight = self.kind == "w8a8"
-        q = symmetric(q, 127) if eight else symmetric(q, 7) if self.kind in ("symmetric", "channel") else min_max(q, 15)
-        k, v = symmetric(k, 127), symmetric(v, 127)
+        q, k, v = symmetric(q, 127), symmetric(k, 127), symmetric(v, 127)
         repeat = op.heads // op.kv_heads
         k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
         later = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool).triu(1)
         weights = (q @ k.transpose(-1, -2) * op.head_dim**-0.5).masked_fill(later, -torch.inf).softmax(-1)
-        step = (weights.amax(-1, keepdim=True) / (255 if eight else 15)).clamp_min(1e-20)
+        step = (weights.amax(-1, keepdim=True) / 255).clamp_min(1e-20)
         return torch.round(weights / step) * step @ v
 
 
@@ -109,15 +110,14 @@ class RivalModel:
 
 
 @torch.inference_mode()
-def build_rival(checkpoint: Checkpoint, kind: str, tokens: Sequence[Tensor], spec: WeightSpec) -> RivalModel:
+def build_rival(checkpoint: Checkpoint, kind: str, tokens: Sequence[Tensor], recipe: Recipe) -> RivalModel:
     """Calibrate and round a model the rival's way.
 
     Args:
-        kind: one of `RIVALS`. tokens: calibration sequences (L,). spec: weight rounding of the recipe it is held against.
+        kind: one of `RIVALS`. tokens: calibration sequences (L,). recipe: whose weight rounding and shares of outliers it gets.
     """
     family, config = checkpoint.family, checkpoint.config
-    if kind == "w8a8":
-        spec = WeightSpec(bits=8, method=spec.method)
+    spec = WeightSpec(bits=8, method=recipe.weights.method) if kind == "w8a8" else recipe.weights
     rotary = rotary_of(checkpoint)
     embedding = family.embedding(config, checkpoint.load)
     rows = [twin.embed(embedding, row.unsqueeze(0)) for row in tokens]
@@ -133,7 +133,8 @@ def build_rival(checkpoint: Checkpoint, kind: str, tokens: Sequence[Tensor], spe
 
         following = [twin.run_block(block, x, rotary, keep) for x in rows]
         for op in block.denses():
-            _calibrate(rules, op, torch.cat(inputs[op.name]), spec)
+            share = recipe.outliers.of(f"{block.name}.{op.name}")
+            _calibrate(rules, op, torch.cat(inputs[op.name]), spec, share)
         blocks.append((block, rules))
         rows = following
     head = family.head(config, checkpoint.load)
@@ -143,9 +144,9 @@ def build_rival(checkpoint: Checkpoint, kind: str, tokens: Sequence[Tensor], spe
     return RivalModel(checkpoint, [*blocks, (head, rules)])
 
 
-def _calibrate(rules: _Rules, op: Dense, x: Tensor, spec: WeightSpec) -> None:
+def _calibrate(rules: _Rules, op: Dense, x: Tensor, spec: WeightSpec, share: float) -> None:
     """Salient channels, clip factor and rounded weights of one dense layer from its inputs (tokens, K)."""
-    count = host.outlier_budget(SALIENT_SHARE, x.shape[1])
+    count = max(1, host.outlier_budget(share, x.shape[1]))
     if rules.kind == "channel":
         rules.salient[op.name] = _largest(x.abs().amax(0), count)
     elif rules.kind.startswith("salient"):

@@ -5,17 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from kirin_lava.checkpoint import open_checkpoint
 from kirin_lava.compare import compare
 from kirin_lava.errors import UsageError
 from kirin_lava.evaluate import evaluate, float_model, score
 from kirin_lava.pipeline import export
-from kirin_lava.rivals import RIVALS, min_max, symmetric
+from kirin_lava.recipe import OutlierSpec, load_recipe
+from kirin_lava.rivals import RIVALS, build_rival, min_max, symmetric
 from tests.hf_models import save_model
 
 WORDS = "the fox and the hare ran far away from the old dark wood to the sea "
@@ -47,6 +50,17 @@ def test_one_table_for_ours_and_rivals(tmp_path: Path, texts: tuple[Path, Path])
     assert [float(line["kl"]) for line in lines] == [row.kl for row in result.contenders]
     with pytest.raises(UsageError, match="same"):
         compare(str(model), ["fast"], texts[0], texts[0])
+
+
+def test_rivals_get_as_many_channels_as_the_recipe_has_outliers(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(str(save_model(tmp_path / "model")))
+    rows = [torch.randint(2, 250, (24,), generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    recipe = replace(load_recipe("fast"), outliers=OutlierSpec(ratio=0.25, sites={"blocks.1.attn.o": 0.5}))
+    for kind in ("channel", "salient"):
+        blocks = build_rival(checkpoint, kind, rows, recipe)._blocks
+        salient = [{name: float(chosen.float().mean()) for name, chosen in rules.salient.items()} for _, rules in blocks]
+        assert salient[0] == dict.fromkeys(salient[0], 0.25) and len(salient[0]) == 4
+        assert salient[1] == {**salient[0], "attn.o": 0.5} and salient[2] == {}  # the head is 8 bit
 
 
 def test_rivals_have_as_many_levels_as_they_say() -> None:

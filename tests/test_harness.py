@@ -56,6 +56,8 @@ def test_accuracy_equals_our_own_count(tmp_path: Path, monkeypatch: pytest.Monke
 
     right = sum(likelihood(q, c[0]) > likelihood(q, c[1]) for q, c in QUESTIONS)
     assert result.metrics["tiny_choice"]["acc"] == pytest.approx(right / len(QUESTIONS))
+    lines = result.to_csv().splitlines()
+    assert lines[0] == "task,metric,value" and f"tiny_choice,acc,{result.metrics['tiny_choice']['acc']}" in lines
     with pytest.raises(UsageError, match="no task nothing"):
         harness(out, ["nothing"], data.parent)
     text = KirinLM(out)._continue("the fox", {"until": ["\n"], "max_gen_toks": 5})
