@@ -288,6 +288,8 @@ def test_lava_marks_a_bundle_as_verified_and_takes_it_back(cli: Cli, bundle: Pat
     manifest = Bundle(bundle).manifest
     assert manifest["verified"] is True and manifest["verification"]["segment"]["compared"] == result["compared"]
     assert manifest["physical_fit_verified"] is False
+    times = manifest["verification"]["segment"]["milliseconds_per_step"]
+    assert set(times) == {"native", "stock"} and all(ms > 0 for ms in times.values())
     probe = Bundle(bundle).probes("blocks.0")["mlp.down"]
     line = int((probe.codes != 0).sum(0).argmax())
     old = set_weight(bundle, "blocks.0.mlp.down", 5, line, 0)

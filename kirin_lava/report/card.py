@@ -1,22 +1,26 @@
 """README.md of a bundle: a model card in the form of the Hugging Face hub, from the manifest and, if there is one, a report.
 
-Nothing in it is made up: what neither of them knows is said to be unknown.
+Nothing in it is made up: what neither of them knows is said to be unknown. Its last line holds a hash of the others: a card
+that nobody has edited is written anew when there is more to say.
 """
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from kirin_lava.checkpoint import EMBEDDED_MODELS
+from kirin_lava.checkpoint import EMBEDDED_MODELS, read_json
+from kirin_lava.errors import UsageError
 from kirin_lava.export.bundle import Bundle
+from kirin_lava.export.files import disk_errors, save_text
 from kirin_lava.export.netx_read import Segment
-from kirin_lava.report.gather import manifest_part
+from kirin_lava.report.gather import FORMAT, manifest_part
 from kirin_lava.report.values import fill, resolve, show
 
-__all__ = ["model_card", "source_license"]
+__all__ = ["model_card", "refresh_card", "source_license"]
 
 _TAGS = ("spiking-neural-network", "neuromorphic", "lava", "loihi-2", "quantized", "kirin-lava")
 
@@ -28,7 +32,7 @@ def model_card(bundle: Bundle, report: dict[str, Any] | None) -> str:
         report: content of report.json, or None before there is one. That of another bundle is not used.
     """
     data = manifest_part(bundle)
-    if report is not None and resolve(report, "bundle.digest") == data["bundle"]["digest"]:
+    if report is not None and (report.get("format"), resolve(report, "bundle.digest")) == (FORMAT, data["bundle"]["digest"]):
         data = {**report, **data}  # what was verified since the report is in the manifest
     parts = [
         _front_matter(data),
@@ -40,7 +44,31 @@ def model_card(bundle: Bundle, report: dict[str, Any] | None) -> str:
         _use(bundle, data),
         _LIMITS,
     ]
-    return "\n\n".join(parts) + "\n"
+    return _marked("\n\n".join(parts) + "\n")
+
+
+def refresh_card(bundle: Bundle) -> None:
+    """Write README.md anew with what was verified and reported since, unless somebody has edited or removed it."""
+    path = bundle.path / "README.md"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return
+    if text == _marked(text.rpartition("\n<!--")[0]):
+        with disk_errors(path):
+            save_text(path, model_card(bundle, _stored_report(bundle)))
+
+
+def _marked(text: str) -> str:
+    digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()  # as `save_text` writes it
+    return f"{text}\n<!-- Written anew by kirin-lava until it is edited: {digest[:16]} -->\n"
+
+
+def _stored_report(bundle: Bundle) -> dict[str, Any] | None:
+    try:
+        return read_json(bundle.path / "report.json")
+    except UsageError:  # there is none
+        return None
 
 
 def source_license(model: str, revision: str | None = None) -> str | None:

@@ -48,6 +48,11 @@ _LEVELS = {
     "block": "every port of every block on real text, spikes and outliers counted on Lava's connections included",
     "model": "the whole model on Lava: logits and generated tokens",
 }
+_TIMED = {
+    ("segment", "native"): "processes of one segment",
+    ("segment", "stock"): "one segment in stock lava-dl, reading its file included",
+    ("block", "native"): "network of one block",
+}
 _PER_TOKEN = (
     "elements",
     "spikes",
@@ -95,6 +100,7 @@ def gather(bundle: Bundle, text: Path, max_rows: int | None, progress: Progress)
     report["segments"] = [_segment_row(row) for row in stats.core]
     progress("limits, placement, time and energy of the chip", 0, 1)
     report |= hardware_part(model, stats, ranges, text.name, report["segments"])
+    report["timing"]["lava"] = _lava_times(bundle.manifest)
     return report
 
 
@@ -145,6 +151,17 @@ def _exactness(manifest: dict[str, Any]) -> dict[str, Any]:
         "levels": levels,
         "silicon": manifest.get("physical_fit_verified") is True,
     }
+
+
+def _lava_times(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Mean wall time of a time step in the runs of `verify`, level by level; empty where it did not run."""
+    recorded = manifest.get("verification") or {}
+    rows = []
+    for (level, form), what in _TIMED.items():
+        milliseconds = recorded.get(level, {}).get("milliseconds_per_step", {}).get(form)
+        if milliseconds is not None:
+            rows.append({"what": what, "seconds": milliseconds / 1000})
+    return rows
 
 
 def _operations(segments: list[Any], host_ops: dict[str, int]) -> dict[str, Any]:

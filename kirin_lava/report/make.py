@@ -14,6 +14,7 @@ from rich.table import Table
 
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.files import disk_errors, save_json, save_text
+from kirin_lava.report.card import refresh_card
 from kirin_lava.report.draw import Draw, require_matplotlib, save_png
 from kirin_lava.report.gather import gather
 from kirin_lava.report.page import page_html
@@ -106,13 +107,12 @@ def make_report(
     data = gather(opened, text or EVALUATION_TEXT, max_rows, say)
     if counted is not None:
         data["exactness"]["lava"] = counted
-        if "missing" not in data["timing"]:
-            data["timing"]["lava_milliseconds_per_step"] = max(row["ms_native"] or 0.0 for row in counted)
     data = json.loads(json.dumps(data, allow_nan=False))  # the page is drawn from what the file holds
     files = [bundle / "report.json", bundle / "layers.csv", html or bundle / "report.html"]
     with disk_errors(bundle):
         save_json(files[0], data)
         save_text(files[1], _csv(data["segments"]))
+    refresh_card(opened)
     say("draw the page", 0, 1)
     with disk_errors(files[2]):
         files[2].parent.mkdir(parents=True, exist_ok=True)

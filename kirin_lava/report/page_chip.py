@@ -109,12 +109,10 @@ def time_section(page: Page) -> str:
         "network on chip and the host are left out.</p>",
         here=f"steps.{here}",
     )
-    measured = None
-    if page.get("timing.lava_milliseconds_per_step") is not None:
-        measured = page.fill(
-            "<p>Lava's simulator took {timing.lava_milliseconds_per_step|two} ms per time step of the slowest block's network, "
-            "measured in the run for this report: it checks integers, it does not run fast.</p>"
-        )
+    lengths = [["lower bound on chip, in a full pipeline", page.value("timing.step_seconds", "si:s")]]
+    lengths += [page.cells(f"timing.lava.{i}", "what", "seconds|si:s") for i in page.count("timing.lava")]
+    compared = "Length of a time step: the bound, and Lava's CPU simulator as measured when it was verified"
+    measured = table(compared, ["what", "one step"], lengths) if page.get("timing.lava") else None
     constants = [page.cells(f"timing.constants.{i}", "name", "seconds|si:s", "source") for i in page.count("timing.constants")]
     source = table("Constants of the bound", ["constant", "time", "source"], constants, words=3)
     rows = []

@@ -27,7 +27,7 @@ def cards(page: Page) -> str:
         )
         items.append(_card(page, "Codes that send nothing", "{counts.total.silent_share|percent}", words))
     if page.missing("energy") is None:
-        words = "instead of {steps.2.window} of {steps.2.scheme}: {energy.paper.step_reduction|percent2} fewer"
+        words = "instead of the {steps.2.window} of {steps.2.scheme}: {energy.paper.step_reduction|percent2} fewer"
         items.append(_card(page, "Time steps per window", "{recipe.window}", words))
     return f'<dl class="cards">{"".join(items)}</dl>'
 
@@ -40,7 +40,7 @@ def _card(page: Page, name: str, big: str, small: str, colour: str = "") -> str:
 def _exact_card(page: Page) -> str:
     name = "Integers that differ"
     if not page.get("exactness.compared"):
-        return _card(page, name, "not run", "nothing compared yet: kirin-lava verify does it")
+        return _card(page, name, "not run", "not compared with Lava yet: kirin-lava verify does it")
     words = "of {exactness.compared|int} compared between the integer reference, Lava and stock lava-dl"
     return _card(page, name, "{exactness.mismatches|int}", words, "good" if page.get("exactness.verified") else "bad")
 
@@ -55,6 +55,7 @@ def source_section(page: Page) -> str:
     host = ", ".join(page.fill("{host|int} " + kind, host=f"operations.host.{kind}") for kind in page.get("operations.host"))
     rows = {
         "Model": "{source.name}" + (", revision {source.revision}" if page.get("source.revision") else " (a folder)"),
+        **({"Licence": "{source.license}"} if page.get("source.license") else {}),
         "Files": files,
         "Shape": "{facts.model_type}: {facts.layers} layers of width {facts.width}, {facts.heads} heads over {facts.kv_heads} "
         "key and value heads, vocabulary {facts.vocabulary|int}, at most {facts.max_positions|int} positions",

@@ -18,6 +18,7 @@ from typing import Any
 
 from kirin_lava.errors import UsageError
 from kirin_lava.export.bundle import Bundle
+from kirin_lava.report.card import refresh_card
 from kirin_lava.runtime import require_lava
 from kirin_lava.verify.blocks import verify_blocks, verify_model
 from kirin_lava.verify.result import Mismatch, Row, Verification, compare
@@ -57,11 +58,18 @@ def verify(
     result.damaged = opened.damaged_files()
     if backend == "lava":
         fine = not result.mismatches and not result.damaged and result.compared > 0
-        record = {"compared": result.compared, "mismatches": result.mismatches, "backends": list(result.backends)}
+        record = {
+            "compared": result.compared,
+            "mismatches": result.mismatches,
+            "backends": list(result.backends),
+            "milliseconds_per_step": result.milliseconds_per_step(),
+        }
 
         def update(manifest: dict[str, Any]) -> None:
             manifest["verification"] = {**(manifest.get("verification") or {}), level: record}
             manifest["verified"] = fine and all(not entry["mismatches"] for entry in manifest["verification"].values())
 
         opened.record(update)
+        if not result.damaged:
+            refresh_card(opened)
     return result

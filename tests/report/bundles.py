@@ -17,6 +17,8 @@ def small_bundle(folder: Path, kind: str, encoding: str) -> Path:
     """A bundle of a random model; the same one for the same arguments."""
     out = folder / f"{kind}-{encoding}"
     model = save_model(folder / f"{kind}-hf", kind)
+    if kind == "llama":
+        (model / "README.md").write_text("---\nlicense: mit\n---\n")
     text = folder / "calibration.txt"
     text.write_text("A small boat went over the lake. The wind was kind and the water was blue.\n\n" * 8)
     export(str(model), out, Recipe(name=f"test-{encoding}", encoding=encoding), calibration=text, num_samples=2, seq_len=32)

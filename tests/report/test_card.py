@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
 from kirin_lava.export.bundle import Bundle
-from kirin_lava.report import Report
-from kirin_lava.report.card import model_card, source_license
+from kirin_lava.report import Report, make_report
+from kirin_lava.report.card import model_card, refresh_card, source_license
 from kirin_lava.report.values import show
 
 
@@ -58,6 +59,34 @@ def test_what_was_verified_later_is_in_it(made: Report, firing: Path, tmp_path: 
     assert "| 4,321 | 0 |" in card and "Verified on Lava's CPU simulator. Nothing ran on silicon." in card
 
 
+def test_a_report_and_a_verification_refresh_the_card(firing: Path, text: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(firing, copy)
+    make_report(copy, text, max_rows=1)
+    card = (copy / "README.md").read_text(encoding="utf-8")
+    assert "| this one |" in card and "unknown" not in card.split("## Cost")[1].split("## Use")[0].lower()
+    bundle = Bundle(copy)
+    bundle.record(lambda manifest: manifest.update(verified=True))
+    refresh_card(bundle)
+    after = (copy / "README.md").read_text(encoding="utf-8")
+    assert "Verified on Lava's CPU simulator." in after and "| this one |" in after
+
+
+@pytest.mark.parametrize(
+    "edit", [lambda card: card + "My notes.\n", lambda card: card.replace("hub", "Hub") + "x", lambda card: ""]
+)
+def test_an_edited_card_is_kept(firing: Path, tmp_path: Path, edit: Callable[[str], str]) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(firing, copy)
+    edited = edit((copy / "README.md").read_text(encoding="utf-8"))
+    (copy / "README.md").write_text(edited, encoding="utf-8")
+    refresh_card(Bundle(copy))
+    assert (copy / "README.md").read_text(encoding="utf-8") == edited
+    (copy / "README.md").unlink()
+    refresh_card(Bundle(copy))
+    assert not (copy / "README.md").exists()
+
+
 def test_a_hub_model_is_named_by_its_id(firing: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(firing, copy)
@@ -81,6 +110,16 @@ def test_a_hub_model_is_named_by_its_id(firing: Path, tmp_path: Path) -> None:
 def test_licences_come_from_front_matter(tmp_path: Path, text: str, license_name: str | None) -> None:
     (tmp_path / "README.md").write_text(text)
     assert source_license(str(tmp_path)) == license_name
+
+
+def test_the_licence_outlives_the_source(reading: Path) -> None:
+    """It is kept with the bundle, and says nothing about its content."""
+    bundle = Bundle(reading)
+    digest = bundle.digest()
+    assert bundle.manifest["source"]["license"] == "mit"
+    bundle.manifest["source"] |= {"model": "gone", "license": "other"}
+    assert _front(model_card(bundle, None))["license"] == "other"
+    assert bundle.digest() == digest
 
 
 def test_unknown_licences() -> None:

@@ -156,6 +156,22 @@ def test_the_calibration_text_is_refused(firing: Path, bundles: Path) -> None:
         make_report(firing, bundles / "calibration.txt")
 
 
+def test_the_measured_step_stands_beside_the_bound(made: Report, firing: Path, text: Path, tmp_path: Path) -> None:
+    assert made.data["timing"]["lava"] == [], "it did not run on Lava"
+    copy = tmp_path / "copy"
+    shutil.copytree(firing, copy)
+    record = {
+        "compared": 5,
+        "mismatches": 0,
+        "backends": ["native", "stock"],
+        "milliseconds_per_step": {"native": 1.5, "stock": 8.0},
+    }
+    Bundle(copy).record(lambda manifest: manifest.update(verification={"segment": record}))
+    report = make_report(copy, text, max_rows=1)
+    assert [row["seconds"] for row in report.data["timing"]["lava"]] == [0.0015, 0.008]
+    assert "one segment in stock lava-dl" in (copy / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_damaged_bundle_is_refused(firing: Path, text: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(firing, copy)
@@ -178,6 +194,7 @@ def test_lava_counts_the_same(reading: Path, text: Path) -> None:
     counted = [row for row in report.data["exactness"]["lava"] if row["window"]]
     assert len(counted) == len(report.data["segments"])
     assert all(row["mismatches"] == 0 and row["spikes"] + row["outliers"] > 0 for row in counted)
-    assert report.data["timing"]["lava_milliseconds_per_step"] > 0
+    (measured,) = report.data["timing"]["lava"]
+    assert measured["what"] == "network of one block" and measured["seconds"] > report.data["timing"]["step_seconds"]
     assert report.data["exactness"]["levels"][1]["run"]
     assert "Counted on Lava" in (reading / "report.html").read_text(encoding="utf-8")
