@@ -1,8 +1,7 @@
 """The student: the float twin with the integer network's quantisers in it, differentiable.
 
 Every value that becomes a code is rounded exactly as `kirin_lava.host` rounds it, and passes gradients straight through; steps
-are constants to the gradient. Probabilities are left in float while training: their error is far below that of everything
-else and their rounding would take a third of the time. What counts in the end is measured with the integer executor.
+are constants to the gradient. What counts in the end is measured with the integer executor.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from torch import Tensor
 from kirin_lava import host
 from kirin_lava.coding import INTEGER8, Encoding
 from kirin_lava.graph import Encode, Norm
+from kirin_lava.host import Codes
 from kirin_lava.models.layout import Attention, Dense, FloatBlock, Relu
 from kirin_lava.quantize.calibrate import Calibration, fires_into
 from kirin_lava.recipe import Recipe
@@ -67,12 +67,22 @@ class FakeQuantized(Arithmetic):
         return straight_through(inside, inside.detach().round())  # codes, not values: their steps are in the weights
 
     def attention(self, op: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Queries as spikes and outliers, keys and values as cached codes."""
+        """Queries and probabilities as spikes and outliers, keys and values as cached codes."""
         recipe = self._recipe
-        site = f"{self._block}.{op.name}.q"
-        q = _per_row(q, recipe.activations, recipe.outliers.of(site))
-        k, v = _per_row(k, recipe.keys, 0.0), _per_row(v, recipe.values, 0.0)
-        return super().attention(op, q, k, v)
+        shares = {side: recipe.outliers.of(f"{self._block}.{op.name}.{side}") for side in ("q", "p")}
+        q, k = _per_row(q, recipe.activations, shares["q"]), _per_row(k, recipe.keys, 0.0)
+        codes = _codes(Encode("", "", "", recipe.values), v)
+        v = straight_through(v, codes.q * codes.step)
+        k, v, value_step = (x.repeat_interleave(op.heads // op.kv_heads, 1) for x in (k, v, codes.step))
+        scores = q @ k.transpose(-1, -2) * op.head_dim**-0.5
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+        p = scores.masked_fill(later, -torch.inf).softmax(-1)
+        # a probability is sent in units of the step of the value that it meets, see `graph.Softmax`
+        groups = 1 if op.name in self._calibration.fire_steps else op.heads
+        sent = Encode("", "", "", recipe.unsigned, groups=groups, ratio=shares["p"], causal=True)
+        value_step = value_step.transpose(-1, -2)
+        codes = _codes(sent, p * value_step)
+        return straight_through(p, codes.q * codes.step.transpose(1, 2).unsqueeze(-1) / value_step) @ v
 
     def gain(self, op: Norm) -> Tensor:
         """Trained where it is trained."""
@@ -99,7 +109,10 @@ def _per_row(x: Tensor, enc: Encoding, ratio: float) -> Tensor:
 
 
 def _rounded(encode: Encode, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        codes = host.encode(encode, x.detach(), torch.zeros(1, dtype=torch.int64, device=x.device))
-        quantized = codes.q * codes.step
-    return straight_through(x, quantized)
+    codes = _codes(encode, x)
+    return straight_through(x, codes.q * codes.step)
+
+
+@torch.no_grad()
+def _codes(encode: Encode, x: Tensor) -> Codes:
+    return host.encode(encode, x.detach(), torch.zeros(1, dtype=torch.int64, device=x.device))

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from kirin_lava import convert
 from kirin_lava.checkpoint import Checkpoint
 from kirin_lava.convert import Converted, convert_blocks, convert_model
 from kirin_lava.errors import UsageError
 from kirin_lava.quantize import recover as module
-from kirin_lava.quantize.recover import recover
-from kirin_lava.recipe import AttentionSpec, Recipe, RecoverySpec, load_recipe
+from kirin_lava.quantize.recover import Layer, Student, recover
+from kirin_lava.recipe import AttentionSpec, HeadSpec, Recipe, RecoverySpec, load_recipe
 from kirin_lava.reference import Cache, Executor
 from tests.hf_models import save_model
 
@@ -40,6 +42,26 @@ def _distance(checkpoint: Checkpoint, recipe: Recipe) -> float:
 def test_it_brings_the_integer_network_nearer(tmp_path: Path, kind: str, method: str) -> None:
     checkpoint = Checkpoint(save_model(tmp_path, kind), kind)
     assert _distance(checkpoint, _recipe(method, 80)) < 0.95 * _distance(checkpoint, _recipe("none"))
+
+
+@pytest.mark.parametrize("encoding", ["signed", "offset"])
+@pytest.mark.parametrize("kind", ["llama", "opt"])
+def test_the_student_computes_what_the_integer_network_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, encoding: str
+) -> None:
+    """Every quantiser is in the loop; the head's rounding, and codes that float rounding turns, are left between the two."""
+    seen: list[Tensor] = []
+
+    def leave(student: Student, *_: object) -> list[Layer]:
+        with torch.no_grad():
+            seen.append(student.logits(torch.stack(ROWS)))
+        return student.result()
+
+    monkeypatch.setattr(convert, "recover", leave)
+    recipe = replace(_recipe("distill"), encoding=encoding, head=HeadSpec(8, "integer"))
+    model = convert_model(Checkpoint(save_model(tmp_path, kind), kind), ROWS, recipe)
+    wanted = Executor(model).forward(torch.stack(ROWS))
+    assert (seen[0] - wanted).abs().mean() < 0.05 * wanted.std()
 
 
 def _bytes(items: list[Converted]) -> list[bytes]:
