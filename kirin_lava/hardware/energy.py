@@ -41,6 +41,17 @@ _GROUPS = {
     "host link": ("host_bit",),
     "host": ("host_operation",),
 }
+_UNPRICED = {
+    "weight_bit": "reading of weights",
+    "state_bit": "reading and writing of states",
+    "spike_out": "sending of spikes",
+    "message_out": "sending of messages",
+    "spike_hop": "hops of spikes",
+    "message_hop": "hops of messages",
+    "dense_bit_hop": "hops of dense codes",
+    "host_bit": "the link to the host",
+    "host_operation": "the work of the host",
+}
 PICO = 1e-12
 
 PAPER_ENERGY_REDUCTION, PAPER_STEP_REDUCTION = 0.8466, 0.9375
@@ -131,17 +142,17 @@ def verdict(table: EnergyTable) -> str:
         return f"Under {table.profile.title} our network cannot be priced."
     totals = {column.network: column.total for column in table.columns if column.total is not None}
     best = min(totals, key=lambda network: totals[network])
-    words = [f"Under {table.profile.title} {_winner(best)} least energy per token"]
-    words += [f"{NETWORKS[name]} takes {_times(total, ours.total)}" for name, total in totals.items() if name != "kirin"]
+    words = [f"Under {table.profile.title}, {_winner(best)} least energy per token"]
+    words += [f"the {NETWORKS[name]} takes {_times(total, ours.total)}" for name, total in totals.items() if name != "kirin"]
     text = "; ".join(words) + "."
     twin = totals.get("integer")
     if twin is not None and twin < ours.total:
         text += " The integer twin wins: spikes cost energy here, they do not save it."
     missing = [NETWORKS[column.network] for column in table.columns if column.total is None]
     if missing:
-        text += f" The {', '.join(missing)} cannot run on this platform."
+        text += f" The {' and the '.join(missing)} cannot run on this platform."
     if ours.unpriced:
-        text += f" Not priced, for want of a public number: {', '.join(ours.unpriced)}."
+        text += f" Not priced, for want of a public number: {', '.join(_UNPRICED[name] for name in ours.unpriced)}."
     return text
 
 

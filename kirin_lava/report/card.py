@@ -185,7 +185,7 @@ def _cost(data: dict[str, Any]) -> str:
             "{placement.cores|int} neuro cores on {placement.chips|int} chips with room for {placement.context|int} positions "
             "(a packing by public limits, not compiled); {ranges.proved|int} segments proved not to overflow, "
             "{ranges.calibrated|int} calibrated, {ranges.does_not_fit|int} that do not fit.\n\n"
-            "| prices | FP16 | integer twin | rate code | this one |\n|---|---:|---:|---:|---:|",
+            "| prices | FP16 | integer twin | rate code | this one | its static power |\n|---|---:|---:|---:|---:|---:|",
         )
     ]
     for i, profile in enumerate(data["energy"]["profiles"]):
@@ -194,12 +194,19 @@ def _cost(data: dict[str, Any]) -> str:
             f"{{{row}.columns.{j}.total|si:J}}" if column["total"] is not None else "cannot run"
             for j, column in enumerate(profile["columns"])
         ]
+        ours = next(j for j, column in enumerate(profile["columns"]) if column["network"] == "kirin")
+        known = profile["columns"][ours]["static_joules"] is not None
+        cells.append(f"{{{row}.columns.{ours}.static_joules|si:J}}" if known else "not public")
         lines.append(_say(data, f"| {{{row}.profile.title}} | {' | '.join(cells)} |"))
     lines.append(
         _say(
             data,
             "\nJoules per token, computed from counts and published prices, not measured; there are none for Loihi 2. Under "
-            "{energy.twin_wins} of {energy.priced} price lists the integer twin, without spikes, takes less than this network.",
+            "{energy.twin_wins} of {energy.priced} price lists the integer twin, without spikes, takes less than this network."
+            "\n\nCounted as the paper counts (additions against multiplications, nothing else), this network saves "
+            "{energy.paper.against_dense|percent2} of the energy of the one without spikes, where Kirin (arXiv 2602.08817) "
+            "claims up to {energy.paper.claimed_energy_reduction|percent2}, and {energy.paper.step_reduction|percent2} of the "
+            "time steps of 8-bit spike codes, where it claims {energy.paper.claimed_step_reduction|percent2}.",
         )
     )
     return "\n".join(lines)

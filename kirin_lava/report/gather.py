@@ -12,7 +12,7 @@ A part that cannot be had (only some layers were exported, the original is gone)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,15 @@ _PER_TOKEN = (
 )
 
 
-def gather(bundle: Bundle, text: Path, max_rows: int | None, progress: Progress) -> dict[str, Any]:
+def gather(bundle: Bundle, text: Path, max_rows: int | None, profiles: Sequence[str], progress: Progress) -> dict[str, Any]:
     """The content of report.json.
 
     Args:
         text: to evaluate and count on. max_rows: evaluate on its first rows only.
+        profiles: names or YAML files of energy profiles; empty for those that come with the program.
 
     Raises:
-        UsageError: the bundle is damaged, or the text is the one it was calibrated on.
+        UsageError: the bundle is damaged, or the text is the one it was calibrated on, or a bad profile.
     """
     bundle.require_whole()
     report = manifest_part(bundle)
@@ -99,7 +100,7 @@ def gather(bundle: Bundle, text: Path, max_rows: int | None, progress: Progress)
     report["host"] = _host(stats)
     report["segments"] = [_segment_row(row) for row in stats.core]
     progress("limits, placement, time and energy of the chip", 0, 1)
-    report |= hardware_part(model, stats, ranges, text.name, report["segments"])
+    report |= hardware_part(model, stats, ranges, text.name, report["segments"], profiles)
     report["timing"]["lava"] = _lava_times(bundle.manifest)
     return report
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from kirin_lava.counts import Stats
@@ -18,16 +19,22 @@ __all__ = ["hardware_part"]
 
 
 def hardware_part(
-    model: Model, stats: Stats, observed: RangeObserver, text: str, segments: list[dict[str, Any]]
+    model: Model,
+    stats: Stats,
+    observed: RangeObserver,
+    text: str,
+    segments: list[dict[str, Any]],
+    profiles: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Ranges, placement, steps, timing, traffic and energy of a model that was run.
 
     Args:
         stats, observed: of the run. text: what it was run on.
         segments: rows of the report, one per segment in order; they get what is known of each.
+        profiles: energy profiles, see `kirin_lava.hardware.cost.cost_of`.
     """
     shape = shape_of_model(model)
-    cost = cost_of(shape, measured_work(stats, shape, text))
+    cost = cost_of(shape, measured_work(stats, shape, text), profiles=profiles)
     ranges = model_ranges(model, observed)
     parts = zip(segments, ranges, cost.placement.segments, cost.time.stages, cost.traffic.segments, strict=True)
     for row, fit, placed, stage, sent in parts:
@@ -44,6 +51,8 @@ def hardware_part(
             "seconds_bound": stage.seconds,
             "limited_by": stage.limited_by,
             "from_host_bits_per_token": sent.from_host_bits,
+            "on_chip_bits_per_token": sent.on_chip_bits,
+            "between_chips_bits_per_token": sent.between_chips_bits,
             "to_host_bits_per_token": sent.to_host_bits,
         }
     return {

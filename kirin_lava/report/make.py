@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.console import Group
 
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.files import disk_errors, save_json, save_text
@@ -29,7 +29,7 @@ from kirin_lava.report.plot_chip import (
 )
 from kirin_lava.report.plot_counts import activity_height, activity_rows, codes_height, draw_activity, draw_codes
 from kirin_lava.report.plot_window import WINDOW_HEIGHTS, draw_window
-from kirin_lava.report.values import UNKNOWN, resolve, show
+from kirin_lava.report.tables import report_tables
 from kirin_lava.text import EVALUATION_TEXT
 
 __all__ = ["Report", "make_report"]
@@ -51,29 +51,9 @@ class Report:
         """The content of report.json."""
         return self.data
 
-    def table(self) -> Table:
-        """The main numbers and the files."""
-        rows = {
-            "integers that differ, of all compared": ("exactness.mismatches|int", "exactness.compared|int"),
-            "perplexity, of the original": ("evaluation.perplexity|four", "evaluation.perplexity_float|four"),
-            "spikes, messages per token": ("counts.total.spikes_per_token|int", "counts.total.outliers_per_token|int"),
-            "segments proved, calibrated, unfit": ("ranges.proved", "ranges.calibrated", "ranges.does_not_fit"),
-            "cores, chips": ("placement.cores|int", "placement.chips|int"),
-            "time steps of a window, fewer than 8-bit spikes": ("recipe.window", "energy.paper.step_reduction|percent2"),
-            "price lists under which the integer twin wins": ("energy.twin_wins", "energy.priced"),
-        }
-        table = Table(title=f"{self.data['source']['name']} by {self.data['recipe']['name']}", show_header=False)
-        for words, keys in rows.items():
-            if not (keys[0].startswith("exactness") and not self.data["exactness"]["compared"]):
-                table.add_row(words, ", ".join(self._shown(key) for key in keys))
-        for path in self.files:
-            table.add_row("written", str(path))
-        return table
-
-    def _shown(self, key: str) -> str:
-        name, _, form = key.partition("|")
-        value = resolve(self.data, name)
-        return UNKNOWN if value is None else show(value, form or "plain")
+    def table(self) -> Group:
+        """The main numbers, time steps, energy and the files."""
+        return report_tables(self.data, self.files)
 
 
 def make_report(
@@ -82,6 +62,7 @@ def make_report(
     html: Path | None = None,
     figures: Path | None = None,
     max_rows: int | None = _ROWS,
+    profiles: Sequence[str] = (),
     lava: bool = False,
     timeout: float | None = None,
     progress: Progress | None = None,
@@ -93,6 +74,7 @@ def make_report(
         html: the page; None for report.html in the bundle.
         figures: folder for the figures as PNG, or None.
         max_rows: rows of the text that perplexity is measured on; None for all.
+        profiles: names or YAML files of energy profiles; empty for those that come with the program.
         lava: also run every block on Lava and count spikes and outliers there. timeout: limit in seconds of each such run.
 
     Raises:
@@ -104,7 +86,7 @@ def make_report(
     say = progress or (lambda what, done, total: None)
     counted = _counted_on_lava(bundle, timeout, say) if lava else None
     opened = Bundle(bundle)
-    data = gather(opened, text or EVALUATION_TEXT, max_rows, say)
+    data = gather(opened, text or EVALUATION_TEXT, max_rows, profiles, say)
     if counted is not None:
         data["exactness"]["lava"] = counted
     data = json.loads(json.dumps(data, allow_nan=False))  # the page is drawn from what the file holds

@@ -196,10 +196,10 @@ def _joules(page: Page) -> str:
 
 def _paper(page: Page) -> str:
     words = page.fill(
-        "<h3>The paper's claim</h3><p>Counted as papers on spiking networks count: every spike an addition of "
-        "{energy.paper.add_picojoules} pJ, every multiplication and addition {energy.paper.mac_picojoules} pJ, and nothing "
-        "else costs anything: no memory, no movement, no update of a neuron. Compare with the bars above before you quote "
-        "it.</p>"
+        "<h3>The paper's claim</h3><p>Kirin (arXiv 2602.08817) beside this bundle, counted as papers on spiking networks "
+        "count: every spike an addition of {energy.paper.add_picojoules} pJ, every multiplication and addition "
+        "{energy.paper.mac_picojoules} pJ, and nothing else costs anything: no memory, no movement, no update of a neuron. "
+        "Compare with the bars above before you quote it.</p>"
     )
     value = page.cells("energy.paper", "claimed_energy_reduction|percent2", "against_dense|percent2", "against_rate|percent2")
     steps = page.cells("energy.paper", "claimed_step_reduction|percent2", "step_reduction|percent2")

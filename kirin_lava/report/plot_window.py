@@ -152,10 +152,10 @@ def _membranes(axes: Axes, data: dict[str, Any], narrow: bool) -> None:
         label = axes.annotate(
             f"code {trace['code']}",
             (stop, end),
-            (-16 if trace["step"] is None else 4 if late else 7, -9 if end < 0 or trace["step"] is None else 9),
+            (-6, -10) if late else (7, -9 if end < 0 else 9),  # below the staircase, which falls to the right
             textcoords="offset points",
             va="center",
-            ha="center" if late else "left",
+            ha="right" if late else "left",
             color=tint,
             fontweight="bold",
             fontsize=9,
