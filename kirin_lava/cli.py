@@ -305,6 +305,9 @@ def evaluate(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None
 @click.option("--html", type=_PATH, metavar="FILE", help="The page; report.html in the bundle by default.")
 @click.option("--figures", type=_PATH, metavar="DIR", help="Write the figures as PNG, too.")
 @click.option("--max-rows", default=32, show_default=True, type=_COUNT, metavar="N", help="Perplexity of the first rows only.")
+@click.option(
+    "--profile", "profiles", multiple=True, metavar="NAME|FILE", help="Energy prices, a YAML file for instance; repeatable."
+)
 @click.option("--lava", is_flag=True, help="Count spikes and outliers on Lava as well.")
 @_timeout_option
 @_json_option

@@ -29,7 +29,7 @@ from kirin_lava.memory import peak_memory
 from kirin_lava.probe import probe_block
 from kirin_lava.recipe import DEFAULT_RECIPE, Recipe, load_recipe, with_recovery
 from kirin_lava.reference import Executor
-from kirin_lava.report.card import model_card
+from kirin_lava.report.card import model_card, source_license
 from kirin_lava.runtime import require_lava
 from kirin_lava.text import CALIBRATION_TEXT, read_text, sample_rows, token_rows
 from kirin_lava.verify import Verification, verify
@@ -159,7 +159,8 @@ def export(
                 writer.write_block(item.block, probe_block(item.block, item.rows, frame["rotary"]))
                 todo.remove(item.block.name)
                 report("convert layers", len(wanted) - len(todo), len(wanted))
-        partial = writer.finish(frame, source, chosen, checkpoint.path)
+        licensed = {**source, "license": source_license(model, checkpoint.revision)}
+        partial = writer.finish(frame, licensed, chosen, checkpoint.path)
         bundle = Bundle(partial)
         if target == "loihi2":
             report("check ranges", 0, 1)

@@ -6,8 +6,13 @@
     host/<block>.safetensors    float32 arrays of the host operations
     host/embedding.safetensors  token and position embeddings, rotary tables
     probe/<block>.safetensors   input codes and results of every linear segment on calibration text, as the compiler saw them
-    README.md                   a model card, to be edited: it has no hash
     config.json, generation_config.json, tokenizer files: the source's own
+
+Without a hash, because they can be made again from those, or are meant to be edited:
+
+    nir/<block>.nir             the linear segments as NIR graphs, see `kirin_lava.export.nir`
+    README.md                   a model card
+    report.json, layers.csv, report.html: see `kirin_lava.report`
 
 Format 1. A bundle comes from anywhere: nothing in it is believed before it is checked.
 """
@@ -182,7 +187,7 @@ class Bundle:
     def digest(self) -> str:
         """One hash for the content: that of all files' hashes, the recipe, the graph and the source, wherever that lay."""
         content = {key: self.manifest[key] for key in ("blocks", "files", "recipe", "facts")}
-        content["source"] = {key: value for key, value in self.manifest["source"].items() if key != "model"}
+        content["source"] = {key: value for key, value in self.manifest["source"].items() if key not in ("model", "license")}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def record(self, update: Callable[[dict[str, Any]], None]) -> None:
