@@ -15,14 +15,14 @@ from torch import Tensor
 from kirin_lava.checkpoint import open_checkpoint
 from kirin_lava.console import csv_lines
 from kirin_lava.errors import UsageError
-from kirin_lava.evaluate import Score, float_model, score
+from kirin_lava.evaluate import Score, float_model, require_unseen, score
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.pipeline import export
 from kirin_lava.recipe import DEFAULT_RECIPE, load_recipe, with_recovery
 from kirin_lava.reference import Executor
 from kirin_lava.rivals import RIVALS, build_rival
 from kirin_lava.stats import Counter
-from kirin_lava.text import CALIBRATION_TEXT, EVALUATION_TEXT, read_text, sample_rows, token_rows
+from kirin_lava.text import CALIBRATION_TEXT, EVALUATION_TEXT, documents, fingerprints, read_text, sample_rows, token_rows
 
 __all__ = ["Comparison", "Contender", "compare"]
 
@@ -150,6 +150,7 @@ def compare(
     content, learned = read_text(text or EVALUATION_TEXT), read_text(calibration or CALIBRATION_TEXT)
     if content == learned:
         raise UsageError("calibration and evaluation text are the same; evaluate on another one")
+    require_unseen(content, fingerprints(documents(learned)), text or EVALUATION_TEXT)
     rows = token_rows(tokenizer, content, length)
     if max_rows is not None and max_rows < len(rows):
         rows = rows[:: -(-len(rows) // max_rows)]

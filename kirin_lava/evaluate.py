@@ -6,8 +6,9 @@ stride, plain windows over the whole text as one stream, where a token is scored
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,7 +25,7 @@ from kirin_lava.errors import UsageError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.layer_errors import LayerError, layer_errors, worst_first
 from kirin_lava.reference import Executor
-from kirin_lava.text import plain_windows, read_text, token_rows
+from kirin_lava.text import documents, fingerprints, plain_windows, read_text, token_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -183,7 +184,7 @@ def evaluate(
         lava: also run the spiking network on Lava over the first row; its perplexity must equal the integer network's.
 
     Raises:
-        UsageError: the evaluation text is the calibration text.
+        UsageError: the evaluation text is the calibration text, or holds a document that was calibrated on.
     """
     opened = Bundle(bundle)
     opened.require_whole()
@@ -234,8 +235,15 @@ def evaluate(
 
 
 def check_unseen(bundle: Bundle, content: str, name: Path) -> None:
-    """Raise where the bundle was calibrated on this very text."""
-    import hashlib
-
-    if hashlib.sha256(content.encode()).hexdigest() == bundle.manifest["source"]["calibration"]["sha256"]:
+    """Raise where the bundle was calibrated on this very text, or on any document in it."""
+    calibration = bundle.manifest["source"]["calibration"]
+    if hashlib.sha256(content.encode()).hexdigest() == calibration["sha256"]:
         raise UsageError(f"{name} is the text that the bundle was calibrated on; evaluate on another one")
+    require_unseen(content, calibration["documents"], name)
+
+
+def require_unseen(content: str, seen: Iterable[str], name: Path) -> None:
+    """Raise where the text holds a document with one of the fingerprints `seen`."""
+    again = set(fingerprints(documents(content))).intersection(seen)
+    if again:
+        raise UsageError(f"{name} holds {len(again)} of the documents that were calibrated on; evaluate on a text without them")

@@ -31,7 +31,7 @@ from kirin_lava.recipe import DEFAULT_RECIPE, Recipe, load_recipe, with_recovery
 from kirin_lava.reference import Executor
 from kirin_lava.report.card import model_card, source_license
 from kirin_lava.runtime import require_lava
-from kirin_lava.text import CALIBRATION_TEXT, read_text, sample_rows, token_rows
+from kirin_lava.text import CALIBRATION_TEXT, document_rows, fingerprints, read_text, sample_rows
 from kirin_lava.verify import Verification, verify
 
 __all__ = ["ExportResult", "export"]
@@ -129,7 +129,8 @@ def export(
     text_file = calibration or CALIBRATION_TEXT
     text = read_text(text_file)
     length = min(seq_len, dimensions.max_positions)
-    tokens = sample_rows(token_rows(checkpoint.tokenizer(), text, length), num_samples, seed)
+    rows = sample_rows(document_rows(checkpoint.tokenizer(), text, length), num_samples, seed)
+    tokens = [row for row, _ in rows]
     checkpoint.check_tokens(tokens)
     source = {
         "model": model,
@@ -139,6 +140,7 @@ def export(
         "calibration": {
             "text": text_file.name if calibration else "built-in",
             "sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "documents": fingerprints(document for _, held in rows for document in held),
             "rows": len(tokens),
             "tokens_per_row": length,
             "seed": seed,

@@ -4,13 +4,17 @@ Documents are separated by a line `<|endoftext|>`; in a text without one, a para
 "One day", ...) starts a document, and in a text without such openings every paragraph is one. Documents with characters that
 a wrong decoding left behind are dropped. A row begins with BOS and a document, goes on with the next documents (each behind a
 BOS) and is cut at its length; the next row begins with the next document that is unused.
+
+Documents are told again by their fingerprints, so that no evaluation runs on one that was calibrated on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +24,19 @@ from kirin_lava.errors import UsageError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["CALIBRATION_TEXT", "EVALUATION_TEXT", "documents", "plain_windows", "read_text", "sample_rows", "token_rows"]
+__all__ = [
+    "CALIBRATION_TEXT",
+    "EVALUATION_TEXT",
+    "document_rows",
+    "documents",
+    "fingerprints",
+    "plain_windows",
+    "read_text",
+    "sample_rows",
+    "token_rows",
+]
+
+_T = TypeVar("_T")
 
 _DATA = Path(__file__).parent / "data" / "text"
 CALIBRATION_TEXT, EVALUATION_TEXT = _DATA / "calibration.txt", _DATA / "evaluation.txt"
@@ -31,6 +47,7 @@ _PARAGRAPHS = re.compile(r"\n[ \t]*\n")
 # UTF-8 that was read as Latin-1 or Windows-1252: a lead byte as a letter, a following byte as a sign. "NÃO" is fine.
 _BROKEN = re.compile("\ufffd|â€|[ÃÂ][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]")
 _LETTERS_PER_TOKEN = 32  # more than any text has; what lies behind is cut off anyway and not worth reading
+_HEADING = 80  # letters; what is shorter stands in many texts ("The End.")
 _MIN_OPENINGS = 0.05  # of all paragraphs, for a text to count as stories
 
 
@@ -64,25 +81,38 @@ def documents(text: str) -> list[str]:
     return [part for part in parts if part and not _BROKEN.search(part)]
 
 
+def fingerprints(found: Iterable[str]) -> list[str]:
+    """Hashes of documents, sorted; headings and the like have none."""
+    return sorted({hashlib.sha256(part.encode()).hexdigest()[:16] for part in found if len(part) >= _HEADING})
+
+
 def token_rows(tokenizer: PreTrainedTokenizerBase, text: str, length: int) -> list[Tensor]:
-    """Rows of exactly `length` ids (L,) int64; one shorter row where the whole text is shorter than that.
+    """The rows of `document_rows` alone."""
+    return [row for row, _ in document_rows(tokenizer, text, length)]
+
+
+def document_rows(tokenizer: PreTrainedTokenizerBase, text: str, length: int) -> list[tuple[Tensor, list[str]]]:
+    """Rows of exactly `length` ids (L,) int64, each with the documents it holds, of which the last may be cut; one shorter row
+    where the whole text is shorter than that.
 
     Raises:
         UsageError: fewer than two tokens.
     """
     start = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
-    rows: list[Tensor] = []
+    rows: list[tuple[Tensor, list[str]]] = []
     row: list[int] = []
+    held: list[str] = []
     for document in documents(text):
         row += start + _first_ids(tokenizer, document, length)
+        held.append(document)
         if len(row) >= length:
-            rows.append(torch.tensor(row[:length]))
-            row = []
+            rows.append((torch.tensor(row[:length]), held))
+            row, held = [], []
     if not rows:
         if len(row) < 2:
             broken = "" if documents(text) else " (or its characters are broken by a wrong decoding)"
             raise UsageError(f"the text holds no two tokens{broken}: give a longer text")
-        rows.append(torch.tensor(row))
+        rows.append((torch.tensor(row), held))
     return rows
 
 
@@ -112,7 +142,7 @@ def plain_windows(tokenizer: PreTrainedTokenizerBase, text: str, length: int, st
     return [ids[i : i + length] for i in starts if len(ids[i : i + length]) > 1]
 
 
-def sample_rows(rows: list[Tensor], count: int, seed: int) -> list[Tensor]:
+def sample_rows(rows: list[_T], count: int, seed: int) -> list[_T]:
     """At most `count` rows, drawn without replacement by a seeded generator, in the order of the text."""
     if len(rows) <= count:
         return rows

@@ -19,6 +19,7 @@ from kirin_lava.evaluate import evaluate, float_model, score
 from kirin_lava.pipeline import export
 from kirin_lava.recipe import OutlierSpec, load_recipe
 from kirin_lava.rivals import RIVALS, build_rival, min_max, symmetric
+from kirin_lava.text import CALIBRATION_TEXT, EVALUATION_TEXT
 from tests.hf_models import save_model
 
 WORDS = "the fox and the hare ran far away from the old dark wood to the sea "
@@ -48,8 +49,51 @@ def test_one_table_for_ours_and_rivals(tmp_path: Path, texts: tuple[Path, Path])
     assert rivals["w8a8"].kl < rivals["min-max"].kl  # twice the bits
     lines = list(csv.DictReader(io.StringIO(result.to_csv())))
     assert [float(line["kl"]) for line in lines] == [row.kl for row in result.contenders]
-    with pytest.raises(UsageError, match="same"):
-        compare(str(model), ["fast"], texts[0], texts[0])
+
+
+# ---- what was calibrated on is never evaluated on ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("seen") / "model")
+
+
+@pytest.fixture
+def mixed(texts: tuple[Path, Path], tmp_path: Path) -> Path:
+    """The evaluation text with one document of the calibration text in its middle, and other spaces around it."""
+    one, *rest = texts[1].read_text().split("\n\n")
+    path = tmp_path / "mixed.txt"
+    path.write_text("\n\n".join([one, f"  {WORDS * 3}\n", *rest]))
+    return path
+
+
+def test_no_comparison_on_what_was_calibrated_on(model: Path, texts: tuple[Path, Path], mixed: Path) -> None:
+    for text, calibration, message in (
+        (texts[0], texts[0], "are the same"),
+        (mixed, texts[0], r"mixed\.txt holds 1 of the documents that were calibrated on"),
+        (texts[0], mixed, r"learn\.txt holds 1 of the documents"),
+        (None, EVALUATION_TEXT, "are the same"),
+        (CALIBRATION_TEXT, None, "are the same"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            compare(str(model), ["fast"], text, calibration)
+
+
+def test_no_evaluation_on_what_was_calibrated_on(model: Path, texts: tuple[Path, Path], mixed: Path, tmp_path: Path) -> None:
+    out, built_in = tmp_path / "out", tmp_path / "built-in"
+    export(str(model), out, "fast", texts[0], num_samples=1, seq_len=48, verify_with="none")
+    export(str(model), built_in, "fast", num_samples=1, seq_len=48, verify_with="none")
+    for bundle, text, message in (
+        (out, texts[0], "is the text that the bundle was calibrated on"),
+        (out, mixed, r"mixed\.txt holds 1 of the documents"),
+        (built_in, CALIBRATION_TEXT, "is the text that the bundle was calibrated on"),
+    ):
+        for stride in (None, 16):
+            with pytest.raises(UsageError, match=message):
+                evaluate(bundle, text, seq_len=32, stride=stride)
+    assert evaluate(built_in, EVALUATION_TEXT, seq_len=32, max_rows=1).tokens == 31
+    assert evaluate(out, texts[1], seq_len=32, max_rows=1).tokens == 31
 
 
 def test_rivals_get_as_many_channels_as_the_recipe_has_outliers(tmp_path: Path) -> None:
@@ -74,8 +118,6 @@ def test_rivals_have_as_many_levels_as_they_say() -> None:
 def test_the_float_perplexity_is_that_of_transformers(tmp_path: Path, texts: tuple[Path, Path]) -> None:
     model = save_model(tmp_path / "model")
     export(str(model), tmp_path / "out", "fast", texts[0], num_samples=4, seq_len=48, verify_with="none")
-    with pytest.raises(UsageError, match="calibrated on"):
-        evaluate(tmp_path / "out", texts[0])
     result = evaluate(tmp_path / "out", texts[1], seq_len=32, layer_errors_too=True)
     network = float_model(str(model), None)
     tokenizer_rows = result.rows

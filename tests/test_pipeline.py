@@ -17,10 +17,13 @@ from transformers import AutoModelForCausalLM
 from kirin_lava.errors import UsageError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.pipeline import export
+from kirin_lava.recipe import DEFAULT_RECIPE
 from kirin_lava.reference import Executor
+from kirin_lava.text import documents, fingerprints
 from tests.conftest import Cli
 from tests.hf_models import save_model
 
+ROOT = Path(__file__).parents[1]
 SMALL: dict[str, Any] = {"recipe": "fast", "num_samples": 2, "seq_len": 16, "verify_with": "none"}
 IDS = torch.tensor([[0, 80, 112, 101, 34, 67, 99, 100, 34, 120]])
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -57,7 +60,7 @@ def test_every_family_becomes_a_bundle(tmp_path: Path, kind: str, changes: dict[
 
 def test_what_is_told_of_an_export(llama: Path, tmp_path: Path) -> None:
     text = tmp_path / "mine.txt"
-    text.write_text("A text of my own.\n\nAnd another paragraph of it, which is longer than the first one.\n")
+    text.write_text(f"A text of my own.\n\nAnd another paragraph of it, {'longer ' * 12}than the first one.\n")
     seen: list[tuple[str, int, int]] = []
     result = export(str(llama), tmp_path / "out", **SMALL, calibration=text, seed=3, progress=lambda *what: seen.append(what))
     assert (result.path, result.model, result.recipe, result.segments) == (str(tmp_path / "out"), "llama", "fast", 13)
@@ -72,9 +75,33 @@ def test_what_is_told_of_an_export(llama: Path, tmp_path: Path) -> None:
         16,
         3,
     )
+    assert calibration["documents"] == fingerprints(documents(text.read_text())) and len(calibration["documents"]) == 1
     assert set(manifest["source"]["sha256"]) == {"config.json", "model.safetensors"}
     assert {"python", "torch", "numpy", "h5py"} <= set(manifest["versions"])
     assert (manifest["verified"], manifest["physical_fit_verified"]) == (False, False)
+
+
+@pytest.mark.parametrize("changes", [{}, {"recover": "blocks", "steps": 4}, {"recover": "distill", "steps": 4}], ids=str)
+def test_the_same_seed_gives_the_same_bundle_and_another_other_weights(
+    llama: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """Twice here and once in a process of its own, which orders its sets in another way."""
+    wanted = {**SMALL, "recipe": DEFAULT_RECIPE, "num_samples": 5, **changes}
+    first, again, other = (export(str(llama), tmp_path / str(i), **wanted, seed=seed) for i, seed in enumerate((7, 7, 8)))
+    assert first.digest == again.digest
+    files = [Bundle(tmp_path / str(i)).manifest["files"] for i in (0, 2)]
+    assert first.digest != other.digest
+    assert any(files[0][name] != files[1][name] for name in files[0] if name.startswith("net/"))
+    options = ["--recipe", DEFAULT_RECIPE, "--num-samples", "5", "--seq-len", "16", "--verify", "none", "--seed", "7", "--json"]
+    options += [part for name, value in changes.items() for part in (f"--{name}", str(value))]
+    ran = subprocess.run(
+        [sys.executable, "-m", "kirin_lava", "export", "-m", str(llama), "-o", str(tmp_path / "process"), *options],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "3", "OMP_NUM_THREADS": "1"},
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["digest"] == first.digest
 
 
 def test_rows_are_no_longer_than_the_context(llama: Path, tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from kirin_lava.errors import UsageError
 from kirin_lava.text import (
     CALIBRATION_TEXT,
     EVALUATION_TEXT,
+    document_rows,
     documents,
+    fingerprints,
     plain_windows,
     read_text,
     sample_rows,
@@ -179,3 +181,15 @@ def test_the_texts_that_come_along_share_no_document() -> None:
     calibration, evaluation = (documents(read_text(path)) for path in (CALIBRATION_TEXT, EVALUATION_TEXT))
     assert len(calibration) > 10 and len(evaluation) > 10
     assert not set(calibration) & set(evaluation)
+    assert not set(fingerprints(calibration)) & set(fingerprints(evaluation))
+    assert len(fingerprints(calibration)) == len(calibration)
+
+
+def test_rows_say_which_documents_they_hold(tokenizer: PreTrainedTokenizerBase) -> None:
+    found = document_rows(tokenizer, "alpha beta gamma\n\ndelta\n\nepsilon zeta eta\n\ntheta", 12)
+    assert [held for _, held in found] == [["alpha beta gamma"], ["delta", "epsilon zeta eta"]]  # the rest fills no row
+
+
+def test_headings_have_no_fingerprint() -> None:
+    long = "A story that is long enough to be told from every other story that somebody could have written."
+    assert fingerprints(["= Reception =", long, long]) == fingerprints([long]) and len(fingerprints([long])) == 1
