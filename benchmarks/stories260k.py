@@ -1,36 +1,73 @@
 """The quality table on stories260K: recipes with and without recovery, and rivals at equal bits.
 
-Run: python benchmarks/stories260k.py [DATA]      DATA holds stories260K-hf/ and text/, ../shared/data by default
+Run: python benchmarks/stories260k.py [DATA] [--write]      DATA holds stories260K-hf/ and text/, ../shared/data by default
+
+With --write the numbers of the recipes go where `kirin-lava --help` reads them.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
-from kirin_lava.compare import compare
+import torch
+
+from kirin_lava.compare import Comparison, compare
 from kirin_lava.console import print_table
+from kirin_lava.recipes import DEFAULT_RECIPE, MEASURED, recipe_digest, recipe_names
 
-DATA = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent.parent.parent / "shared" / "data")
-RECIPES = ("kirin-w4a4-8", "kirin-signed-w4a4-8", "kirin-uniform-w4a4-8", "kirin-w8a4-8")
+DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+RECIPES = (DEFAULT_RECIPE, *(name for name in recipe_names() if name != DEFAULT_RECIPE))  # the first is also trained
+RECOVER = "distill"
+
+
+def measured(result: Comparison) -> dict[str, Any]:
+    """What `kirin_lava.recipes.recipe_help` reads, from a comparison of `RECIPES` and the first once more with `RECOVER`."""
+    runs = [*((name, "none") for name in RECIPES), (RECIPES[0], RECOVER)]
+    return {
+        "model": result.model,
+        "text": result.text,
+        "rows": result.rows,
+        "threads": torch.get_num_threads(),
+        "runs": [
+            {
+                "recipe": name,
+                "recover": recover,
+                "digest": recipe_digest(name),
+                "perplexity_ratio": row.perplexity_ratio,
+                "seconds": row.seconds,
+            }
+            for (name, recover), row in zip(runs, result.contenders[: len(runs)], strict=True)
+        ],
+    }
 
 
 def main() -> None:
     """Print the table."""
-    if not (DATA / "stories260K-hf").is_dir():
-        sys.exit(f"{DATA} has no stories260K-hf: give the folder that holds it")
+    parser = argparse.ArgumentParser(description="Recipes and rivals on stories260K.")
+    parser.add_argument("data", nargs="?", type=Path, default=DATA, help="folder that holds stories260K-hf/ and text/")
+    parser.add_argument("--write", action="store_true", help=f"write {MEASURED.name}, the numbers in kirin-lava --help")
+    arguments = parser.parse_args()
+    model, text = arguments.data / "stories260K-hf", arguments.data / "text"
+    if not model.is_dir():
+        sys.exit(f"{arguments.data} has no stories260K-hf: give the folder that holds it")
     result = compare(
-        str(DATA / "stories260K-hf"),
+        str(model),
         RECIPES,
-        text=DATA / "text" / "tinystories-eval.txt",
-        calibration=DATA / "text" / "tinystories-calibration.txt",
+        text=text / "tinystories-eval.txt",
+        calibration=text / "tinystories-calibration.txt",
         num_samples=264,
         max_rows=66,
-        recover="distill",
+        recover=RECOVER,
         rivals=True,
         progress=lambda what, done, total: print(f"{done}/{total} {what}", file=sys.stderr, flush=True),
     )
     print_table(result.table())
+    if arguments.write:
+        MEASURED.write_text(json.dumps(measured(result), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import click
 import kirin_lava
 from kirin_lava.console import print_error, print_json, print_table, progress_bar, say, survive_any_text
 from kirin_lava.errors import BackendError, KirinError
-from kirin_lava.recipes import DEFAULT_RECIPE, recipe_descriptions
+from kirin_lava.recipes import DEFAULT_RECIPE, recipe_help
 
 __all__ = ["main"]
 
@@ -22,7 +22,16 @@ _COUNT = click.IntRange(1)
 _TOKENS = click.IntRange(2)
 
 
-class _Commands(click.Group):
+class _WithRecipes(click.Command):
+    """A command whose help lists the recipes with their price, one line each."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Recipes"):
+            for line in recipe_help():
+                formatter.write(f"{' ' * formatter.current_indent if line else ''}{line}\n")
+
+
+class _Commands(_WithRecipes, click.Group):
     """Turns errors raised on purpose into one line on stderr and their exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -35,14 +44,6 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             say("interrupted")
             ctx.exit(130)
-
-
-class _WithRecipes(click.Command):
-    """A command whose help lists the recipes, one line each."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Recipes"):
-            formatter.write_dl(list(recipe_descriptions().items()))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,6 +64,13 @@ def _json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
 
 
+def _form_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--json or --csv; of both the last."""
+    for form in ("csv", "json"):
+        command = click.option(f"--{form}", "form", flag_value=form, help=f"Print the result as {form.upper()}.")(command)
+    return command
+
+
 def _quiet_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("-q", "--quiet", is_flag=True, help="No progress bar.")(command)
 
@@ -77,6 +85,13 @@ def _print(result: Any, as_json: bool) -> None:
         print_json(result.to_dict())
     else:
         print_table(result.table())
+
+
+def _print_as(result: Any, form: str | None) -> None:
+    if form == "csv":
+        click.echo(result.to_csv(), nl=False)
+    else:
+        _print(result, form == "json")
 
 
 def _layers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -288,15 +303,18 @@ def run(bundle: Path, **arguments: Any) -> None:
 @click.option("--layer-errors", "layer_errors_too", is_flag=True, help="Signal-to-noise of every layer's output, worst first.")
 @click.option("--device", default="cpu", show_default=True, callback=_device, help="cpu or cuda.")
 @_timeout_option
-@_json_option
+@_form_options
 @_quiet_option
-def evaluate(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
-    """Perplexity of the original and of the integer network."""
+def evaluate(bundle: Path, form: str | None, quiet: bool, **arguments: Any) -> None:
+    """Perplexity of the original and of the integer network.
+
+    As CSV a line for the whole or, with --layer-errors, a line per layer.
+    """
     from kirin_lava.evaluate import evaluate as compute
 
     with progress_bar(quiet) as progress:
         result = compute(bundle, progress=progress, **arguments)
-    _print(result, as_json)
+    _print_as(result, form)
 
 
 @main.command()
@@ -338,19 +356,15 @@ def report(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
 )
 @click.option("--steps", type=_COUNT, metavar="N", help="Steps of that training; the recipe's own by default.")
 @click.option("--rivals", is_flag=True, help="Also rival quantisers at equal bits, in the same evaluator.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print the table as CSV.")
-@_json_option
+@_form_options
 @_quiet_option
-def compare(as_json: bool, as_csv: bool, quiet: bool, **arguments: Any) -> None:
+def compare(form: str | None, quiet: bool, **arguments: Any) -> None:
     """Put recipes, and rivals, side by side in one table."""
     from kirin_lava.compare import compare as compute
 
     with progress_bar(quiet) as progress:
         result = compute(progress=progress, **arguments)
-    if as_csv:
-        click.echo(result.to_csv(), nl=False)
-    else:
-        _print(result, as_json)
+    _print_as(result, form)
 
 
 @main.command()
@@ -361,16 +375,16 @@ def compare(as_json: bool, as_csv: bool, quiet: bool, **arguments: Any) -> None:
 @click.option("--num-samples", default=8, show_default=True, type=_COUNT, metavar="N", help="Rows of calibration text.")
 @click.option("--seq-len", default=256, show_default=True, type=_TOKENS, metavar="N", help="Tokens per row.")
 @click.option("--seed", default=0, show_default=True, type=_SEED, metavar="N", help="Seed of the choice of rows.")
-@_json_option
+@_form_options
 @_quiet_option
-def budget(as_json: bool, quiet: bool, **arguments: Any) -> None:
+def budget(form: str | None, quiet: bool, **arguments: Any) -> None:
     """Spend one share of outliers where it buys most."""
     from kirin_lava.plan import budget as compute
 
     with progress_bar(quiet) as progress:
         result = compute(progress=progress, **arguments)
-    _print(result, as_json)
-    if not as_json:
+    _print_as(result, form)
+    if form is None:
         click.echo(result.recipe_lines())
 
 
@@ -380,12 +394,12 @@ def budget(as_json: bool, quiet: bool, **arguments: Any) -> None:
 @click.option("--include", type=_EXISTING, metavar="DIR", help="Folder with task files (YAML) of your own.")
 @click.option("--limit", type=_COUNT, metavar="N", help="Examples per task.")
 @click.option("--device", default="cpu", show_default=True, callback=_device, help="cpu or cuda.")
-@_json_option
-def harness(bundle: Path, as_json: bool, **arguments: Any) -> None:
+@_form_options
+def harness(bundle: Path, form: str | None, **arguments: Any) -> None:
     """Accuracy on tasks of lm-evaluation-harness."""
     from kirin_lava.harness import harness as compute
 
-    _print(compute(bundle, **arguments), as_json)
+    _print_as(compute(bundle, **arguments), form)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -24,7 +25,7 @@ from kirin_lava.cli import main
 from kirin_lava.console import print_json, print_table, survive_any_text
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.generate import stop_ids
-from kirin_lava.recipes import recipe_names
+from kirin_lava.recipes import recipe_help, recipe_names
 from tests.conftest import Cli
 from tests.hf_models import save_model
 
@@ -70,9 +71,10 @@ def test_help_is_whole_and_narrow(cli: Cli, command: list[str]) -> None:
             assert parameter.help and parameter.opts[-1] in ran.out
 
 
-def test_recipes_have_a_line_each(cli: Cli) -> None:
-    text = cli("export", "-h").out.partition("Recipes:\n")[2]
-    assert [line.split()[0] for line in text.splitlines()] == recipe_names()
+@pytest.mark.parametrize("command", [[], ["export"], ["compare"]])
+def test_recipes_have_a_line_each(cli: Cli, command: list[str]) -> None:
+    assert cli(*command, "-h").out.partition("Recipes:\n")[2].splitlines() == [f"  {x}" if x else "" for x in recipe_help()]
+    assert [x.split()[0] for x in recipe_help() if x.split()[:1] and x.split()[0] in recipe_names()] == recipe_names()
 
 
 @pytest.mark.parametrize(
@@ -154,6 +156,22 @@ def test_json_is_all_there_is_on_stdout(model: Path, bundle: Path, cli: Cli, tmp
     assert json.loads(cli("inspect", bundle / "net/blocks.0.attn.o.net", "--json").out)
     evaluated = json.loads(cli("eval", bundle, "--text", text, "--seq-len", 16, "--json", "--layer-errors").out)
     assert evaluated["tokens"] > 0 and evaluated["perplexity"] > 0
+    whole, layers = (
+        list(csv.DictReader(io.StringIO(cli("eval", bundle, "--text", text, "--seq-len", 16, "--csv", *more).out)))
+        for more in ([], ["--layer-errors"])
+    )
+    assert [float(line["ratio"]) for line in whole] == [evaluated["ratio"]]
+    assert [(line["segment"], float(line["local_db"])) for line in layers] == [
+        (error["segment"], error["local_db"]) for error in evaluated["layer_errors"]
+    ]
+
+
+def test_a_budget_as_csv(model: Path, cli: Cli) -> None:
+    command = ["budget", "-m", model, "--num-samples", 1, "--seq-len", 8, "--share", 0.5]
+    values = json.loads(cli(*command, "--json").out)
+    lines = list(csv.DictReader(io.StringIO(cli(*command, "--csv").out)))
+    chosen = {line["site"]: float(line["ratio"]) for line in lines if line["chosen"] == "True"}
+    assert chosen == values["sites"] and len(lines) == sum(len(curve["ratios"]) for curve in values["curves"])
 
 
 def test_json_has_no_numbers_that_json_lacks(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,36 @@
+"""The quality benchmark: what it promises, and what it writes for the help."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from benchmarks.stories260k import RECIPES, RECOVER, measured
+from kirin_lava.compare import Comparison, Contender
+from kirin_lava.recipes import MEASURED, recipe_digest, recipe_names
+
+LIMITS = {"kirin-w4a4-8": 1.09, "kirin-signed-w4a4-8": 1.09, "kirin-w8a4-8": 1.03}
+LIMIT_RECOVERED = 1.05
+
+
+def test_the_numbers_of_the_help_keep_what_is_promised() -> None:
+    runs = json.loads(MEASURED.read_text())["runs"]
+    ratios = {(run["recipe"], run["recover"]): run["perplexity_ratio"] for run in runs}
+    assert all(ratios[name, "none"] <= limit for name, limit in LIMITS.items())
+    assert ratios["kirin-w4a4-8", "distill"] <= LIMIT_RECOVERED
+
+
+def test_every_run_is_written_under_its_recipe() -> None:
+    names = [*RECIPES, f"{RECIPES[0]}, {RECOVER}"]
+    ours = [Contender(name, "ours", 1 + i / 8, 0.1, 0.9, seconds=float(i)) for i, name in enumerate(names)]
+    found = Comparison("m", "t", "p", 5, 9, 4.2, (*ours, Contender("w8a8", "rival", 1.0, 0.1, 0.9)))
+    values = json.loads(json.dumps(measured(found)))
+    assert (values["model"], values["text"], values["rows"], values["threads"]) == ("m", "t", 5, torch.get_num_threads())
+    assert [(run["recipe"], run["recover"]) for run in values["runs"]] == [
+        *((name, "none") for name in RECIPES),
+        (RECIPES[0], "distill"),
+    ]
+    assert [run["perplexity_ratio"] for run in values["runs"]] == [row.perplexity_ratio for row in ours]
+    assert all(run["digest"] == recipe_digest(run["recipe"]) for run in values["runs"])
+    assert sorted({run["recipe"] for run in values["runs"]}) == recipe_names()
