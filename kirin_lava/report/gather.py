@@ -34,7 +34,7 @@ from kirin_lava.report.window import window_of
 from kirin_lava.stats import Counter, together
 from kirin_lava.text import read_text, token_rows
 
-__all__ = ["FORMAT", "gather", "manifest_part"]
+__all__ = ["FORMAT", "PER_TOKEN", "gather", "manifest_part"]
 
 FORMAT = 1
 """Of report.json."""
@@ -53,7 +53,7 @@ _TIMED = {
     ("segment", "stock"): "one segment in stock lava-dl, reading its file included",
     ("block", "native"): "network of one block",
 }
-_PER_TOKEN = (
+PER_TOKEN = (
     "elements",
     "spikes",
     "silent",
@@ -205,5 +205,5 @@ def _segment_row(row: Any) -> dict[str, Any]:
         "spike_share": row.spikes / elements,
         "silent_share": row.silent / elements,
         "outlier_share": row.outliers / elements,
-        **{f"{name}_per_token": getattr(row, name) / max(row.tokens, 1) for name in _PER_TOKEN},
+        **{f"{name}_per_token": getattr(row, name) / max(row.tokens, 1) for name in PER_TOKEN},
     }

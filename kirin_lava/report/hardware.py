@@ -15,7 +15,7 @@ from kirin_lava.hardware.ranges import CALIBRATED, PROVED, UNFIT, SegmentRange, 
 from kirin_lava.hardware.shapes import shape_of_model
 from kirin_lava.hardware.work import measured_work
 
-__all__ = ["hardware_part"]
+__all__ = ["chip_part", "hardware_part"]
 
 
 def hardware_part(
@@ -36,14 +36,22 @@ def hardware_part(
     shape = shape_of_model(model)
     cost = cost_of(shape, measured_work(stats, shape, text), profiles=profiles)
     ranges = model_ranges(model, observed)
-    parts = zip(segments, ranges, cost.placement.segments, cost.time.stages, cost.traffic.segments, strict=True)
-    for row, fit, placed, stage, sent in parts:
+    for row, fit in zip(segments, ranges, strict=True):
         bounds = fit.to_dict()["bounds"]
         tightest = _tightest(bounds)
         row |= {
             "guarantee": fit.guarantee,
             "tightest": None if tightest is None else bounds[tightest]["quantity"],
             "margin_bits": None if tightest is None else bounds[tightest]["margin_bits"],
+        }
+    return {"ranges": _ranges(ranges), **chip_part(cost, segments)}
+
+
+def chip_part(cost: Cost, segments: list[dict[str, Any]]) -> dict[str, Any]:
+    """Placement, steps, timing, traffic and energy; the rows of the segments, in order, get what is known of each."""
+    parts = zip(segments, cost.placement.segments, cost.time.stages, cost.traffic.segments, strict=True)
+    for row, placed, stage, sent in parts:
+        row |= {
             "neurons": placed.neurons,
             "fan_in": placed.fan_in,
             "cores": placed.cores,
@@ -56,7 +64,6 @@ def hardware_part(
             "to_host_bits_per_token": sent.to_host_bits,
         }
     return {
-        "ranges": _ranges(ranges),
         "placement": _placement(cost.placement),
         "steps": [row.to_dict() for row in cost.steps],
         "timing": cost.time.to_dict(),

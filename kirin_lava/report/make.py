@@ -12,12 +12,16 @@ from typing import Any
 
 from rich.console import Group
 
-from kirin_lava.export.bundle import Bundle
+from kirin_lava.checkpoint import open_config
+from kirin_lava.errors import UsageError
+from kirin_lava.export.bundle import JOURNAL, MANIFEST, Bundle
 from kirin_lava.export.files import disk_errors, save_json, save_text
+from kirin_lava.recipe import DEFAULT_RECIPE, load_recipe
 from kirin_lava.report.card import refresh_card
 from kirin_lava.report.draw import Draw, require_matplotlib, save_png
 from kirin_lava.report.gather import gather
 from kirin_lava.report.page import page_html
+from kirin_lava.report.planned import planned_part
 from kirin_lava.report.plot_chip import (
     cores_height,
     draw_cores,
@@ -67,11 +71,11 @@ def make_report(
     timeout: float | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Make the report of a bundle.
+    """Make the report of a bundle, or, of a folder with a config.json and no bundle, that of a dry run by the default recipe.
 
     Args:
         text: to evaluate and count on; None for the text that comes with the program.
-        html: the page; None for report.html in the bundle.
+        html: the page; None for report.html in the bundle; of a dry run nothing else is written.
         figures: folder for the figures as PNG, or None.
         max_rows: rows of the text that perplexity is measured on; None for all.
         profiles: names or YAML files of energy profiles; empty for those that come with the program.
@@ -83,6 +87,12 @@ def make_report(
         VerificationError: Lava computes or counts something else.
     """
     require_matplotlib()
+    if not any((bundle / name).is_file() for name in (MANIFEST, JOURNAL)) and (bundle / "config.json").is_file():
+        if text or figures or lava:
+            raise UsageError(
+                f"{bundle} holds no converted model: a report of its config.json has no text, figures or run on Lava"
+            )
+        return _planned_report(bundle, html, profiles)
     say = progress or (lambda what, done, total: None)
     counted = _counted_on_lava(bundle, timeout, say) if lava else None
     opened = Bundle(bundle)
@@ -102,6 +112,18 @@ def make_report(
     if figures is not None:
         files += _save_figures(figures, data, say)
     return Report(data, tuple(files))
+
+
+def _planned_report(folder: Path, html: Path | None, profiles: Sequence[str]) -> Report:
+    """The report of a model whose weights are not at hand."""
+    planned = planned_part(open_config(str(folder)), folder.absolute().name, load_recipe(DEFAULT_RECIPE), profiles)
+    data = json.loads(json.dumps(planned, allow_nan=False))
+    if html is None:
+        return Report(data, ())
+    with disk_errors(html):
+        html.parent.mkdir(parents=True, exist_ok=True)
+        save_text(html, page_html(data))
+    return Report(data, (html,))
 
 
 def _counted_on_lava(bundle: Path, timeout: float | None, progress: Progress) -> list[dict[str, Any]]:

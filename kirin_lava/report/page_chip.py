@@ -9,6 +9,7 @@ from kirin_lava.report.plot_chip import (
     draw_energy,
     draw_ranges,
     energy_height,
+    is_small,
     range_rows,
     ranges_height,
 )
@@ -28,9 +29,10 @@ def _details(title: str, content: str) -> str:
 def fit_section(page: Page) -> str:
     """Ranges and placement."""
     title = "Does it fit Loihi 2?"
+    placement = [] if page.missing("placement") else _placement(page)
     missing = page.missing("ranges")
     if missing is not None:
-        return section("fit", title, missing)
+        return section("fit", title, missing, *placement)
     words = page.fill(
         "<p>{ranges.proved|int} segments are <b>proved</b>: no input that their encoder can send overflows a state, message or "
         "synapse. {ranges.calibrated|int} are <b>calibrated</b>: what came up on text fits, the worst case does not, and every "
@@ -48,7 +50,7 @@ def fit_section(page: Page) -> str:
         "Horizontal bars, one per segment: bits that membranes need on text and in the worst case, and the limit of the state.",
         f"How large membranes get, on text and in the worst case, for {every}. The line is the limit of a signed state.",
     )
-    return section("fit", title, words, bits, _range_table(page), *_placement(page))
+    return section("fit", title, words, bits, _range_table(page), *placement)
 
 
 def _range_table(page: Page) -> str:
@@ -84,8 +86,8 @@ def _placement(page: Page) -> list[str]:
         placement,
         (cores_height(placement, False), cores_height(placement, True)),
         "Map of the neuro cores: which segments each core holds, and how far its fullest resource is used.",
-        "Where the segments lie. A core is full when its neurons, its synaptic memory or all its memory is; what is spread "
-        "over several cores is paler.",
+        "Where the segments lie. A core is full when its neurons, its synaptic memory or all its memory is; "
+        + ("what is spread over several cores is paler." if is_small(placement) else "of many chips the first are shown."),
     )
     return [facts, figure]
 
@@ -196,7 +198,7 @@ def _joules(page: Page) -> str:
 
 def _paper(page: Page) -> str:
     words = page.fill(
-        "<h3>The paper's claim</h3><p>Kirin (arXiv 2602.08817) beside this bundle, counted as papers on spiking networks "
+        "<h3>The paper's claim</h3><p>Kirin (arXiv 2602.08817) beside this network, counted as papers on spiking networks "
         "count: every spike an addition of {energy.paper.add_picojoules} pJ, every multiplication and addition "
         "{energy.paper.mac_picojoules} pJ, and nothing else costs anything: no memory, no movement, no update of a neuron. "
         "Compare with the bars above before you quote it.</p>"
@@ -208,7 +210,7 @@ def _paper(page: Page) -> str:
         ["energy, against the rate-coded network", "", value[2]],
         ["time steps of a window", *steps],
     ]
-    return words + table("Saved, by the paper's way of counting", ["what", "the paper claims", "this bundle"], rows)
+    return words + table("Saved, by the paper's way of counting", ["what", "the paper claims", "this network"], rows)
 
 
 def _sources(page: Page) -> str:

@@ -6,7 +6,15 @@ from kirin_lava.report.html import Page, section, table
 from kirin_lava.report.plot_counts import activity_height, activity_rows, codes_height, draw_activity, draw_codes
 from kirin_lava.report.plot_window import WINDOW_HEIGHTS, draw_window
 
-__all__ = ["activity_section", "cards", "exact_section", "quality_section", "source_section", "window_section"]
+__all__ = [
+    "activity_section",
+    "cards",
+    "exact_section",
+    "plan_section",
+    "quality_section",
+    "source_section",
+    "window_section",
+]
 
 
 # ---- what one looks for first ----------------------------------------------------------------------------------------------
@@ -171,6 +179,16 @@ def quality_section(page: Page) -> str:
     return section("quality", "Is it still the same model?", missing or _perplexity(page), _steps(page, missing is None))
 
 
+def plan_section(page: Page) -> str:
+    """What an export would convert and take, and time steps."""
+    words = page.fill(
+        "<p>{model.model_type}, {model.layers} layers: {model.segments|int} operations of spikes and integers with "
+        "{model.weights|int} weights. Its bundle would take about {export.bundle_bytes|bytes}, the export "
+        "{export.peak_memory_bytes|bytes} of memory.</p>"
+    )
+    return section("source", "What would be converted", words, _steps(page, measured=False))
+
+
 def _perplexity(page: Page) -> str:
     found = page.cells("evaluation", "perplexity|four", "ratio|four", "kl|four", "top1_agreement|percent2")
     rows = [
@@ -193,9 +211,10 @@ def _steps(page: Page, measured: bool) -> str | None:
         name, window, latency = page.cells(f"steps.{i}", "scheme", "window", "latency_steps|int")
         here = row["window"] == page.get("recipe.window")
         fewer = page.value(f"steps.{i}.window_reduction", "percent2") if row["window_reduction"] else ""
-        quality = page.value("evaluation.perplexity", "four") if here and measured else ""
-        rows.append([f"<b>{name}</b>, this bundle" if here else name, window, fewer, latency, quality])
-    return table("Time steps", ["code of a value", "steps per window", "fewer", "steps per token", "perplexity"], rows)
+        quality = [page.value("evaluation.perplexity", "four") if here else ""] if measured else []
+        rows.append([f"<b>{name}</b>, this network" if here else name, window, fewer, latency, *quality])
+    columns = ["code of a value", "steps per window", "fewer", "steps per token"]
+    return table("Time steps", columns + ["perplexity"] * measured, rows)
 
 
 # ---- activity --------------------------------------------------------------------------------------------------------------

@@ -18,13 +18,14 @@ __all__ = [
     "draw_energy",
     "draw_ranges",
     "energy_height",
+    "is_small",
     "range_rows",
     "ranges_height",
 ]
 
 _KINDS = {"linear": "spike", "attention": "third", "head": "fourth"}
 _FEW_CORES, _FEW_SEGMENTS = 24, 48
-_MOST_CHIPS = 6
+_MOST_CHIPS = {False: 6, True: 2}  # of the wide and of the narrow form
 _MOST_ROWS = 32
 _ROW = 17
 _GROUPS = {
@@ -43,18 +44,18 @@ _GROUPS = {
 
 def cores_height(placement: dict[str, Any], narrow: bool) -> int:
     """Pixels that the map takes."""
-    if _small(placement):
+    if is_small(placement):
         return 124 + 13 * len(placement["segments"])
     columns, rows = _grid(placement["cores_per_chip"], narrow)
     across = 1 if narrow or placement["chips"] == 1 else 2
     cell = (330 if narrow else 780) / across / columns
-    return round(-(-min(placement["chips"], _MOST_CHIPS) // across) * (rows * cell + 30) + 34)
+    return round(-(-min(placement["chips"], _MOST_CHIPS[narrow]) // across) * (rows * cell + 30) + 34)
 
 
 def draw_cores(figure: Figure, placement: dict[str, Any], narrow: bool) -> None:
     """placement: of the report."""
     height = cores_height(placement, narrow)
-    if _small(placement):
+    if is_small(placement):
         _matrix(figure, placement, narrow, height)
     else:
         _chips(figure, placement, narrow, height)
@@ -66,7 +67,8 @@ def draw_cores(figure: Figure, placement: dict[str, Any], narrow: bool) -> None:
         x += (36 + 6.2 * len(words)) / figure.bbox.width
 
 
-def _small(placement: dict[str, Any]) -> bool:
+def is_small(placement: dict[str, Any]) -> bool:
+    """Whether the map names every segment and core."""
     return placement["cores"] <= _FEW_CORES and len(placement["segments"]) <= _FEW_SEGMENTS
 
 
@@ -109,7 +111,7 @@ def _matrix(figure: Figure, placement: dict[str, Any], narrow: bool, height: int
 
 def _chips(figure: Figure, placement: dict[str, Any], narrow: bool, height: int) -> None:
     """Every core is a cell, filled from below as far as its fullest resource is used."""
-    chips = min(placement["chips"], _MOST_CHIPS)
+    chips = min(placement["chips"], _MOST_CHIPS[narrow])
     across = 1 if narrow or placement["chips"] == 1 else 2
     edges = {"left": 0.005, "right": 0.995, "top": 1 - 24 / height, "bottom": 30 / height}
     grid = figure.add_gridspec(-(-chips // across), across, hspace=0.22, wspace=0.04, **edges)

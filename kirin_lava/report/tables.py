@@ -9,11 +9,13 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-from kirin_lava.report.values import fill, resolve, show
+from kirin_lava.report.values import UNKNOWN, fill, resolve, show
 
 __all__ = ["report_tables"]
 
-_FACTS = {
+_FACTS = {  # a row of which nothing is known is left out
+    "segments, weights": "{model.segments|int}, {model.weights|int}",
+    "bundle, peak memory of the export": "{export.bundle_bytes|bytes}, {export.peak_memory_bytes|bytes}",
     "integers that differ, of all compared": "{exactness.mismatches|int}, {exactness.compared|int}",
     "perplexity, of the original": "{evaluation.perplexity|four}, {evaluation.perplexity_float|four}",
     "spikes, messages per token": "{counts.total.spikes_per_token|int}, {counts.total.outliers_per_token|int}",
@@ -34,8 +36,9 @@ def report_tables(data: dict[str, Any], files: Sequence[Path]) -> Group:
     """
     facts = Table(title=f"{data['source']['name']} by {data['recipe']['name']}", show_header=False)
     for words, text in _FACTS.items():
-        if data["exactness"]["compared"] or "exactness" not in text:
-            facts.add_row(words, _said(data, text))
+        said = _said(data, text)
+        if set(said.split(", ")) != {UNKNOWN} and ("exactness" not in text or data["exactness"]["compared"]):
+            facts.add_row(words, said)
     for row in resolve(data, "timing.lava") or ():
         facts.add_row(f"time step on Lava, {row['what']}", show(row["seconds"], "si:s"))
     for path in files:
@@ -59,7 +62,7 @@ def report_tables(data: dict[str, Any], files: Sequence[Path]) -> Group:
 def _step_rows(data: dict[str, Any]) -> Iterator[list[str]]:
     """A row for each of our windows, against 8-bit spike codes; the perplexity is that of the bundle's own encoding."""
     for row in data["steps"][:-1]:
-        here = row["window"] == data["recipe"]["window"]
+        here = row["window"] == data["recipe"]["window"] and resolve(data, "evaluation.perplexity") is not None
         yield [
             row["scheme"],
             show(row["window"]),

@@ -15,7 +15,7 @@ from kirin_lava.report.page import page_html
 from kirin_lava.report.values import UNKNOWN, resolve, show
 from tests.report.pages import Read, read_page
 
-NAMES = r"Loihi [12]|float32|FP16|sha256|Figure \d+\.|mac_\w+|h5py"
+NAMES = r"Loihi [12]|arXiv [\d.]+|float32|FP16|sha256|Figure \d+\.|mac_\w+|h5py"
 """Words with digits in them that are no numbers of this model."""
 
 
