@@ -334,6 +334,8 @@ def report(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
     """Make a page about a bundle: exactness, quality, spikes, cost.
 
     Beside the manifest lie the same numbers as report.json and, per segment, as layers.csv.
+
+    Of a folder with a config.json alone: what the model would need and cost; nothing is written but the page of --html.
     """
     from kirin_lava.report import make_report
 
