@@ -36,12 +36,14 @@ class Plan:
         """The figures that decide, then steps by encoding."""
         values = self.costs.to_dict()
         placement, export = values["placement"], values["export"]
-        facts = Table(title=f"{self.model} by {self.recipe}: model-feasible, not compiler-verified", show_header=False)
+        facts = Table(title=f"{self.model} by {self.recipe}", show_header=False)
         for name, value in {
-            "segments, weights": f"{values['model']['segments']}, {values['model']['weights']}",
-            "chips, cores": f"{placement['chips']}, {placement['cores']} ({placement['cores_per_chip']} used per chip)",
+            "what this is": values["feasibility"],
+            "segments, weights": f"{values['model']['segments']}, {values['model']['weights']:,}",
+            "chips, cores": f"{placement['chips']}, {placement['cores']:,} ({placement['cores_per_chip']} used per chip)",
             "mean use of a core": f"{100 * placement['mean_utilisation']:.1f} %",
             "keys and values on chip": f"{placement['cache_bytes'] / 1e6:.1f} MB for {placement['context']} positions",
+            "time of a token, at least": f"{1e3 * values['time']['seconds_per_token']:.2f} ms",
             "bundle": f"{export['bundle_bytes'] / 1e9:.3f} GB",
             "peak memory of the export": f"{export['peak_memory_bytes'] / 1e9:.3f} GB",
         }.items():
@@ -50,8 +52,8 @@ class Plan:
         for column in ("codes", "T", "latency", "against 8-bit spike codes"):
             steps.add_column(column, justify="left" if column == "codes" else "right")
         for row in values["steps"]:
-            fewer = f"{100 * row['window_reduction']:.2f} % fewer"
-            steps.add_row(row["scheme"], str(row["window"]), str(row["latency_steps"]), fewer)
+            fewer = f"{100 * row['window_reduction']:.2f} % fewer" if row["window_reduction"] else ""
+            steps.add_row(row["scheme"], str(row["window"]), f"{row['latency_steps']:,}", fewer)
         return Group(facts, steps)
 
 

@@ -50,7 +50,7 @@ _LEVELS = {
 }
 _TIMED = {
     ("segment", "native"): "processes of one segment",
-    ("segment", "stock"): "one segment in stock lava-dl, reading its file included",
+    ("segment", "stock"): "one segment in stock lava-dl, with its file read",
     ("block", "native"): "network of one block",
 }
 PER_TOKEN = (
