@@ -29,7 +29,7 @@ def main() -> None:
         done = subprocess.run(command, shell=True, cwd=README.parent, env=environment, capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"{command} ended with {done.returncode}: {done.stderr}")
-        lines = "\n".join(line.rstrip() for line in done.stdout.strip("\n").splitlines())
+        lines = "\n".join(line.rstrip() for line in done.stdout.splitlines()).strip("\n")
         return f"{match[1]}```text\n{lines}\n```\n{match[3]}"
 
     README.write_text(BLOCK.sub(run, README.read_text(encoding="utf-8")), encoding="utf-8")
