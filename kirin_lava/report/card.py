@@ -182,9 +182,10 @@ def _cost(data: dict[str, Any]) -> str:
             "## Cost\n\nPer token, on average over {counts.tokens|int} tokens: {counts.total.spikes_per_token|int} spikes, "
             "{counts.total.outliers_per_token|int} integer messages, {counts.total.synaptic_adds_per_token|int} additions, "
             "{counts.total.macs_per_token|int} multiplications; {counts.total.silent_share|percent} of all codes send nothing. "
-            "{placement.cores|int} neuro cores on {placement.chips|int} chips with room for {placement.context|int} positions "
-            "(a packing by public limits, not compiled); {ranges.proved|int} segments proved not to overflow, "
-            "{ranges.calibrated|int} calibrated, {ranges.does_not_fit|int} that do not fit.\n\n"
+            "{placement.cores|int} neuro cores on {placement.chips|int} "
+            f"{'chip' if data['placement']['chips'] == 1 else 'chips'} "
+            "with room for {placement.context|int} positions (a packing by public limits, not compiled); {ranges.proved|int} "
+            "segments proved not to overflow, {ranges.calibrated|int} calibrated, {ranges.does_not_fit|int} that do not fit.\n\n"
             "| prices | FP16 | integer twin | rate code | this one | its static power |\n|---|---:|---:|---:|---:|---:|",
         )
     ]

@@ -49,9 +49,9 @@ _LEVELS = {
     "model": "the whole model on Lava: logits and generated tokens",
 }
 _TIMED = {
-    ("segment", "native"): "processes of one segment",
-    ("segment", "stock"): "one segment in stock lava-dl, with its file read",
-    ("block", "native"): "network of one block",
+    ("segment", "native"): "Lava processes of one segment",
+    ("segment", "stock"): "stock lava-dl, one segment, with its file read",
+    ("block", "native"): "Lava processes of one block",
 }
 PER_TOKEN = (
     "elements",

@@ -15,6 +15,7 @@ __all__ = ["WINDOW_HEIGHTS", "draw_window"]
 WINDOW_HEIGHTS = (560, 760)
 """Pixels of the wide and of the narrow form."""
 
+_HEADROOM = 2.9  # in ramps: for the label of a spike and the band of the infinite threshold
 _COLOURS = ("spike", "outlier", "third", "fourth")
 _MARKERS = ("o", "D", "^", "s")
 
@@ -135,7 +136,8 @@ def _rows(axes: Axes, count: int) -> None:
 def _membranes(axes: Axes, data: dict[str, Any], narrow: bool) -> None:
     steps, signed, zero = data["steps"], data["signed"], data["zero"]
     thresholds = data["thresholds"]
-    top = thresholds[0] + 1.9
+    highest = max(max(trace["level"]) for trace in data["traces"])
+    top = max(thresholds[0], min(highest, 1.5 * thresholds[0])) + _HEADROOM
     bottom = -top if signed else max(-0.5 * top, min(-1.5, *(min(t["level"]) for t in data["traces"])) - 0.4)
     bottom -= 0.1 * (top - bottom)  # for a line of words
     axes.set_ylim(bottom, top)
@@ -174,7 +176,7 @@ def _membranes(axes: Axes, data: dict[str, Any], narrow: bool) -> None:
 def _threshold(axes: Axes, data: dict[str, Any], top: float, bottom: float, narrow: bool) -> None:
     """Infinite while inputs arrive, then a staircase; and where a staircase without silence would have stood."""
     steps, first, thresholds = data["steps"], data["first_fall"], data["thresholds"]
-    half = thresholds[0] + 0.9
+    half = top - 1.0
     signs = (1, -1) if data["signed"] else (1,)
     axes.axvspan(-0.5, steps - 0.5, color=PALETTE["band"], linewidth=0)
     for sign in signs:

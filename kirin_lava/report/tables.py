@@ -40,7 +40,7 @@ def report_tables(data: dict[str, Any], files: Sequence[Path]) -> Group:
         if set(said.split(", ")) != {UNKNOWN} and ("exactness" not in text or data["exactness"]["compared"]):
             facts.add_row(words, said)
     for row in resolve(data, "timing.lava") or ():
-        facts.add_row(f"time step on Lava, {row['what']}", show(row["seconds"], "si:s"))
+        facts.add_row(f"time step, {row['what']}", show(row["seconds"], "si:s"))
     for path in files:
         facts.add_row("written", str(path))
     if "missing" in data["energy"]:

@@ -169,7 +169,7 @@ def test_the_measured_step_stands_beside_the_bound(made: Report, firing: Path, t
     Bundle(copy).record(lambda manifest: manifest.update(verification={"segment": record}))
     report = make_report(copy, text, max_rows=1)
     assert [row["seconds"] for row in report.data["timing"]["lava"]] == [0.0015, 0.008]
-    assert "one segment in stock lava-dl" in (copy / "report.html").read_text(encoding="utf-8")
+    assert "stock lava-dl, one segment" in (copy / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_damaged_bundle_is_refused(firing: Path, text: Path, tmp_path: Path) -> None:
@@ -195,6 +195,6 @@ def test_lava_counts_the_same(reading: Path, text: Path) -> None:
     assert len(counted) == len(report.data["segments"])
     assert all(row["mismatches"] == 0 and row["spikes"] + row["outliers"] > 0 for row in counted)
     (measured,) = report.data["timing"]["lava"]
-    assert measured["what"] == "network of one block" and measured["seconds"] > report.data["timing"]["step_seconds"]
+    assert measured["what"] == "Lava processes of one block" and measured["seconds"] > report.data["timing"]["step_seconds"]
     assert report.data["exactness"]["levels"][1]["run"]
     assert "Counted on Lava" in (reading / "report.html").read_text(encoding="utf-8")
