@@ -185,8 +185,8 @@ def _cost(data: dict[str, Any]) -> str:
             "{placement.cores|int} neuro cores on {placement.chips|int} "
             f"{'chip' if data['placement']['chips'] == 1 else 'chips'} "
             "with room for {placement.context|int} positions (a packing by public limits, not compiled); {ranges.proved|int} "
-            "segments proved not to overflow, {ranges.calibrated|int} calibrated, {ranges.does_not_fit|int} that do not fit.\n\n"
-            "| prices | FP16 | integer twin | rate code | this one | its static power |\n|---|---:|---:|---:|---:|---:|",
+            "segments proved not to overflow, {ranges.calibrated|int} calibrated, {ranges.does_not_fit|int} that do not fit."
+            "\n\n| prices | FP16 | integer twin | rate code | this one | its static power |\n|---|---:|---:|---:|---:|---:|",
         )
     ]
     for i, profile in enumerate(data["energy"]["profiles"]):
