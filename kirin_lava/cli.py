@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,27 @@ _COUNT = click.IntRange(1)
 _TOKENS = click.IntRange(2)
 
 
+class _CtrlC:
+    """Knows whether Ctrl-C was pressed: a library in the middle of a call may make another error of it."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    def __enter__(self) -> _CtrlC:
+        self._before = signal.getsignal(signal.SIGINT)
+        if self._before is signal.default_int_handler:  # in another program, or where it is switched off, leave it as it is
+            signal.signal(signal.SIGINT, self._hear)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _hear(self, number: int, frame: object) -> None:
+        self.pressed = True
+        raise KeyboardInterrupt
+
+
 class _WithRecipes(click.Command):
     """A command whose help lists the recipes with their price, one line each."""
 
@@ -36,14 +58,17 @@ class _Commands(_WithRecipes, click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         survive_any_text()
-        try:
-            return super().invoke(ctx)
-        except KirinError as error:
-            print_error(str(error))
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            say("interrupted")
-            ctx.exit(130)
+        with _CtrlC() as ctrl_c:
+            try:
+                return super().invoke(ctx)
+            except BaseException as error:
+                if ctrl_c.pressed or isinstance(error, KeyboardInterrupt):
+                    say("interrupted")
+                    ctx.exit(130)
+                if isinstance(error, KirinError):
+                    print_error(str(error))
+                    ctx.exit(error.exit_code)
+                raise
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

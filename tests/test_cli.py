@@ -18,6 +18,7 @@ from typing import Any
 import click
 import pytest
 import torch
+from click.testing import CliRunner
 from rich.table import Table
 
 from kirin_lava import __version__
@@ -349,6 +350,23 @@ def test_ctrl_c_leaves_no_bundle(tmp_path: Path) -> None:
     assert (code, said) == (130, "interrupted\n")
     assert not out.exists() and ready.exists()
     assert processes_of(str(tmp_path)) == []
+
+
+def test_ctrl_c_that_a_library_turns_into_another_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            raise OSError("cannot read this file") from None
+
+    monkeypatch.setattr("kirin_lava.doctor.examine", read)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        ran = CliRunner().invoke(main, ["doctor"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (ran.exit_code, ran.stderr) == (130, "interrupted\n")
 
 
 @pytest.mark.lava
