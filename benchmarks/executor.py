@@ -33,10 +33,10 @@ from torch import Tensor
 from kirin_lava.checkpoint import Checkpoint, load_tokenizer, open_checkpoint
 from kirin_lava.console import print_table, say
 from kirin_lava.convert import convert_model, frame_of
-from kirin_lava.evaluate import float_model
 from kirin_lava.graph import Model
 from kirin_lava.hardware.split import make_provable
 from kirin_lava.lower import lower_block, lower_head
+from kirin_lava.quality.evaluate import float_model
 from kirin_lava.quantize.calibrate import Calibration
 from kirin_lava.quantize.weights import WeightCodes, quantize_weight
 from kirin_lava.recipe import Recipe, load_recipe

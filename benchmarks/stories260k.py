@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from kirin_lava.compare import Comparison, compare
 from kirin_lava.console import print_table
+from kirin_lava.quality.compare import Comparison, compare
 from kirin_lava.recipes import DEFAULT_RECIPE, MEASURED, recipe_digest, recipe_names
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"

@@ -269,8 +269,8 @@ def verify(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
 @_json_option
 def inspect(path: Path, as_json: bool) -> None:
     """Show what a bundle, or any .net file, holds."""
-    from kirin_lava.inspect import inspect_net
-    from kirin_lava.inspect_bundle import inspect_bundle
+    from kirin_lava.inspect.bundle import inspect_bundle
+    from kirin_lava.inspect.net import inspect_net
 
     _print(inspect_bundle(path) if path.is_dir() else inspect_net(path), as_json)
 
@@ -335,7 +335,7 @@ def evaluate(bundle: Path, form: str | None, quiet: bool, **arguments: Any) -> N
 
     As CSV a line for the whole or, with --layer-errors, a line per layer.
     """
-    from kirin_lava.evaluate import evaluate as compute
+    from kirin_lava.quality.evaluate import evaluate as compute
 
     with progress_bar(quiet) as progress:
         result = compute(bundle, progress=progress, **arguments)
@@ -387,7 +387,7 @@ def report(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
 @_quiet_option
 def compare(form: str | None, quiet: bool, **arguments: Any) -> None:
     """Put recipes, and rivals, side by side in one table."""
-    from kirin_lava.compare import compare as compute
+    from kirin_lava.quality.compare import compare as compute
 
     with progress_bar(quiet) as progress:
         result = compute(progress=progress, **arguments)
@@ -424,7 +424,7 @@ def budget(form: str | None, quiet: bool, **arguments: Any) -> None:
 @_form_options
 def harness(bundle: Path, form: str | None, **arguments: Any) -> None:
     """Accuracy on tasks of lm-evaluation-harness."""
-    from kirin_lava.harness import harness as compute
+    from kirin_lava.quality.harness import harness as compute
 
     _print_as(compute(bundle, **arguments), form)
 

@@ -1,4 +1,4 @@
-"""Counts of a run: the rows that a `kirin_lava.stats.Counter` makes and that cost estimates read.
+"""Counts of a run: the rows that a `kirin_lava.counter.Counter` makes and that cost estimates read.
 
 Counting rules:
 

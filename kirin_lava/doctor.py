@@ -18,7 +18,7 @@ from rich.table import Table
 import kirin_lava
 from kirin_lava.coding import SIGNED, is_outlier, is_silent
 from kirin_lava.errors import BackendError, KirinError
-from kirin_lava.export.netx import write_segment
+from kirin_lava.export.netx.write import write_segment
 from kirin_lava.graph import Linear
 from kirin_lava.runtime import require_backend, require_lava, run_job
 from kirin_lava.verify.on_lava import run_segments

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from kirin_lava.checkpoint import load_tokenizer, read_json
+from kirin_lava.counter import Counter
 from kirin_lava.errors import UsageError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.files import disk_errors, save_json
-from kirin_lava.export.netx_decoder import StockDecoder
+from kirin_lava.export.netx.decoder import StockDecoder
 from kirin_lava.reference import Cache, Executor
 from kirin_lava.runtime import require_backend
-from kirin_lava.stats import Counter
 
 __all__ = ["Generation", "choose", "generate", "stop_ids"]
 
@@ -97,7 +97,7 @@ def generate(
     Args:
         temperature: 0 takes the most likely token; top_k: 0 draws from all tokens.
         backend: "reference"; "lava", our own Processes on Lava's CPU simulator; "stock", the `.net` files in unmodified
-            lava-dl on that simulator; "loihi2", the same files on a board (see `kirin_lava.export.netx_live`).
+            lava-dl on that simulator; "loihi2", the same files on a board (see `kirin_lava.export.netx.live`).
         stats: JSON file for the spike counts.
         timeout: limit in seconds of each call to Lava.
         on_text: called with every new piece of text, the prompt first.

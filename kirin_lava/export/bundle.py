@@ -35,7 +35,7 @@ import numpy.typing as npt
 from kirin_lava.checkpoint import file_sha256, read_json
 from kirin_lava.errors import UsageError
 from kirin_lava.export.files import disk_errors, inside, load_arrays, save_json
-from kirin_lava.export.netx_read import Segment, read_segment
+from kirin_lava.export.netx.read import Segment, read_segment
 from kirin_lava.export.serial import block_from_json
 from kirin_lava.export.wiring import check_wiring
 from kirin_lava.graph import Block, Embedding, Linear, Model, Rotary

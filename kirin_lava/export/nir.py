@@ -35,8 +35,8 @@ from kirin_lava.coding import Encoding
 from kirin_lava.errors import BackendError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.files import disk_errors, whole_file
-from kirin_lava.export.netx_read import Segment
-from kirin_lava.export.stimulus import is_mirrored
+from kirin_lava.export.netx.read import Segment
+from kirin_lava.export.netx.stimulus import is_mirrored
 from kirin_lava.graph import Block, Fire, Linear
 from kirin_lava.hardware.loihi2 import STATE_BITS
 

@@ -154,7 +154,7 @@ class _Unit:
 def control_lines(segment: Segment) -> int:
     """Control lines of the stock form of a fire segment: two numbers of three digits, and at most one line per fire step.
 
-    See `kirin_lava.export.stock`; a neuron in microcode needs none.
+    See `kirin_lava.export.netx.stock`; a neuron in microcode needs none.
     """
     return 0 if segment.fires is None else 6 + encoding(segment.fires).window - 2
 

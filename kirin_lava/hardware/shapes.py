@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kirin_lava.coding import Encoding, encoding
+from kirin_lava.counter import stored_bits
 from kirin_lava.graph import Block, CoreOp, Encode, Gate, Linear, Mix, Model, Op, Score, Slice, Softmax
 from kirin_lava.hardware.host_work import float_operations
 from kirin_lava.host import outlier_budget
-from kirin_lava.stats import stored_bits
 
 __all__ = ["HostWork", "ModelShape", "Segment", "shape_of_model", "value_widths"]
 

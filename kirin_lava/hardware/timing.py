@@ -108,7 +108,7 @@ def _latency(segments: Sequence[Segment], window: int) -> int:
 
 
 def _stock_latency(segments: Sequence[Segment], window: int) -> int:
-    """See `kirin_lava.export.stimulus`: a read segment takes T + 1 columns, a fire segment T + T'."""
+    """See `kirin_lava.export.netx.stimulus`: a read segment takes T + 1 columns, a fire segment T + T'."""
     total = 0
     for segment in segments:
         steps = window if segment.codes.has_spikes else 1

@@ -1,6 +1,6 @@
 """Work per token, the common ground of traffic, timing and energy: measured on text, or assumed where there are no weights.
 
-Measured numbers come from `kirin_lava.stats` and are averages over all tokens of a run. Assumed ones take every synapse as
+Measured numbers come from `kirin_lava.counter` and are averages over all tokens of a run. Assumed ones take every synapse as
 existing and these distributions, cut into codes as an encoder would cut them:
 
     activations, queries   normal

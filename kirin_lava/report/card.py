@@ -16,7 +16,7 @@ from kirin_lava.checkpoint import EMBEDDED_MODELS, read_json
 from kirin_lava.errors import UsageError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.files import disk_errors, save_text
-from kirin_lava.export.netx_read import Segment
+from kirin_lava.export.netx.read import Segment
 from kirin_lava.report.gather import FORMAT, manifest_part
 from kirin_lava.report.values import fill, resolve, show
 

@@ -2,7 +2,7 @@
 
     bundle, source, facts, recipe, versions     what was converted, from the manifest
     exactness                                   what `verify` recorded, level by level
-    evaluation                                  perplexity on the text, `kirin_lava.evaluate.Evaluation`
+    evaluation                                  perplexity on the text, `kirin_lava.quality.evaluate.Evaluation`
     counts, segments, codes, host               what a run over the same text did, `kirin_lava.counts`; `segments` is layers.csv
     window                                      one window step by step, `kirin_lava.report.window`
     ranges, placement, timing, energy, steps    the chip, `kirin_lava.hardware`
@@ -20,18 +20,18 @@ import torch
 
 import kirin_lava
 from kirin_lava.checkpoint import load_tokenizer
+from kirin_lava.counter import Counter, together
 from kirin_lava.counts import Stats
 from kirin_lava.errors import KirinError
-from kirin_lava.evaluate import check_unseen, evaluate
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph import Model
 from kirin_lava.hardware.observe import RangeObserver
-from kirin_lava.inspect_bundle import inspect_bundle
+from kirin_lava.inspect.bundle import inspect_bundle
+from kirin_lava.quality.evaluate import check_unseen, evaluate
 from kirin_lava.reference import Executor
 from kirin_lava.report.codes import code_histograms
 from kirin_lava.report.hardware import hardware_part
 from kirin_lava.report.window import window_of
-from kirin_lava.stats import Counter, together
 from kirin_lava.text import read_text, token_rows
 
 __all__ = ["FORMAT", "PER_TOKEN", "gather", "manifest_part"]

@@ -21,8 +21,8 @@ from kirin_lava import reference
 from kirin_lava.coding import Encoding, encode_raster, is_outlier, is_silent
 from kirin_lava.errors import UsageError
 from kirin_lava.export.bundle import Bundle, Probe
-from kirin_lava.export.netx_read import Segment
-from kirin_lava.export.stimulus import is_mirrored
+from kirin_lava.export.netx.read import Segment
+from kirin_lava.export.netx.stimulus import is_mirrored
 from kirin_lava.graph import Fire, Linear
 from kirin_lava.hardware.loihi2 import STATE_MAX
 from kirin_lava.neuron import simulate

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.export.netx_read import read_segment
-from kirin_lava.export.netx_run import run_stock
+from kirin_lava.export.netx.read import read_segment
+from kirin_lava.export.netx.run import run_stock
 from kirin_lava.graph import Linear
 
 __all__ = ["Answer", "run_segments"]

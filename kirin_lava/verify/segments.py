@@ -13,7 +13,7 @@ from kirin_lava import neuron
 from kirin_lava.coding import encode_raster, is_outlier, is_silent
 from kirin_lava.errors import FitError, UsageError, VerificationError
 from kirin_lava.export.bundle import Bundle, Probe
-from kirin_lava.export.netx_read import Segment
+from kirin_lava.export.netx.read import Segment
 from kirin_lava.graph import Linear
 from kirin_lava.reference import ExactMatmul, fire
 from kirin_lava.runtime import run_job

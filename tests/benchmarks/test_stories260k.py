@@ -7,7 +7,7 @@ import json
 import torch
 
 from benchmarks.stories260k import RECIPES, RECOVER, measured
-from kirin_lava.compare import Comparison, Contender
+from kirin_lava.quality.compare import Comparison, Contender
 from kirin_lava.recipes import MEASURED, recipe_digest, recipe_names
 
 LIMITS = {"kirin-w4a4-8": 1.09, "kirin-signed-w4a4-8": 1.09, "kirin-w8a4-8": 1.03}

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from kirin_lava.coding import OFFSET, SIGNED
-from kirin_lava.export.netx import write_segment
-from tests.export.netx_cases import expected, some_codes, some_linear, with_fire
+from kirin_lava.export.netx.write import write_segment
+from tests.export.netx.cases import expected, some_codes, some_linear, with_fire
 from tests.export.small_bundles import small_bundle
 
 pytestmark = [pytest.mark.lava, pytest.mark.slow]

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from kirin_lava import host
 from kirin_lava.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED16, Encoding, is_outlier, is_silent
 from kirin_lava.convert import convert_model
+from kirin_lava.counter import Counter
 from kirin_lava.errors import UsageError
 from kirin_lava.graph import Encode
 from kirin_lava.hardware import profile as profiles
@@ -28,7 +29,6 @@ from kirin_lava.hardware.shapes import shape_of_model
 from kirin_lava.hardware.work import ModelWork, SegmentWork, assumed_density, assumed_work, measured_work
 from kirin_lava.recipe import load_recipe
 from kirin_lava.reference import Executor
-from kirin_lava.stats import Counter
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 
 PROFILE_FOLDER = Path(profiles.__file__).parent / "profiles"

@@ -6,7 +6,7 @@ import pytest
 
 from kirin_lava.coding import OFFSET, UNSIGNED16
 from kirin_lava.errors import UsageError
-from kirin_lava.export.stimulus import Layout
+from kirin_lava.export.netx.stimulus import Layout
 from kirin_lava.hardware import loihi2
 from kirin_lava.hardware.dry_run import shape_of_config
 from kirin_lava.hardware.placement import place

@@ -30,7 +30,7 @@ def _recipe(method: str, steps: int = 24) -> Recipe:
 
 def _distance(checkpoint: Checkpoint, recipe: Recipe) -> float:
     """Divergence of the integer network from the float original on the rows it was trained on."""
-    from kirin_lava.evaluate import float_model, score
+    from kirin_lava.quality.evaluate import float_model, score
 
     original = float_model(str(checkpoint.path), None)
     result = score(Executor(convert_model(checkpoint, ROWS, recipe)), lambda ids: original(ids).logits, ROWS)

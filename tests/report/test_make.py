@@ -16,11 +16,11 @@ import torch
 from kirin_lava.checkpoint import load_tokenizer
 from kirin_lava.coding import is_outlier, is_silent
 from kirin_lava.errors import BackendError, UsageError
-from kirin_lava.evaluate import evaluate
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph import Block, Linear, Mix, Op, Score
 from kirin_lava.host import Codes, Value
 from kirin_lava.pipeline import export
+from kirin_lava.quality.evaluate import evaluate
 from kirin_lava.recipe import Recipe
 from kirin_lava.reference import Executor
 from kirin_lava.report import Report, make_report

@@ -26,10 +26,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kirin_lava.errors import VerificationError
-from kirin_lava.export.netx_read import Segment, read_segment
-from kirin_lava.export.netx_run import load_network
-from kirin_lava.export.stimulus import columns, fired_codes, read_sums
-from kirin_lava.export.stock_ranges import check_codes
+from kirin_lava.export.netx.ranges import check_codes
+from kirin_lava.export.netx.read import Segment, read_segment
+from kirin_lava.export.netx.run import load_network
+from kirin_lava.export.netx.stimulus import columns, fired_codes, read_sums
 from kirin_lava.hardware.loihi2 import MESSAGE_BITS
 from kirin_lava.runtime import progress
 

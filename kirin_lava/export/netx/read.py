@@ -1,4 +1,4 @@
-"""Reads the `.net` files that `kirin_lava.export.netx` writes, and believes nothing in them before it is checked."""
+"""Reads the `.net` files that `kirin_lava.export.netx.write` writes, and believes nothing in them before it is checked."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from kirin_lava.coding import ENCODINGS, Encoding
 from kirin_lava.errors import KirinError, UsageError
-from kirin_lava.export.hdf5 import Container
-from kirin_lava.export.stimulus import ControlLine, Layout
-from kirin_lava.export.stock import StockLayer
-from kirin_lava.export.stock_ranges import Range
+from kirin_lava.export.netx.hdf5 import Container
+from kirin_lava.export.netx.ranges import Range
+from kirin_lava.export.netx.stimulus import ControlLine, Layout
+from kirin_lava.export.netx.stock import StockLayer
 from kirin_lava.graph import Fire, Linear
 
 __all__ = ["SCHEMA", "Segment", "digest", "read_segment"]

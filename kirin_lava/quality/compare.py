@@ -14,14 +14,14 @@ from torch import Tensor
 
 from kirin_lava.checkpoint import open_checkpoint
 from kirin_lava.console import csv_lines
+from kirin_lava.counter import Counter
 from kirin_lava.errors import UsageError
-from kirin_lava.evaluate import Score, float_model, require_unseen, score
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.pipeline import export
+from kirin_lava.quality.evaluate import Score, float_model, require_unseen, score
+from kirin_lava.quality.rivals import RIVALS, build_rival
 from kirin_lava.recipe import DEFAULT_RECIPE, load_recipe, with_recovery
 from kirin_lava.reference import Executor
-from kirin_lava.rivals import RIVALS, build_rival
-from kirin_lava.stats import Counter
 from kirin_lava.text import CALIBRATION_TEXT, EVALUATION_TEXT, documents, fingerprints, read_text, sample_rows, token_rows
 
 __all__ = ["Comparison", "Contender", "compare"]
@@ -133,7 +133,7 @@ def compare(
     """Export a model by several recipes and evaluate each with the integer executor.
 
     Args:
-        recipes: names or YAML files. rivals: also the quantisers of `kirin_lava.rivals`, held against the first recipe.
+        recipes: names or YAML files. rivals: also the quantisers of `kirin_lava.quality.rivals`, held against the first recipe.
         text: to evaluate on; calibration: to calibrate on. The small built-in texts by default.
         recover, steps: adds the first recipe once more, with this training after rounding.
         max_rows: evaluate on as many rows, evenly spread over the text.

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kirin_lava.export.stock_weights import stock_weights
+from kirin_lava.export.netx.weights import stock_weights
 
 
 @given(arrays(np.int8, st.tuples(st.integers(1, 4), st.integers(1, 4))))

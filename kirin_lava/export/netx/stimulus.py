@@ -11,7 +11,7 @@ few *control lines*. Time is counted in columns; a window takes `period` of them
 
 with T the window of the input codes and T' that of the output codes. Control lines send the same few payloads in every
 window, whatever the codes; in a fire segment they lift the membrane by the silence offset in column T and ramp it
-afterwards (`kirin_lava.export.stock` derives their weights). Column c of the stimulus is seen in sample c + 1 of the
+afterwards (`kirin_lava.export.netx.stock` derives their weights). Column c of the stimulus is seen in sample c + 1 of the
 answer, because a Dense answers one step later.
 """
 

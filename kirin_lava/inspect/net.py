@@ -10,14 +10,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kirin_lava.export.netx_describe import LayerInfo, NetInfo, describe
+from kirin_lava.export.netx.describe import LayerInfo, NetInfo, describe
 
 __all__ = ["NetReport", "inspect_net"]
 
 
 @dataclass(frozen=True)
 class NetReport:
-    """A `.net` file, described. info: see `kirin_lava.export.netx_describe.NetInfo`."""
+    """A `.net` file, described. info: see `kirin_lava.export.netx.describe.NetInfo`."""
 
     info: NetInfo
 

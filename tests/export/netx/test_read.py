@@ -14,10 +14,10 @@ import pytest
 
 from kirin_lava.coding import OFFSET, SIGNED
 from kirin_lava.errors import UsageError
-from kirin_lava.export.netx import write_segment
-from kirin_lava.export.netx_describe import describe
-from kirin_lava.export.netx_read import read_segment
-from tests.export.netx_cases import expected, some_codes, some_linear, with_fire
+from kirin_lava.export.netx.describe import describe
+from kirin_lava.export.netx.read import read_segment
+from kirin_lava.export.netx.write import write_segment
+from tests.export.netx.cases import expected, some_codes, some_linear, with_fire
 
 Edit = Callable[[h5py.File], object]
 

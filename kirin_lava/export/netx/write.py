@@ -3,7 +3,7 @@
     layer/0/type, shape, weight, neuron/*    all that `lava.lib.dl.netx.hdf5.Network` reads: integers, stored as they are meant
     kirin/metadata                           everything netx cannot say, as JSON (see `segment_metadata`)
     kirin/scale                              (N,) float32 of the consumer's `Decode`: real value = v * input step * scale
-    kirin/constant                           (N,) int64, see `kirin_lava.export.stimulus.read_sums`
+    kirin/constant                           (N,) int64, see `kirin_lava.export.netx.stimulus.read_sums`
     kirin/ramp, kirin/offset                 (N,) int64 of `graph.Fire`
     kirin/group_shift                        (N, groups) uint8 of `graph.Linear`
     kirin/sample_codes, kirin/sample_result  windows of codes (windows, K) and the integers they give (windows, N)
@@ -29,11 +29,11 @@ import kirin_lava
 from kirin_lava.coding import Encoding
 from kirin_lava.errors import FitError, UsageError
 from kirin_lava.export.files import disk_errors, whole_file
-from kirin_lava.export.hdf5 import save
-from kirin_lava.export.netx_read import SCHEMA, Segment, digest, read_segment
-from kirin_lava.export.stimulus import Layout
-from kirin_lava.export.stock import StockLayer, fire_layer, read_layer
-from kirin_lava.export.stock_ranges import exact_sums
+from kirin_lava.export.netx.hdf5 import save
+from kirin_lava.export.netx.ranges import exact_sums
+from kirin_lava.export.netx.read import SCHEMA, Segment, digest, read_segment
+from kirin_lava.export.netx.stimulus import Layout
+from kirin_lava.export.netx.stock import StockLayer, fire_layer, read_layer
 from kirin_lava.graph import Linear
 from kirin_lava.neuron import codes_of
 

@@ -12,13 +12,13 @@ import torch
 
 from kirin_lava.coding import OFFSET, SIGNED, UNSIGNED8, encode_raster, encoding
 from kirin_lava.convert import convert_model
+from kirin_lava.counter import Counter, together
 from kirin_lava.counts import CoreCounts
 from kirin_lava.graph import Block, Encode, Fire, Linear, Mix, Model, Op, Score
 from kirin_lava.host import Codes, Value
 from kirin_lava.recipe import AttentionSpec, load_recipe
 from kirin_lava.reference import BlockExecutor, Cache, Executor, cached_name
 from kirin_lava.runtime import run_job
-from kirin_lava.stats import Counter, together
 from kirin_lava.verify.blocks import run_block_job
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 

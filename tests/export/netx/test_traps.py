@@ -12,13 +12,13 @@ import pytest
 
 from kirin_lava.coding import SIGNED
 from kirin_lava.errors import UsageError
-from kirin_lava.export.netx import write_segment
-from kirin_lava.export.netx_describe import describe
-from kirin_lava.export.netx_read import read_segment
-from kirin_lava.export.stock_weights import stock_weights
+from kirin_lava.export.netx.describe import describe
+from kirin_lava.export.netx.read import read_segment
+from kirin_lava.export.netx.weights import stock_weights
+from kirin_lava.export.netx.write import write_segment
 from kirin_lava.graph import Linear
 from kirin_lava.runtime import Session
-from tests.export.stock_behaviour import StockBehaviour
+from tests.export.netx.stock_behaviour import StockBehaviour
 
 pytestmark = pytest.mark.lava
 

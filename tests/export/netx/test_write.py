@@ -16,10 +16,10 @@ import pytest
 
 from kirin_lava.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED16, Encoding
 from kirin_lava.errors import FitError, UsageError
-from kirin_lava.export.netx import write_segment
-from kirin_lava.export.netx_read import read_segment
+from kirin_lava.export.netx.read import read_segment
+from kirin_lava.export.netx.write import write_segment
 from kirin_lava.graph import Linear
-from tests.export.netx_cases import INPUTS, OUTPUTS, expected, some_codes, some_linear, with_fire
+from tests.export.netx.cases import INPUTS, OUTPUTS, expected, some_codes, some_linear, with_fire
 
 
 def _fire_linear(seed: int = 0, enc: Encoding = OFFSET, out: Encoding = UNSIGNED16) -> tuple[Linear, np.ndarray]:
@@ -164,7 +164,7 @@ from pathlib import Path
 import numpy as np
 from kirin_lava.coding import SIGNED
 from kirin_lava.errors import UsageError
-from kirin_lava.export.netx import write_segment
+from kirin_lava.export.netx.write import write_segment
 from kirin_lava.graph import Linear
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

@@ -23,7 +23,7 @@ from kirin_lava.checkpoint import load_tokenizer, open_checkpoint
 from kirin_lava.console import csv_lines
 from kirin_lava.errors import UsageError
 from kirin_lava.export.bundle import Bundle
-from kirin_lava.layer_errors import LayerError, layer_errors, worst_first
+from kirin_lava.quality.layer_errors import LayerError, layer_errors, worst_first
 from kirin_lava.reference import Executor
 from kirin_lava.text import documents, fingerprints, plain_windows, read_text, token_rows
 

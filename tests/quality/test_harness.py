@@ -36,7 +36,7 @@ def test_accuracy_equals_our_own_count(tmp_path: Path, monkeypatch: pytest.Monke
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    from kirin_lava.harness import KirinLM, harness
+    from kirin_lava.quality.harness import KirinLM, harness
 
     out = tmp_path / "out"
     export(str(save_model(tmp_path / "model")), out, "fast", num_samples=2, seq_len=32, verify_with="none")

@@ -7,8 +7,8 @@ import pytest
 
 from kirin_lava.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED8, Encoding
 from kirin_lava.errors import UsageError, VerificationError
-from kirin_lava.export.stimulus import ControlLine, Layout, columns, fired_codes, read_sums
-from tests.export.netx_cases import INPUTS, some_codes
+from kirin_lava.export.netx.stimulus import ControlLine, Layout, columns, fired_codes, read_sums
+from tests.export.netx.cases import INPUTS, some_codes
 
 READ = Layout(SIGNED, 3, 2, None, ())
 FIRE = Layout(SIGNED, 3, 2, UNSIGNED8, (ControlLine("ramp", ((8, 5), (9, -5))),))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from kirin_lava.coding import Encoding, encode_raster
 from kirin_lava.errors import FitError
-from kirin_lava.export.stimulus import Layout
+from kirin_lava.export.netx.stimulus import Layout
 
 __all__ = ["CURRENT", "MEMBRANE", "Range", "check_codes", "exact_sums", "measure", "range_of", "require", "worst_sums"]
 

@@ -11,9 +11,9 @@ import pytest
 from kirin_lava.coding import SIGNED
 from kirin_lava.console import print_table
 from kirin_lava.errors import UsageError
-from kirin_lava.export.netx import write_segment
+from kirin_lava.export.netx.write import write_segment
 from kirin_lava.graph import Linear
-from kirin_lava.inspect import inspect_net
+from kirin_lava.inspect.net import inspect_net
 
 
 @pytest.fixture

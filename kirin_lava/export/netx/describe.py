@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.export.hdf5 import Container
-from kirin_lava.export.netx_read import Segment, read_segment
-from kirin_lava.export.stock_weights import stock_weights
+from kirin_lava.export.netx.hdf5 import Container
+from kirin_lava.export.netx.read import Segment, read_segment
+from kirin_lava.export.netx.weights import stock_weights
 from kirin_lava.hardware.loihi2 import DELAY_MAX
 
 __all__ = ["LayerInfo", "NetInfo", "describe"]

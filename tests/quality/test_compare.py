@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 
 from kirin_lava.checkpoint import open_checkpoint
-from kirin_lava.compare import compare
 from kirin_lava.errors import UsageError
-from kirin_lava.evaluate import evaluate, float_model, score
 from kirin_lava.pipeline import export
+from kirin_lava.quality.compare import compare
+from kirin_lava.quality.evaluate import evaluate, float_model, score
+from kirin_lava.quality.rivals import RIVALS, build_rival, min_max, symmetric
 from kirin_lava.recipe import OutlierSpec, load_recipe
-from kirin_lava.rivals import RIVALS, build_rival, min_max, symmetric
 from kirin_lava.text import CALIBRATION_TEXT, EVALUATION_TEXT
 from tests.hf_models import save_model
 

@@ -1,11 +1,11 @@
 """A whole decoder by its `.net` files: every linear segment computed in unmodified lava-dl, the rest by the integer executor.
 
-    linear segments    stock lava-dl networks that stay alive (`kirin_lava.export.netx_live`)
+    linear segments    stock lava-dl networks that stay alive (`kirin_lava.export.netx.live`)
     fire phases        in the file's own neurons; by `reference.fire` where the file could not hold them (see `host_fires`)
     attention, host operations, cache    the executor, on the host: stock Lava has no synapses that are made at run time
 
 On Lava's CPU simulator the tokens are those of every other backend. On Loihi 2 the same code places the same files on a board;
-no part of that was ever run, see `kirin_lava.export.netx_live`.
+no part of that was ever run, see `kirin_lava.export.netx.live`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.files import inside
-from kirin_lava.export.netx_live import StockRack
+from kirin_lava.export.netx.live import StockRack
 from kirin_lava.graph import Linear
 from kirin_lava.host import Codes, Value
 from kirin_lava.reference import Cache, Executor, fire

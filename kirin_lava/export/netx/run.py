@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kirin_lava.errors import BackendError
-from kirin_lava.export.netx_read import Segment, read_segment
-from kirin_lava.export.stimulus import columns, fired_codes, read_sums
-from kirin_lava.export.stock_ranges import check_codes
+from kirin_lava.export.netx.ranges import check_codes
+from kirin_lava.export.netx.read import Segment, read_segment
+from kirin_lava.export.netx.stimulus import columns, fired_codes, read_sums
 from kirin_lava.runtime import progress
 
 __all__ = ["StockNetx", "load_network", "run_stock"]

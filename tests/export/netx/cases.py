@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kirin_lava.coding import ENCODINGS, INTEGER4, INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding
-from kirin_lava.export.stimulus import columns
-from kirin_lava.export.stock import StockLayer
+from kirin_lava.export.netx.stimulus import columns
+from kirin_lava.export.netx.stock import StockLayer
 from kirin_lava.graph import Fire, Linear
 
 Integers = npt.NDArray[np.integer[Any]]

@@ -12,7 +12,7 @@ import torch
 from kirin_lava.errors import BackendError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.bundle_write import BundleWriter
-from kirin_lava.export.netx_decoder import StockDecoder
+from kirin_lava.export.netx.decoder import StockDecoder
 from kirin_lava.generate import generate
 from kirin_lava.graph import Block, Linear
 from kirin_lava.probe import probe_block
