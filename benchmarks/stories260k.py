@@ -38,6 +38,7 @@ def measured(result: Comparison) -> dict[str, Any]:
                 "recover": recover,
                 "digest": recipe_digest(name),
                 "perplexity_ratio": row.perplexity_ratio,
+                "outlier_share": row.outlier_share,
                 "seconds": row.seconds,
             }
             for (name, recover), row in zip(runs, result.contenders[: len(runs)], strict=True)

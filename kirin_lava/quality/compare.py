@@ -17,6 +17,7 @@ from kirin_lava.console import csv_lines
 from kirin_lava.counter import Counter
 from kirin_lava.errors import UsageError
 from kirin_lava.export.bundle import Bundle
+from kirin_lava.hardware.timing import RATE_WINDOW
 from kirin_lava.pipeline import export
 from kirin_lava.quality.evaluate import Score, float_model, require_unseen, score
 from kirin_lava.quality.rivals import RIVALS, build_rival
@@ -53,6 +54,15 @@ class Contender:
     bundle_bytes: int | None = None
     seconds: float | None = None
 
+    @property
+    def window_reduction(self) -> float | None:
+        """How many fewer steps a window has than that of an 8-bit spike code, as a share of the latter."""
+        return None if self.window is None else 1 - self.window / RATE_WINDOW
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self) | {"window_reduction": self.window_reduction}
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -68,25 +78,25 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return asdict(self)
+        return asdict(self) | {"contenders": [c.to_dict() for c in self.contenders]}
 
     def to_csv(self) -> str:
         """One line per contender."""
-        return csv_lines([asdict(row) for row in self.contenders])
+        return csv_lines([row.to_dict() for row in self.contenders])
 
     def table(self) -> Table:
         """For people."""
         title = (
             f"{self.model} on {self.text} ({self.protocol}; {self.rows} rows): float32 perplexity {self.perplexity_float:.4f}"
         )
-        table = Table(title=title)
+        table = Table(title=title, caption=f"T: time steps of a window; fewer: than the {RATE_WINDOW} of an 8-bit spike code")
         columns = (
             "recipe",
-            "kind",
             "ratio",
             "KL",
             "top-1",
             "T",
+            "fewer",
             "spikes/el.",
             "silent",
             "outliers",
@@ -96,15 +106,15 @@ class Comparison:
             "s",
         )
         for column in columns:
-            table.add_column(column, justify="left" if column in ("recipe", "kind") else "right", no_wrap=True)
+            table.add_column(column, justify="left" if column == "recipe" else "right", no_wrap=True)
         for c in self.contenders:
             table.add_row(
-                c.name,
-                c.kind,
+                c.name if c.kind == "ours" else f"{c.kind}: {c.name}",
                 f"{c.perplexity_ratio:.4f}",
                 f"{c.kl:.4f}",
                 _percent(c.top1_agreement),
                 "" if c.window is None else str(c.window),
+                _percent(c.window_reduction),
                 "" if c.spikes_per_element is None else f"{c.spikes_per_element:.3f}",
                 _percent(c.silent_share),
                 _percent(c.outlier_share),

@@ -12,6 +12,7 @@ from kirin_lava.recipes import MEASURED, recipe_digest, recipe_names
 
 LIMITS = {"kirin-w4a4-8": 1.09, "kirin-signed-w4a4-8": 1.09, "kirin-w8a4-8": 1.03}
 LIMIT_RECOVERED = 1.05
+LIMIT_OUTLIERS = 0.1
 
 
 def test_the_numbers_of_the_help_keep_what_is_promised() -> None:
@@ -19,11 +20,12 @@ def test_the_numbers_of_the_help_keep_what_is_promised() -> None:
     ratios = {(run["recipe"], run["recover"]): run["perplexity_ratio"] for run in runs}
     assert all(ratios[name, "none"] <= limit for name, limit in LIMITS.items())
     assert ratios["kirin-w4a4-8", "distill"] <= LIMIT_RECOVERED
+    assert all(run["outlier_share"] <= LIMIT_OUTLIERS for run in runs)
 
 
 def test_every_run_is_written_under_its_recipe() -> None:
     names = [*RECIPES, f"{RECIPES[0]}, {RECOVER}"]
-    ours = [Contender(name, "ours", 1 + i / 8, 0.1, 0.9, seconds=float(i)) for i, name in enumerate(names)]
+    ours = [Contender(n, "ours", 1 + i / 8, 0.1, 0.9, outlier_share=i / 99, seconds=float(i)) for i, n in enumerate(names)]
     found = Comparison("m", "t", "p", 5, 9, 4.2, (*ours, Contender("w8a8", "rival", 1.0, 0.1, 0.9)))
     values = json.loads(json.dumps(measured(found)))
     assert (values["model"], values["text"], values["rows"], values["threads"]) == ("m", "t", 5, torch.get_num_threads())
@@ -32,5 +34,6 @@ def test_every_run_is_written_under_its_recipe() -> None:
         (RECIPES[0], "distill"),
     ]
     assert [run["perplexity_ratio"] for run in values["runs"]] == [row.perplexity_ratio for row in ours]
+    assert [run["outlier_share"] for run in values["runs"]] == [row.outlier_share for row in ours]
     assert all(run["digest"] == recipe_digest(run["recipe"]) for run in values["runs"])
     assert sorted({run["recipe"] for run in values["runs"]}) == recipe_names()

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from kirin_lava.checkpoint import open_checkpoint
 from kirin_lava.errors import UsageError
 from kirin_lava.pipeline import export
-from kirin_lava.quality.compare import compare
+from kirin_lava.quality.compare import Contender, compare
 from kirin_lava.quality.evaluate import evaluate, float_model, score
 from kirin_lava.quality.rivals import RIVALS, build_rival, min_max, symmetric
 from kirin_lava.recipe import OutlierSpec, load_recipe
@@ -49,6 +49,21 @@ def test_one_table_for_ours_and_rivals(tmp_path: Path, texts: tuple[Path, Path])
     assert rivals["w8a8"].kl < rivals["min-max"].kl  # twice the bits
     lines = list(csv.DictReader(io.StringIO(result.to_csv())))
     assert [float(line["kl"]) for line in lines] == [row.kl for row in result.contenders]
+
+
+def test_windows_are_measured_against_those_of_8_bit_spikes() -> None:
+    rows = [Contender("", "ours", 1, 0, 1, window=window).to_dict()["window_reduction"] for window in (16, 8, None)]
+    assert rows == [0.9375, 0.96875, None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["demo", "demo-opt"])
+def test_the_recipes_keep_the_embedded_models(model: str) -> None:
+    """At most a tenth of all codes are outliers, and the perplexity hardly changes."""
+    recipes = ["kirin-w4a4-8", "kirin-signed-w4a4-8", "kirin-w8a4-8", "kirin-uniform-w4a4-8"]
+    for row in compare(model, recipes, num_samples=32, max_rows=8).contenders:
+        assert row.outlier_share is not None and row.outlier_share <= 0.1, row.name
+        assert row.perplexity_ratio < 1.02, row.name
 
 
 # ---- what was calibrated on is never evaluated on ----------------------------------------------------------------------
