@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,7 +26,7 @@ def open_block(block: Block, width: int, capacity: int, rotary: tuple[Float32, F
     return build_block(block, width, capacity, rotary)
 
 
-class LavaDecoder:
+class LavaDecoder(ExitStack):
     """Runs a model on Lava's CPU simulator; keys and values stay in the networks. Use as a context manager or close it.
 
     Args:
@@ -42,6 +43,7 @@ class LavaDecoder:
         timeout: float | None = None,
         on_progress: Callable[[str, int, int], None] | None = None,
     ):
+        super().__init__()
         self._embed = Executor(model).embed
         self._position = 0
         self._report = on_progress or (lambda what, done, total: None)
@@ -52,7 +54,7 @@ class LavaDecoder:
         try:
             for index, block in enumerate(blocks):
                 self._report("build networks", index, len(blocks))
-                self._sessions.append(Session(open_block, block, width, capacity, rotary, timeout=timeout))
+                self._sessions.append(self.enter_context(Session(open_block, block, width, capacity, rotary, timeout=timeout)))
         except BaseException:
             self.close()
             raise
@@ -76,14 +78,3 @@ class LavaDecoder:
             x = session.call("run", x).result
         logits = torch.from_numpy(x)
         return logits if every else logits[-1]
-
-    def close(self) -> None:
-        """End all networks."""
-        for session in self._sessions:
-            session.close()
-
-    def __enter__(self) -> LavaDecoder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

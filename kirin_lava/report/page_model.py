@@ -213,7 +213,7 @@ def _steps(page: Page, measured: bool) -> str | None:
         fewer = page.value(f"steps.{i}.window_reduction", "percent2") if row["window_reduction"] else ""
         quality = [page.value("evaluation.perplexity", "four") if here else ""] if measured else []
         rows.append([f"<b>{name}</b>, this network" if here else name, window, fewer, latency, *quality])
-    columns = ["code of a value", "steps per window", "fewer", "steps per token"]
+    columns = ["code of a value", "per window", "fewer", "per token"]
     return table("Time steps", columns + ["perplexity"] * measured, rows)
 
 

@@ -11,6 +11,7 @@ no part of that was ever run, see `kirin_lava.export.netx.live`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ _PER_JOB = 16
 """Networks in one job: each takes about 50 descriptors, and many systems grant 1024."""
 
 
-class StockDecoder:
+class StockDecoder(ExitStack):
     """Runs a bundle's `.net` files; keys and values stay on the host. Use as a context manager or close it.
 
     Args:
@@ -54,6 +55,7 @@ class StockDecoder:
         timeout: float | None = None,
         on_progress: Callable[[str, int, int], None] | None = None,
     ):
+        super().__init__()
         require_backend(backend)
         report = on_progress or (lambda what, done, total: None)
         model = bundle.model()
@@ -66,7 +68,6 @@ class StockDecoder:
         self._names = {op: _key(block.name, op.name) for block in (*model.blocks, model.head) for op in block.linears()}
         self._cache = Cache()
         self._executor = Executor(model, segment=self.segment)
-        self._sessions: list[Session] = []
         self._homes: dict[str, Session] = {}
         self._fires: dict[str, bool] = {}
         names = list(paths)
@@ -104,20 +105,8 @@ class StockDecoder:
         step = codes.step * op.fire.step if op.fire.rides else torch.full_like(codes.step, op.fire.step)
         return Codes(answer if self._fires[name] else fire(answer, op.fire, op.name), step)
 
-    def close(self) -> None:
-        """End all networks."""
-        for session in self._sessions:
-            session.close()
-
-    def __enter__(self) -> StockDecoder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def _open(self, paths: dict[str, Path], backend: str, timeout: float | None) -> None:
-        session = Session(StockRack, paths, backend, timeout=timeout)
-        self._sessions.append(session)
+        session = self.enter_context(Session(StockRack, paths, backend, timeout=timeout))
         self._homes |= dict.fromkeys(paths, session)
         self._fires |= session.call("fires")
 
