@@ -78,8 +78,7 @@ class FakeQuantized(Arithmetic):
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
         p = scores.masked_fill(later, -torch.inf).softmax(-1)
         # a probability is sent in units of the step of the value that it meets, see `graph.Softmax`
-        groups = 1 if op.name in self._calibration.fire_steps else op.heads
-        sent = Encode("", "", "", recipe.unsigned, groups=groups, ratio=shares["p"], causal=True)
+        sent = Encode("", "", "", recipe.unsigned, groups=op.heads, ratio=shares["p"], causal=True)
         value_step = value_step.transpose(-1, -2)
         codes = _codes(sent, p * value_step)
         return straight_through(p, codes.q * codes.step.transpose(1, 2).unsqueeze(-1) / value_step) @ v

@@ -194,7 +194,10 @@ def _distill(student: Student, data: Tensor, held: Tensor, seed: int, report: Re
             target = student.teacher(ids).log_softmax(-1)
         return _divergence(target, student.logits(ids))
 
-    _train(student, student.parameters(), loss, measure, data, steps, seed, lambda d, t: report("distill", d, t), saved)
+    def told(done: int, total: int, now: float) -> None:
+        report(f"distill, divergence {now:.4f} nats", done, total)
+
+    _train(student, student.parameters(), loss, measure, data, steps, seed, told, saved)
 
 
 def _train_blocks(student: Student, data: Tensor, seed: int, report: Report) -> None:
@@ -215,8 +218,8 @@ def _train_blocks(student: Student, data: Tensor, seed: int, report: Report) -> 
             parts = zip(inputs.split(_BATCH), target.split(_BATCH), strict=True)
             return float(sum(F.mse_loss(student.run(layer, x), y) * len(x) for x, y in parts) / len(inputs) / power)
 
-        def told(done: int, total: int, index: int = index) -> None:
-            report(f"reconstruct block {index}", index * total + done, len(decoder) * total)
+        def told(done: int, total: int, now: float, index: int = index) -> None:
+            report(f"reconstruct block {index}, error {now:.4f}", index * total + done, len(decoder) * total)
 
         _train(
             student,
@@ -247,16 +250,20 @@ def _train(
     data: Tensor,
     steps: int,
     seed: int,
-    report: Callable[[int, int], None],
+    report: Callable[[int, int, float], None],
     saved: Path | None,
 ) -> None:
-    """Adam with warm-up and cosine; ends with the best state that was measured in the student."""
+    """Adam with warm-up and cosine; ends with the best state that was measured in the student.
+
+    `report` is told the steps done, all steps, and the loss on the held-out rows when it was last measured.
+    """
     tensors = [tensor for group in groups for tensor in group["params"]]
     for tensor in tensors:
         tensor.requires_grad_(True)
     optimizer = torch.optim.Adam(groups, lr=0.0, betas=_BETAS)
     order = _order(len(data), steps * _BATCH, seed)
-    first, best, kept = 0, measure(), [tensor.detach().clone() for tensor in tensors]
+    now = measure()
+    first, best, kept = 0, now, [tensor.detach().clone() for tensor in tensors]
     if saved is not None and saved.exists():
         state = torch.load(saved, weights_only=True)
         first, best, kept = state["step"], state["best"], state["kept"]
@@ -272,7 +279,6 @@ def _train(
         value = loss(data[order[step * _BATCH : (step + 1) * _BATCH].to(data.device)])
         value.backward()
         optimizer.step()
-        report(step + 1, steps)
         if (step + 1) % every == 0 or step + 1 == steps:
             now = measure()
             if now < best:
@@ -282,6 +288,7 @@ def _train(
                 state = {"step": step + 1, "best": best, "kept": kept, "optimizer": optimizer.state_dict(), "tensors": tensors}
                 torch.save(state, part)
                 part.replace(saved)
+        report(step + 1, steps, now)
     with torch.no_grad():
         for tensor, value in zip(tensors, kept, strict=True):
             tensor.copy_(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,6 +97,7 @@ def test_an_interrupted_training_goes_on_where_it_was(tmp_path: Path, monkeypatc
     seen: list[int] = []
 
     def interrupt(what: str, done: int, total: int) -> None:
+        assert re.fullmatch(r"distill, divergence \d\.\d{4} nats", what) and total == 16
         seen.append(done)
         if done == 9:
             raise KeyboardInterrupt
