@@ -171,7 +171,7 @@ def recover(student: Student, rows: list[Tensor], seed: int, report: Report, sav
     if len(rows) < 2:
         raise UsageError("recovery needs at least two rows of calibration text: raise --num-samples or give a longer text")
     if student.recipe.recovery.method == "blocks":
-        _train_blocks(student, data, seed, report)
+        _train_blocks(student, data, seed, report, saved)
     else:
         _distill(student, data, held, seed, report, saved)
     return student.result()
@@ -200,9 +200,14 @@ def _distill(student: Student, data: Tensor, held: Tensor, seed: int, report: Re
     _train(student, student.parameters(), loss, measure, data, steps, seed, told, saved)
 
 
-def _train_blocks(student: Student, data: Tensor, seed: int, report: Report) -> None:
+def _train_blocks(student: Student, data: Tensor, seed: int, report: Report, saved: Path | None) -> None:
     decoder = student.layers[:-1]
     steps = max(1, student.recipe.recovery.steps // len(decoder))
+    reached = 0
+    if saved is not None and saved.exists():
+        state = torch.load(saved, weights_only=True)
+        reached = state["stage"]
+        student.trained = {name: state["trained"][name].to(tensor.device) for name, tensor in student.trained.items()}
     with torch.no_grad():
         exact = ours = student.embed(data)
     for index, layer in enumerate(decoder):
@@ -221,17 +226,9 @@ def _train_blocks(student: Student, data: Tensor, seed: int, report: Report) -> 
         def told(done: int, total: int, now: float, index: int = index) -> None:
             report(f"reconstruct block {index}, error {now:.4f}", index * total + done, len(decoder) * total)
 
-        _train(
-            student,
-            student.parameters(layer),
-            loss,
-            measure,
-            torch.arange(len(data), device=data.device),
-            steps,
-            seed + index,
-            told,
-            None,
-        )
+        if index >= reached:
+            rows = torch.arange(len(data), device=data.device)
+            _train(student, student.parameters(layer), loss, measure, rows, steps, seed + index, told, saved, stage=index)
         exact = target
         with torch.no_grad():
             ours = torch.cat([student.run(layer, x) for x in ours.split(_BATCH)])
@@ -252,10 +249,12 @@ def _train(
     seed: int,
     report: Callable[[int, int, float], None],
     saved: Path | None,
+    stage: int = 0,
 ) -> None:
     """Adam with warm-up and cosine; ends with the best state that was measured in the student.
 
-    `report` is told the steps done, all steps, and the loss on the held-out rows when it was last measured.
+    `report` is told the steps done, all steps, and the loss on the held-out rows when it was last measured. `stage` numbers the
+    trainings that share the file `saved`.
     """
     tensors = [tensor for group in groups for tensor in group["params"]]
     for tensor in tensors:
@@ -264,8 +263,8 @@ def _train(
     order = _order(len(data), steps * _BATCH, seed)
     now = measure()
     first, best, kept = 0, now, [tensor.detach().clone() for tensor in tensors]
-    if saved is not None and saved.exists():
-        state = torch.load(saved, weights_only=True)
+    state: dict[str, Any] = torch.load(saved, weights_only=True) if saved is not None and saved.exists() else {"stage": None}
+    if state["stage"] == stage:
         first, best, kept = state["step"], state["best"], state["kept"]
         optimizer.load_state_dict(state["optimizer"])
         with torch.no_grad():
@@ -285,8 +284,8 @@ def _train(
                 best, kept = now, [tensor.detach().clone() for tensor in tensors]
             if saved is not None:
                 part = saved.with_suffix(".part")
-                state = {"step": step + 1, "best": best, "kept": kept, "optimizer": optimizer.state_dict(), "tensors": tensors}
-                torch.save(state, part)
+                state = {"stage": stage, "step": step + 1, "best": best, "kept": kept, "optimizer": optimizer.state_dict()}
+                torch.save(state | {"tensors": tensors, "trained": student.trained}, part)
                 part.replace(saved)
         report(step + 1, steps, now)
     with torch.no_grad():

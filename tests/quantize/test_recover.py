@@ -90,16 +90,25 @@ def test_the_trained_graph_is_exact_token_by_token(tmp_path: Path) -> None:
     assert torch.equal(torch.cat(steps, 1), whole)
 
 
-def test_an_interrupted_training_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("method", "loss", "stop", "first"),
+    [
+        ("distill", r"distill, divergence \d\.\d{4} nats", 9, 9),  # eight steps were saved
+        ("blocks", r"reconstruct block [01], error \d\.\d{4}", 5, 6),  # in the first of two layers; every step was saved
+        ("blocks", r"reconstruct block [01], error \d\.\d{4}", 8, 9),  # between them
+        ("blocks", r"reconstruct block [01], error \d\.\d{4}", 11, 12),  # in the second
+    ],
+)
+def test_an_interrupted_training_goes_on_where_it_was(tmp_path: Path, method: str, loss: str, stop: int, first: int) -> None:
     checkpoint = Checkpoint(save_model(tmp_path / "model"), "model")
-    recipe, scratch = _recipe("distill", 16), tmp_path / "recovery.pt"
+    recipe, scratch = _recipe(method, 16), tmp_path / "recovery.pt"
     whole = _bytes(list(convert_blocks(checkpoint, ROWS, recipe)))
     seen: list[int] = []
 
     def interrupt(what: str, done: int, total: int) -> None:
-        assert re.fullmatch(r"distill, divergence \d\.\d{4} nats", what) and total == 16
+        assert re.fullmatch(loss, what) and total == 16
         seen.append(done)
-        if done == 9:
+        if done == stop:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -107,7 +116,7 @@ def test_an_interrupted_training_goes_on_where_it_was(tmp_path: Path, monkeypatc
     assert scratch.exists()
     seen.clear()
     resumed = _bytes(list(convert_blocks(checkpoint, ROWS, recipe, report=lambda w, d, t: seen.append(d), scratch=scratch)))
-    assert seen[0] == 9  # eight steps were saved
+    assert seen[0] == first
     assert resumed == whole
 
 
