@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 import kirin_lava
+from kirin_lava import options
 from kirin_lava.console import print_error, print_json, print_table, progress_bar, say, survive_any_text
-from kirin_lava.errors import BackendError, KirinError
+from kirin_lava.errors import KirinError
 from kirin_lava.recipes import DEFAULT_RECIPE, recipe_help
 
 __all__ = ["main"]
-
-_PATH = click.Path(path_type=Path)
-_EXISTING = click.Path(path_type=Path, exists=True)
-_COUNT = click.IntRange(1)
-_TOKENS = click.IntRange(2)
 
 
 class _CtrlC:
@@ -85,26 +80,6 @@ def main() -> None:
     """
 
 
-def _json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
-
-
-def _form_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--json or --csv; of both the last."""
-    for form in ("csv", "json"):
-        command = click.option(f"--{form}", "form", flag_value=form, help=f"Print the result as {form.upper()}.")(command)
-    return command
-
-
-def _quiet_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("-q", "--quiet", is_flag=True, help="No progress bar.")(command)
-
-
-def _timeout_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    limit = click.FloatRange(min=0, min_open=True)
-    return click.option("--timeout", type=limit, metavar="SECONDS", help="Limit of each Lava run.")(command)
-
-
 def _print(result: Any, as_json: bool) -> None:
     if as_json:
         print_json(result.to_dict())
@@ -119,55 +94,14 @@ def _print_as(result: Any, form: str | None) -> None:
         _print(result, form == "json")
 
 
-def _layers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    first, dash, last = value.partition("-")
-    if not (first.isascii() and first.isdigit()) or (dash and not (last.isascii() and last.isdigit())):
-        raise click.BadParameter(f"{value!r} is no layer or range of layers such as 0-3")
-    return int(first), int(last or first)
-
-
-def _names(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
-    return tuple(name for name in value.split(",") if name)
-
-
-def _formats(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
-    formats = tuple(value.split(","))
-    if "net" not in formats or not set(formats) <= {"net", "nir"}:
-        raise click.BadParameter(f"{value!r} is neither net nor net,nir")
-    return formats
-
-
-def _device(_: click.Context, __: click.Parameter, value: str) -> str:
-    kind, colon, number = value.partition(":")
-    if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and number.isascii() and number.isdigit())):
-        raise click.BadParameter(f"{value!r} is none of cpu, cuda, cuda:0, cuda:1, ...")
-    if kind == "cuda":
-        import torch
-
-        if int(number or 0) >= torch.cuda.device_count():
-            raise BackendError(f"{value}: PyTorch sees {torch.cuda.device_count()} CUDA devices here; leave out --device")
-    return value
-
-
-_SEED = click.IntRange(0, 2**32 - 1)
-
-
 @main.command(cls=_WithRecipes)
-@click.option("-m", "--model", required=True, help="Folder, hub id, or embedded model (demo, demo-opt).")
-@click.option("-o", "--output", required=True, type=_PATH, metavar="OUT", help="Folder of the bundle to write.")
+@options.sample_options(rows=32)
+@click.option("-o", "--output", required=True, type=options.PATH, metavar="OUT", help="Folder of the bundle to write.")
 @click.option(
     "--recipe", default=DEFAULT_RECIPE, show_default=True, metavar="NAME|FILE", help="One of those below, or your YAML."
 )
-@click.option("--calibration", type=_EXISTING, metavar="FILE", help="Text to calibrate on; a small one is built in.")
-@click.option("--num-samples", default=32, show_default=True, type=_COUNT, metavar="N", help="Rows of calibration text.")
-@click.option("--seq-len", default=256, show_default=True, type=_TOKENS, metavar="N", help="Tokens per row.")
-@click.option(
-    "--seed", default=0, show_default=True, type=_SEED, metavar="N", help="Seed of the choice of rows and of training."
-)
 @click.option("--revision", metavar="REV", help="Branch, tag or commit of a hub model.")
-@click.option("--layers", callback=_layers, metavar="A-B", help="Convert only these decoder layers, without the head.")
+@click.option("--layers", callback=options.layers, metavar="A-B", help="Convert only these decoder layers, without the head.")
 @click.option(
     "--verify",
     "verify_with",
@@ -176,17 +110,17 @@ _SEED = click.IntRange(0, 2**32 - 1)
     show_default=True,
     help="reference: the spiking neuron step by step in NumPy; lava: native processes and stock lava-dl.",
 )
-@_timeout_option
+@options.timeout_option
 @click.option(
     "--recover",
     type=click.Choice(["none", "blocks", "distill"]),
     help="Train after rounding, on the calibration text: block by block, or the whole model against the original.",
 )
-@click.option("--steps", type=_COUNT, metavar="N", help="Steps of training; the recipe's own by default.")
+@click.option("--steps", type=options.COUNT, metavar="N", help="Steps of training; the recipe's own by default.")
 @click.option(
     "--format",
     "formats",
-    callback=_formats,
+    callback=options.formats_of,
     default="net",
     show_default=True,
     metavar="LIST",
@@ -199,12 +133,12 @@ _SEED = click.IntRange(0, 2**32 - 1)
     show_default=True,
     help="loihi2 refuses whatever does not fit the chip's registers.",
 )
-@click.option("--device", default="cpu", show_default=True, callback=_device, help="Of the training: cpu or cuda.")
+@click.option("--device", default="cpu", show_default=True, callback=options.device, help="Of the training: cpu or cuda.")
 @click.option("--dry-run", is_flag=True, help="From config.json alone: chips, steps, size and memory; writes nothing.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted export.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
-@_json_option
-@_quiet_option
+@options.json_option
+@options.quiet_option
 def export(output: Path, as_json: bool, quiet: bool, dry_run: bool, **arguments: Any) -> None:
     """Convert a checkpoint and write a bundle of netx files."""
     if dry_run:
@@ -229,7 +163,7 @@ def export(output: Path, as_json: bool, quiet: bool, dry_run: bool, **arguments:
 
 
 @main.command()
-@click.argument("bundle", type=_EXISTING)
+@click.argument("bundle", type=options.EXISTING)
 @click.option(
     "--level",
     type=click.Choice(["segment", "block", "model"]),
@@ -245,10 +179,10 @@ def export(output: Path, as_json: bool, quiet: bool, dry_run: bool, **arguments:
     show_default=True,
     help="reference needs no Lava and does not mark the bundle as verified.",
 )
-@click.option("--tokens", default=64, show_default=True, type=_COUNT, metavar="N", help="Tokens of text (block, model).")
-@_timeout_option
-@_json_option
-@_quiet_option
+@click.option("--tokens", default=64, show_default=True, type=options.COUNT, metavar="N", help="Tokens of text (block, model).")
+@options.timeout_option
+@options.json_option
+@options.quiet_option
 def verify(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
     """Compare every integer of a bundle with what Lava computes.
 
@@ -265,8 +199,8 @@ def verify(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
 
 
 @main.command()
-@click.argument("path", type=_EXISTING)
-@_json_option
+@click.argument("path", type=options.EXISTING)
+@options.json_option
 def inspect(path: Path, as_json: bool) -> None:
     """Show what a bundle, or any .net file, holds."""
     from kirin_lava.inspect.bundle import inspect_bundle
@@ -276,8 +210,8 @@ def inspect(path: Path, as_json: bool) -> None:
 
 
 @main.command()
-@_timeout_option
-@_json_option
+@options.timeout_option
+@options.json_option
 def doctor(as_json: bool, timeout: float | None) -> None:
     """Check this machine and run a known spiking layer on Lava.
 
@@ -291,12 +225,12 @@ def doctor(as_json: bool, timeout: float | None) -> None:
 
 
 @main.command()
-@click.argument("bundle", type=_EXISTING)
+@click.argument("bundle", type=options.EXISTING)
 @click.option("--prompt", default="Once upon a time", show_default=True, help="Text to go on from.")
-@click.option("--max-new-tokens", default=100, show_default=True, type=_COUNT, metavar="N", help="Stop after so many.")
+@click.option("--max-new-tokens", default=100, show_default=True, type=options.COUNT, metavar="N", help="Stop after so many.")
 @click.option("--temperature", default=0.0, show_default=True, type=click.FloatRange(0), metavar="T", help="0 is greedy.")
 @click.option("--top-k", default=0, show_default=True, type=click.IntRange(0), metavar="N", help="0: all tokens.")
-@click.option("--seed", default=0, show_default=True, type=_SEED, metavar="N", help="Seed of what is drawn.")
+@click.option("--seed", default=0, show_default=True, type=options.SEED, metavar="N", help="Seed of what is drawn.")
 @click.option(
     "--backend",
     type=click.Choice(["reference", "lava", "stock", "loihi2"]),
@@ -305,9 +239,9 @@ def doctor(as_json: bool, timeout: float | None) -> None:
     help="reference: the integer executor; lava: the spiking network on Lava's CPU simulator; stock: the .net files in "
     "unmodified lava-dl on that simulator; loihi2: the same files on a board.",
 )
-@click.option("--device", default="cpu", show_default=True, callback=_device, help="Of the reference: cpu or cuda.")
-@click.option("--stats", type=_PATH, metavar="FILE", help="Write spike counts per layer as JSON.")
-@_timeout_option
+@click.option("--device", default="cpu", show_default=True, callback=options.device, help="Of the reference: cpu or cuda.")
+@click.option("--stats", type=options.PATH, metavar="FILE", help="Write spike counts per layer as JSON.")
+@options.timeout_option
 def run(bundle: Path, **arguments: Any) -> None:
     """Generate text with a converted model."""
     from kirin_lava.generate import generate
@@ -318,18 +252,18 @@ def run(bundle: Path, **arguments: Any) -> None:
 
 
 @main.command(name="eval")
-@click.argument("bundle", type=_EXISTING)
-@click.option("--text", required=True, type=_EXISTING, metavar="FILE", help="UTF-8 text to evaluate on.")
-@click.option("--seq-len", default=256, show_default=True, type=_TOKENS, metavar="N", help="Tokens per row or window.")
-@click.option("--stride", type=_COUNT, metavar="N", help="Plain windows with this stride instead of rows of documents.")
-@click.option("--max-rows", type=_COUNT, metavar="N", help="Evaluate the first rows only.")
+@click.argument("bundle", type=options.EXISTING)
+@click.option("--text", required=True, type=options.EXISTING, metavar="FILE", help="UTF-8 text to evaluate on.")
+@click.option("--seq-len", default=256, show_default=True, type=options.TOKENS, metavar="N", help="Tokens per row or window.")
+@click.option("--stride", type=options.COUNT, metavar="N", help="Plain windows with this stride instead of rows of documents.")
+@click.option("--max-rows", type=options.COUNT, metavar="N", help="Evaluate the first rows only.")
 @click.option("--original", metavar="MODEL", help="The float checkpoint; by default the one that the bundle was made from.")
 @click.option("--lava", is_flag=True, help="Run the spiking network on Lava as well (short texts).")
 @click.option("--layer-errors", "layer_errors_too", is_flag=True, help="Signal-to-noise of every layer's output, worst first.")
-@click.option("--device", default="cpu", show_default=True, callback=_device, help="cpu or cuda.")
-@_timeout_option
-@_form_options
-@_quiet_option
+@click.option("--device", default="cpu", show_default=True, callback=options.device, help="cpu or cuda.")
+@options.timeout_option
+@options.form_options
+@options.quiet_option
 def evaluate(bundle: Path, form: str | None, quiet: bool, **arguments: Any) -> None:
     """Perplexity of the original and of the integer network.
 
@@ -343,18 +277,22 @@ def evaluate(bundle: Path, form: str | None, quiet: bool, **arguments: Any) -> N
 
 
 @main.command()
-@click.argument("bundle", type=_EXISTING)
-@click.option("--text", type=_EXISTING, metavar="FILE", help="UTF-8 text to evaluate and count on; a built-in text by default.")
-@click.option("--html", type=_PATH, metavar="FILE", help="The page; report.html in the bundle by default.")
-@click.option("--figures", type=_PATH, metavar="DIR", help="Write the figures as PNG, too.")
-@click.option("--max-rows", default=32, show_default=True, type=_COUNT, metavar="N", help="Perplexity of the first rows only.")
+@click.argument("bundle", type=options.EXISTING)
+@click.option(
+    "--text", type=options.EXISTING, metavar="FILE", help="UTF-8 text to evaluate and count on; a built-in text by default."
+)
+@click.option("--html", type=options.PATH, metavar="FILE", help="The page; report.html in the bundle by default.")
+@click.option("--figures", type=options.PATH, metavar="DIR", help="Write the figures as PNG, too.")
+@click.option(
+    "--max-rows", default=32, show_default=True, type=options.COUNT, metavar="N", help="Perplexity of the first rows only."
+)
 @click.option(
     "--profile", "profiles", multiple=True, metavar="NAME|FILE", help="Energy prices, a YAML file for instance; repeatable."
 )
 @click.option("--lava", is_flag=True, help="Count spikes and outliers on Lava as well.")
-@_timeout_option
-@_json_option
-@_quiet_option
+@options.timeout_option
+@options.json_option
+@options.quiet_option
 def report(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
     """Make a page about a bundle: exactness, quality, spikes, cost.
 
@@ -371,20 +309,16 @@ def report(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
 
 @main.command(cls=_WithRecipes)
 @click.argument("recipes", nargs=-1, metavar="RECIPE...")
-@click.option("-m", "--model", required=True, help="Folder, hub id, or embedded model (demo, demo-opt).")
-@click.option("--text", type=_EXISTING, metavar="FILE", help="UTF-8 text to evaluate on; a small one is built in.")
-@click.option("--calibration", type=_EXISTING, metavar="FILE", help="Text to calibrate on; a small one is built in.")
-@click.option("--num-samples", default=128, show_default=True, type=_COUNT, metavar="N", help="Rows of calibration text.")
-@click.option("--seq-len", default=256, show_default=True, type=_TOKENS, metavar="N", help="Tokens per row.")
-@click.option("--seed", default=0, show_default=True, type=_SEED, metavar="N", help="Seed of rows and training.")
-@click.option("--max-rows", type=_COUNT, metavar="N", help="Evaluate as many rows, evenly spread over the text.")
+@options.sample_options(rows=128)
+@click.option("--text", type=options.EXISTING, metavar="FILE", help="UTF-8 text to evaluate on; a small one is built in.")
+@click.option("--max-rows", type=options.COUNT, metavar="N", help="Evaluate as many rows, evenly spread over the text.")
 @click.option(
     "--recover", type=click.Choice(["none", "blocks", "distill"]), help="Add the first recipe once more, trained this way."
 )
-@click.option("--steps", type=_COUNT, metavar="N", help="Steps of that training; the recipe's own by default.")
+@click.option("--steps", type=options.COUNT, metavar="N", help="Steps of that training; the recipe's own by default.")
 @click.option("--rivals", is_flag=True, help="Also rival quantisers at equal bits, in the same evaluator.")
-@_form_options
-@_quiet_option
+@options.form_options
+@options.quiet_option
 def compare(form: str | None, quiet: bool, **arguments: Any) -> None:
     """Put recipes, and rivals, side by side in one table."""
     from kirin_lava.quality.compare import compare as compute
@@ -395,15 +329,11 @@ def compare(form: str | None, quiet: bool, **arguments: Any) -> None:
 
 
 @main.command()
-@click.option("-m", "--model", required=True, help="Folder, hub id, or embedded model (demo, demo-opt).")
+@options.sample_options(rows=8)
 @click.option("--recipe", default=DEFAULT_RECIPE, show_default=True, metavar="NAME|FILE", help="Whose encoding to measure.")
 @click.option("--share", default=0.1, show_default=True, type=click.FloatRange(0, 0.5), metavar="P", help="Of all codes.")
-@click.option("--calibration", type=_EXISTING, metavar="FILE", help="Text to measure on; a small one is built in.")
-@click.option("--num-samples", default=8, show_default=True, type=_COUNT, metavar="N", help="Rows of calibration text.")
-@click.option("--seq-len", default=256, show_default=True, type=_TOKENS, metavar="N", help="Tokens per row.")
-@click.option("--seed", default=0, show_default=True, type=_SEED, metavar="N", help="Seed of the choice of rows.")
-@_form_options
-@_quiet_option
+@options.form_options
+@options.quiet_option
 def budget(form: str | None, quiet: bool, **arguments: Any) -> None:
     """Spend one share of outliers where it buys most."""
     from kirin_lava.plan import budget as compute
@@ -416,12 +346,12 @@ def budget(form: str | None, quiet: bool, **arguments: Any) -> None:
 
 
 @main.command()
-@click.argument("bundle", type=_EXISTING)
-@click.option("--tasks", required=True, callback=_names, metavar="NAMES", help="Names of tasks, separated by commas.")
-@click.option("--include", type=_EXISTING, metavar="DIR", help="Folder with task files (YAML) of your own.")
-@click.option("--limit", type=_COUNT, metavar="N", help="Examples per task.")
-@click.option("--device", default="cpu", show_default=True, callback=_device, help="cpu or cuda.")
-@_form_options
+@click.argument("bundle", type=options.EXISTING)
+@click.option("--tasks", required=True, callback=options.names, metavar="NAMES", help="Names of tasks, separated by commas.")
+@click.option("--include", type=options.EXISTING, metavar="DIR", help="Folder with task files (YAML) of your own.")
+@click.option("--limit", type=options.COUNT, metavar="N", help="Examples per task.")
+@click.option("--device", default="cpu", show_default=True, callback=options.device, help="cpu or cuda.")
+@options.form_options
 def harness(bundle: Path, form: str | None, **arguments: Any) -> None:
     """Accuracy on tasks of lm-evaluation-harness."""
     from kirin_lava.quality.harness import harness as compute
