@@ -227,16 +227,16 @@ def _read_header(path: Path) -> list[_Entry]:
 
 
 def open_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
-    """Open a local folder, an embedded model ("demo", "demo-opt") or a hub id, in this order.
+    """Open an embedded model ("demo", "demo-opt"; a folder of that name is "./demo"), a local folder or a hub id.
 
     Raises:
         UsageError: not found, not reachable, damaged. UnsupportedError: a model that cannot be converted.
     """
+    if model in EMBEDDED_MODELS:
+        return Checkpoint(EMBEDDED_MODELS[model], EMBEDDED_MODELS[model].name)
     path = Path(model)
     if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
         return Checkpoint(path, path.resolve().name)
-    if model in EMBEDDED_MODELS:
-        return Checkpoint(EMBEDDED_MODELS[model], EMBEDDED_MODELS[model].name)
     embedded = f"embedded are: {', '.join(EMBEDDED_MODELS)}"
     if os.path.exists(path) or model.startswith((".", "/", "~")) or model.count("/") > 1:
         what = "is a file; give the folder of the checkpoint" if os.path.isfile(path) else f"does not exist ({embedded})"
@@ -246,7 +246,7 @@ def open_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
 
 def open_config(model: str, revision: str | None = None) -> Config:
     """The checked config.json of a model: of a folder (weights need not be there), an embedded model, a file, or a hub id."""
-    path = EMBEDDED_MODELS.get(model, Path(model)) if not os.path.exists(model) else Path(model)
+    path = EMBEDDED_MODELS.get(model, Path(model))
     if os.path.isdir(path):
         return _read_config(path / "config.json")[0]
     if os.path.isfile(path):

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kirin_lava.checkpoint import Checkpoint, file_sha256, open_checkpoint
+from kirin_lava.checkpoint import EMBEDDED_MODELS, Checkpoint, file_sha256, open_checkpoint, open_config
 from kirin_lava.errors import UnsupportedError, UsageError
 from kirin_lava.models.config import MOST, MOST_LAYERS
 from tests.hf_models import random_model, save_model
@@ -455,3 +455,11 @@ def test_a_tensor_comes_as_float32(llama: Path) -> None:
 def test_names_and_revisions(llama: Path) -> None:
     checkpoint = open_checkpoint(str(llama))
     assert (checkpoint.name, checkpoint.revision, checkpoint.family.model_types[0]) == ("llama", None, "llama")
+
+
+def test_a_folder_does_not_hide_an_embedded_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_model(tmp_path / "demo")
+    assert open_checkpoint("demo").path == EMBEDDED_MODELS["demo"]
+    assert open_config("demo") == open_checkpoint("demo").config != open_config("./demo")
+    assert open_checkpoint("./demo").path.resolve() == tmp_path / "demo"
