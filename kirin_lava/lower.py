@@ -134,7 +134,7 @@ def _fire_phase(op: Dense, rounded: WeightCodes, inputs: Encoding, outputs: Enco
     unit = rounded.scale.astype(np.float64) * calibration.static_steps[op.name]  # what 1 in the sum stands for
     steps = calibration.fire_steps[op.name].astype(np.float64)
     bias = np.zeros(len(unit)) if op.bias is None else op.bias.double().numpy()
-    reach = np.abs(rounded.weight).sum(1, dtype=np.int64) * inputs.max_message  # -128 is never a weight
+    reach = np.abs(rounded.weight, dtype=np.int16).sum(1, dtype=np.int64) * inputs.max_message
     lowest, highest = int(rounded.weight.min()), int(rounded.weight.max())
     for shift in range(_MAX_SHIFT, -1, -1):
         ramp = np.maximum(np.rint(2.0**shift * steps / unit), 1)

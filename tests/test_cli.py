@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -316,8 +317,8 @@ def processes_of(marker: str) -> list[int]:
     return found
 
 
-def interrupt(arguments: list[object], ready: Path, marker: str) -> tuple[int, str]:
-    """Start a command, press Ctrl-C once `ready` is there; exit code and stderr."""
+def interrupt(arguments: list[object], ready: Callable[[], bool], marker: str) -> tuple[int, str]:
+    """Start a command, press Ctrl-C once it is `ready`; exit code and stderr."""
     command = [sys.executable, "-m", "kirin_lava", *map(str, arguments)]
     environment = {**ENVIRONMENT, "KIRIN_TEST_MARKER": marker}
     process = subprocess.Popen(
@@ -332,7 +333,7 @@ def interrupt(arguments: list[object], ready: Path, marker: str) -> tuple[int, s
     assert process.stderr is not None
     try:
         deadline = time.monotonic() + 120
-        while not ready.exists() and process.poll() is None and time.monotonic() < deadline:
+        while not ready() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
         _, said = process.communicate(timeout=120)
@@ -346,7 +347,7 @@ def test_ctrl_c_leaves_no_bundle(tmp_path: Path) -> None:
     model = save_model(tmp_path / "model", num_hidden_layers=40)
     out = tmp_path / "out"
     ready = tmp_path / "out.partial" / "probe" / "blocks.1.safetensors"
-    code, said = interrupt(["export", "-m", model, "-o", out, *SMALL], ready, str(tmp_path))
+    code, said = interrupt(["export", "-m", model, "-o", out, *SMALL], ready.exists, str(tmp_path))
     assert (code, said) == (130, "interrupted\n")
     assert not out.exists() and ready.exists()
     assert processes_of(str(tmp_path)) == []
@@ -372,27 +373,8 @@ def test_ctrl_c_that_a_library_turns_into_another_error(monkeypatch: pytest.Monk
 @pytest.mark.lava
 def test_ctrl_c_while_lava_runs_leaves_no_process(bundle: Path, tmp_path: Path) -> None:
     """The second process of the marker is the Lava job."""
-    command = [sys.executable, "-m", "kirin_lava", "verify", str(bundle)]
     marker = f"{tmp_path}/marker"
-    environment = {**ENVIRONMENT, "KIRIN_TEST_MARKER": marker}
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env=environment,
-        text=True,
-        start_new_session=True,
-        preexec_fn=hears_ctrl_c,
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while len(processes_of(marker)) < 3 and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=120)
-    finally:
-        process.kill()
-        process.wait()
-    assert (process.returncode, said) == (130, "interrupted\n")
+    code, said = interrupt(["verify", bundle], lambda: len(processes_of(marker)) >= 3, marker)
+    assert (code, said) == (130, "interrupted\n")
     assert processes_of(marker) == []
     assert Bundle(bundle).manifest["verified"] is False

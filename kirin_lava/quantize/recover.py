@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,6 +28,7 @@ from kirin_lava.graph import Norm
 from kirin_lava.models.layout import Dense, FloatBlock, FloatEmbedding, FloatOp
 from kirin_lava.quantize.calibrate import Calibration, fires_into
 from kirin_lava.quantize.fake import FakeQuantized, straight_through
+from kirin_lava.quantize.grid import Grid
 from kirin_lava.quantize.weights import WeightCodes
 from kirin_lava.recipe import Recipe
 
@@ -67,7 +67,8 @@ class Student:
         self.rotary = None if rotary is None else (rotary[0].to(device), rotary[1].to(device))
         positions = None if embedding.positions is None else embedding.positions.to(device)
         self._embedding = FloatEmbedding(embedding.tokens.to(device), positions, embedding.position_offset)
-        self._limits = (-8, 7) if recipe.weights.bits == 4 else (-127, 127)
+        grid = recipe.weights.grid()
+        self._limits = (grid.low, grid.high)
         self._factors: dict[str, Tensor] = {}
         self.trained: dict[str, Tensor] = {}
         for layer in layers:
@@ -78,7 +79,7 @@ class Student:
                     self.trained[f"{name}/gain"] = torch.from_numpy(op.weight.copy())
                 elif isinstance(op, Dense) and op.name in layer.codes:
                     codes = layer.codes[op.name]
-                    self._factors[name] = _factors(codes, recipe.weights.group_size)
+                    self._factors[name] = _factors(codes, grid)
                     self.trained[f"{name}/latent"] = torch.from_numpy(codes.weight).float() / self._factors[name]
                     self.trained[f"{name}/log_scale"] = torch.from_numpy(codes.scale).log()
                     if op.name not in firing:  # the offset of a fire phase is an integer and fixed
@@ -207,7 +208,7 @@ def _train_blocks(student: Student, data: Tensor, seed: int, report: Report, sav
     if saved is not None and saved.exists():
         state = torch.load(saved, weights_only=True)
         reached = state["stage"]
-        student.trained = {name: state["trained"][name].to(tensor.device) for name, tensor in student.trained.items()}
+        student.trained = {name: state["trained"][name].detach().to(x.device) for name, x in student.trained.items()}
     with torch.no_grad():
         exact = ours = student.embed(data)
     for index, layer in enumerate(decoder):
@@ -261,15 +262,16 @@ def _train(
         tensor.requires_grad_(True)
     optimizer = torch.optim.Adam(groups, lr=0.0, betas=_BETAS)
     order = _order(len(data), steps * _BATCH, seed)
-    now = measure()
-    first, best, kept = 0, now, [tensor.detach().clone() for tensor in tensors]
     state: dict[str, Any] = torch.load(saved, weights_only=True) if saved is not None and saved.exists() else {"stage": None}
     if state["stage"] == stage:
-        first, best, kept = state["step"], state["best"], state["kept"]
         optimizer.load_state_dict(state["optimizer"])
         with torch.no_grad():
             for tensor, value in zip(tensors, state["tensors"], strict=True):
                 tensor.copy_(value)
+        first, best, kept, now = state["step"], state["best"], state["kept"], measure()
+    else:
+        first, best, kept = 0, measure(), [tensor.detach().clone() for tensor in tensors]
+        now = best
     every = max(1, steps // _CHECKS)
     for step in range(first, steps):
         for group in optimizer.param_groups:
@@ -317,9 +319,8 @@ def _schedule(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - _WARM_UP) / max(1, steps - _WARM_UP)))
 
 
-def _factors(codes: WeightCodes, group_size: int) -> Tensor:
+def _factors(codes: WeightCodes, grid: Grid) -> Tensor:
     """2**shift of every weight, (N, K)."""
     if codes.shift is None:
         return torch.ones(codes.weight.shape)
-    wide = np.repeat(2.0 ** codes.shift.astype(np.float32), group_size, axis=1)[:, : codes.weight.shape[1]]
-    return torch.from_numpy(wide)
+    return grid.expand(torch.from_numpy(codes.shift), codes.weight.shape[1])
