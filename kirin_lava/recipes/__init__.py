@@ -11,13 +11,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kirin_lava.encodings import encoding
+
 __all__ = ["DEFAULT_RECIPE", "MEASURED", "recipe_digest", "recipe_file", "recipe_help", "recipe_names"]
 
 DEFAULT_RECIPE = "kirin-w4a4-8"
 _FOLDER = Path(__file__).parent
 MEASURED = _FOLDER / "measured.json"
 
-_WINDOWS = {"offset": 16, "signed": 8}
 _ROW = "{:<20}  {:>8}  {:>2}  {:>12}  {}"
 
 
@@ -43,7 +44,7 @@ def recipe_help() -> list[str]:
     lines = [_ROW.format("", "bits", "T", "ratio     s", "")]
     for name in recipe_names():
         entries, digest = _entries(name), recipe_digest(name)
-        setting = f"W{entries['weights']['bits']}A(4&8)", _WINDOWS[entries["encoding"]]
+        setting = f"W{entries['weights']['bits']}A(4&8)", encoding(entries["encoding"]).window
         runs = {run["recover"]: run for run in measured["runs"] if (run["recipe"], run["digest"]) == (name, digest)}
         lines.append(_ROW.format(name, *setting, _price(runs.pop("none", None)), entries["description"]))
         lines += [
