@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.graph import Block, Float32
+from kirin_lava.graph.ops import Block, Float32
 
 __all__ = ["BlockBench", "Built", "Round"]
 
@@ -53,7 +53,7 @@ class Round:
 
 
 class BlockBench:
-    """A live network with its tokens, for a `kirin_lava.runtime.Session`.
+    """A live network with its tokens, for a `kirin_lava.processes.runtime.Session`.
 
     Args:
         kind: "ours" or "naive".

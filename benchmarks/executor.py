@@ -30,18 +30,18 @@ from rich.console import Group
 from rich.table import Table
 from torch import Tensor
 
-from kirin_lava.checkpoint import Checkpoint, load_tokenizer, open_checkpoint
-from kirin_lava.console import print_table, say
-from kirin_lava.convert import convert_model, frame_of
-from kirin_lava.graph import Model
+from kirin_lava.base.console import print_table, say
+from kirin_lava.graph.executor import Cache, Executor
+from kirin_lava.graph.ops import Model
 from kirin_lava.hardware.split import make_provable
-from kirin_lava.lower import lower_block, lower_head
-from kirin_lava.quality.evaluate import float_model
+from kirin_lava.methods.recipe import Recipe, load_recipe
+from kirin_lava.models.checkpoint import Checkpoint, load_tokenizer, open_checkpoint
+from kirin_lava.models.text import CALIBRATION_TEXT, EVALUATION_TEXT, read_text, token_rows
 from kirin_lava.quantize.calibrate import Calibration
+from kirin_lava.quantize.convert import convert_model, frame_of
+from kirin_lava.quantize.lower import lower_block, lower_head
 from kirin_lava.quantize.weights import WeightCodes, quantize_weight
-from kirin_lava.recipe import Recipe, load_recipe
-from kirin_lava.reference import Cache, Executor
-from kirin_lava.text import CALIBRATION_TEXT, EVALUATION_TEXT, read_text, token_rows
+from kirin_lava.tasks.quality.evaluate import float_model
 
 __all__ = ["Pair", "Rates", "load", "main", "measure"]
 

@@ -30,16 +30,16 @@ from rich.console import Group
 from rich.table import Table
 
 from benchmarks.block_jobs import BlockBench, Built, Round
-from kirin_lava import host
-from kirin_lava.checkpoint import Checkpoint, open_checkpoint
-from kirin_lava.console import print_table, say
-from kirin_lava.convert import convert_blocks
-from kirin_lava.graph import Block, CoreOp, Float32, Op
-from kirin_lava.host import Codes, Value
-from kirin_lava.recipe import DEFAULT_RECIPE, load_recipe
-from kirin_lava.reference import BlockExecutor, Cache
-from kirin_lava.runtime import Session
-from kirin_lava.text import CALIBRATION_TEXT, EVALUATION_TEXT, read_text, token_rows
+from kirin_lava.base.console import print_table, say
+from kirin_lava.graph import host
+from kirin_lava.graph.executor import BlockExecutor, Cache
+from kirin_lava.graph.host import Codes, Value
+from kirin_lava.graph.ops import Block, CoreOp, Float32, Op
+from kirin_lava.methods.recipe import DEFAULT_RECIPE, load_recipe
+from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
+from kirin_lava.models.text import CALIBRATION_TEXT, EVALUATION_TEXT, read_text, token_rows
+from kirin_lava.processes.runtime import Session
+from kirin_lava.quantize.convert import convert_blocks
 
 __all__ = ["compare", "first_block", "main"]
 

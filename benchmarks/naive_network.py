@@ -5,7 +5,7 @@ What is naive about it, and stays what it is in `kirin_lava.processes.block`:
     naive      every host operation, every head's encoder, score, softmax, mix and decoder is a Process of its own; query, key
                and value, gate and up projection are segments of their own; real values travel between all of them
     the same   the window clock, `Dense`, `SilenceNeuron` and `SpikeMatmul` (here with one head each), the functions of
-               `kirin_lava.host`, and so every integer
+               `kirin_lava.graph.host`, and so every integer
 
 Blocks whose neurons fire into the next segment are left out: Llama's do not.
 """
@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.naive_block import OpProcess, Task, Wire
-from kirin_lava.errors import BackendError, UnsupportedError
-from kirin_lava.graph import Block, Decode, Encode, Float32, Gate, Linear, Mix, Score, Slice, Softmax
+from kirin_lava.base.errors import BackendError, UnsupportedError
+from kirin_lava.graph.ops import Block, Decode, Encode, Float32, Gate, Linear, Mix, Score, Slice, Softmax
 from kirin_lava.processes.build import Network, connect_linear
 from kirin_lava.processes.host import Mailbox
 from kirin_lava.processes.matmul import SpikeMatmul

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from kirin_lava.console import print_table
-from kirin_lava.quality.compare import Comparison, compare
-from kirin_lava.recipes import DEFAULT_RECIPE, MEASURED, recipe_digest, recipe_names
+from kirin_lava.base.console import print_table
+from kirin_lava.methods.recipes import DEFAULT_RECIPE, MEASURED, recipe_digest, recipe_names
+from kirin_lava.tasks.quality.compare import Comparison, compare
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 RECIPES = (DEFAULT_RECIPE, *(name for name in recipe_names() if name != DEFAULT_RECIPE))  # the first is also trained
@@ -25,7 +25,8 @@ RECOVER = "distill"
 
 
 def measured(result: Comparison) -> dict[str, Any]:
-    """What `kirin_lava.recipes.recipe_help` reads, from a comparison of `RECIPES` and the first once more with `RECOVER`."""
+    """What `kirin_lava.methods.recipes.recipe_help` reads, from a comparison of `RECIPES` and the first once more with
+    `RECOVER`."""
     runs = [*((name, "none") for name in RECIPES), (RECIPES[0], RECOVER)]
     return {
         "model": result.model,

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from kirin_lava.checkpoint import open_checkpoint
-from kirin_lava.generate import generate, stop_ids
-from kirin_lava.pipeline import export
-from kirin_lava.quality.evaluate import float_model
+from kirin_lava.models.checkpoint import open_checkpoint
+from kirin_lava.tasks.export import export
+from kirin_lava.tasks.generate import generate, stop_ids
+from kirin_lava.tasks.quality.evaluate import float_model
 
 PROMPT, TOKENS = "Once upon a time", 100
 

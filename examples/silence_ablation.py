@@ -24,17 +24,17 @@ import numpy.typing as npt
 import torch
 from rich.table import Table
 
-from kirin_lava.checkpoint import EMBEDDED_MODELS, open_checkpoint
-from kirin_lava.coding import OFFSET, SIGNED, Encoding, encode_raster
-from kirin_lava.console import print_table, say
-from kirin_lava.convert import convert_blocks, frame_of
-from kirin_lava.graph import Fire, Linear
-from kirin_lava.neuron import simulate
-from kirin_lava.probe import probe_block
+from kirin_lava.base.console import print_table, say
+from kirin_lava.graph.executor import fire
+from kirin_lava.graph.ops import Fire, Linear
+from kirin_lava.methods.recipe import load_recipe
+from kirin_lava.models.checkpoint import EMBEDDED_MODELS, open_checkpoint
+from kirin_lava.models.text import CALIBRATION_TEXT, read_text, sample_rows, token_rows
 from kirin_lava.quantize.calibrate import search_step
-from kirin_lava.recipe import load_recipe
-from kirin_lava.reference import fire
-from kirin_lava.text import CALIBRATION_TEXT, read_text, sample_rows, token_rows
+from kirin_lava.quantize.convert import convert_blocks, frame_of
+from kirin_lava.quantize.record import probe_block
+from kirin_lava.spikes.codes.coding import OFFSET, SIGNED, Encoding, encode_raster
+from kirin_lava.spikes.neurons.neuron import simulate
 
 Codes = npt.NDArray[np.integer[Any]]
 

@@ -1,5 +1,5 @@
 """`python -m kirin_lava` is the command line."""
 
-from kirin_lava.cli import main
+from kirin_lava.cli.main import main
 
 main()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from kirin_lava.cli import main
+from kirin_lava.cli.main import main
 
 # A deadline measures the machine, not the code. Threads of two test runs on one machine only wait for each other.
 hypothesis.settings.register_profile("kirin", deadline=None, print_blob=True, derandomize=True)

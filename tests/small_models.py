@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kirin_lava.checkpoint import Checkpoint, open_checkpoint
 from kirin_lava.models import family_of
+from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
 from kirin_lava.models.layout import Config
 
 LLAMA = {

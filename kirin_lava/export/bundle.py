@@ -12,7 +12,7 @@ Without a hash, because they can be made again from those, or are meant to be ed
 
     nir/<block>.nir             the linear segments as NIR graphs, see `kirin_lava.export.nir`
     README.md                   a model card
-    report.json, layers.csv, report.html: see `kirin_lava.report`
+    report.json, layers.csv, report.html: see `kirin_lava.tasks.report`
 
 Format 1. A bundle comes from anywhere: nothing in it is believed before it is checked.
 """
@@ -32,15 +32,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.checkpoint import file_sha256, read_json
-from kirin_lava.errors import UsageError
-from kirin_lava.export.files import disk_errors, inside, load_arrays, save_json
+from kirin_lava.base.errors import UsageError
+from kirin_lava.base.files import disk_errors, inside, load_arrays, save_json
 from kirin_lava.export.netx.read import Segment, read_segment
 from kirin_lava.export.serial import block_from_json
-from kirin_lava.export.wiring import check_wiring
-from kirin_lava.graph import Block, Embedding, Linear, Model, Rotary
+from kirin_lava.graph.ops import Block, Embedding, Linear, Model, Rotary
+from kirin_lava.graph.wiring import check_wiring
+from kirin_lava.methods.recipe import Recipe
+from kirin_lava.models.checkpoint import file_sha256, read_json
 from kirin_lava.models.config import MOST, MOST_LAYERS, MOST_POSITIONS
-from kirin_lava.recipe import Recipe
 
 __all__ = ["EMBEDDING", "FORMAT", "JOURNAL", "MANIFEST", "Bundle", "Probe", "hash_is", "host_name", "net_name", "probe_name"]
 

@@ -31,14 +31,14 @@ import numpy as np
 import numpy.typing as npt
 
 import kirin_lava
-from kirin_lava.coding import Encoding
-from kirin_lava.errors import BackendError
+from kirin_lava.base.errors import BackendError
+from kirin_lava.base.files import disk_errors, whole_file
+from kirin_lava.base.loihi2 import STATE_BITS
 from kirin_lava.export.bundle import Bundle
-from kirin_lava.export.files import disk_errors, whole_file
 from kirin_lava.export.netx.read import Segment
 from kirin_lava.export.netx.stimulus import is_mirrored
-from kirin_lava.graph import Block, Fire, Linear
-from kirin_lava.hardware.loihi2 import STATE_BITS
+from kirin_lava.graph.ops import Block, Fire, Linear
+from kirin_lava.spikes.codes.coding import Encoding
 
 if TYPE_CHECKING:
     import nir

@@ -14,9 +14,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.coding import Encoding, encoding
-from kirin_lava.errors import UsageError
-from kirin_lava.graph import Add, Block, Decode, Encode, Fire, Gate, Linear, Mix, Norm, Op, Rotary, Score, Slice, Softmax, Sum
+from kirin_lava.base.errors import UsageError
+from kirin_lava.graph.ops import (
+    Add,
+    Block,
+    Decode,
+    Encode,
+    Fire,
+    Gate,
+    Linear,
+    Mix,
+    Norm,
+    Op,
+    Rotary,
+    Score,
+    Slice,
+    Softmax,
+    Sum,
+)
+from kirin_lava.spikes.codes.coding import Encoding, encoding
 
 __all__ = ["block_from_json", "block_to_json"]
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.coding import Encoding
-from kirin_lava.graph import Block, Encode, Op, Slice
-from kirin_lava.host import outlier_budget
+from kirin_lava.graph.host import outlier_budget
+from kirin_lava.graph.ops import Block, Encode, Op, Slice
+from kirin_lava.spikes.codes.coding import Encoding
 
 __all__ = ["Arrivals", "Span", "arrivals", "code_extremes", "payload_extremes", "source_of"]
 

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kirin_lava.coding import encoding
-from kirin_lava.hardware.loihi2 import STATE_BITS
+from kirin_lava.base.loihi2 import STATE_BITS
 from kirin_lava.hardware.profile import Profile
 from kirin_lava.hardware.timing import RATE_WINDOW
 from kirin_lava.hardware.work import ModelWork, SegmentWork
+from kirin_lava.spikes.codes.coding import encoding
 
 __all__ = ["NETWORKS", "EnergyColumn", "EnergyTable", "PaperView", "energy_table", "paper_view", "verdict"]
 

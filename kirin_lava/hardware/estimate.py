@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kirin_lava.hardware.shapes import ModelShape, Segment
-from kirin_lava.recipe import Recipe
+from kirin_lava.methods.recipe import Recipe
 
 __all__ = ["ExportEstimate", "export_estimate"]
 

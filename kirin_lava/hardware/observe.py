@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kirin_lava.coding import Encoding
-from kirin_lava.graph import Block, CoreOp, Encode, Linear, Mix, Op, Score
+from kirin_lava.base.loihi2 import STATE_MAX
+from kirin_lava.graph.executor import ExactMatmul, cached_name
+from kirin_lava.graph.host import Codes, Value
+from kirin_lava.graph.ops import Block, CoreOp, Encode, Linear, Mix, Op, Score
 from kirin_lava.hardware.bounds import Int64, Span, arrivals, payload_extremes
-from kirin_lava.hardware.loihi2 import STATE_MAX
-from kirin_lava.host import Codes, Value
-from kirin_lava.reference import ExactMatmul, cached_name
+from kirin_lava.spikes.codes.coding import Encoding
 
 __all__ = ["RangeObserver", "cache_extremes", "shift_of"]
 

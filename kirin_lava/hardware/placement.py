@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from kirin_lava.coding import encoding
-from kirin_lava.errors import FitError
-from kirin_lava.hardware import loihi2
+from kirin_lava.base import loihi2
+from kirin_lava.base.errors import FitError
 from kirin_lava.hardware.shapes import ModelShape, Segment
+from kirin_lava.spikes.codes.coding import encoding
 
 __all__ = ["Core", "Placed", "Placement", "control_lines", "place"]
 

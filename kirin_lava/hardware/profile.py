@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from kirin_lava.errors import UsageError
+from kirin_lava.base.errors import UsageError
 
 __all__ = ["PRICES", "Price", "Profile", "load_profile", "profile_names"]
 

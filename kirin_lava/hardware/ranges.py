@@ -1,6 +1,7 @@
 """Ranges: whether every integer of every segment fits what must hold it, in the worst case and on real text.
 
-For each neuron of the time-stepped form (`kirin_lava.neuron`): the synapse (times 2^shift), the payload of a message, u and v
+For each neuron of the time-stepped form (`kirin_lava.spikes.neurons.neuron`): the synapse (times 2^shift), the payload of a
+message, u and v
 in any step of a window, the membrane at its end (zero-point taken off, bias and shift put on), threshold and offset.
 
     any codes   over all codes of the encoding: sum_k |w| * largest code
@@ -20,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from kirin_lava.errors import FitError
-from kirin_lava.graph import Block, CoreOp, Fire, Linear, Mix, Model, Score
+from kirin_lava.base.errors import FitError
+from kirin_lava.base.loihi2 import MESSAGE_MAX, STATE_MAX, WEIGHT_MAX, WEIGHT_MIN
+from kirin_lava.graph.ops import Block, CoreOp, Fire, Linear, Mix, Model, Score
 from kirin_lava.hardware.bounds import Arrivals, Integers, Span, arrivals, code_extremes, payload_extremes
-from kirin_lava.hardware.loihi2 import MESSAGE_MAX, STATE_MAX, WEIGHT_MAX, WEIGHT_MIN
 from kirin_lava.hardware.observe import RangeObserver, cache_extremes, shift_of
 from kirin_lava.hardware.shapes import value_widths
 from kirin_lava.hardware.split import parts_needed
@@ -44,7 +45,7 @@ class Bound:
     """One quantity of a segment over all its neurons; pairs are (lowest, highest).
 
     Attributes:
-        limit, limit_name: what holds it, a constant of `kirin_lava.hardware.loihi2`.
+        limit, limit_name: what holds it, a constant of `kirin_lava.base.loihi2`.
         neuron: the one that comes nearest to the limit in the worst case.
         calibrated: None where the quantity was not observed. States inside the window are followed only where the worst case
             does not fit; elsewhere v is that of the window's end.

@@ -1,7 +1,8 @@
 """The shape of a converted model: its segments and host operations as plain numbers, with no weight in memory.
 
 The model may be a real one, or one with stand-ins for its weights that a config.json and a recipe give
-(`kirin_lava.hardware.dry_run`). Both have the same shape, except that a real segment whose weights happen to be small may be
+(`kirin_lava.quantize.without_weights`). Both have the same shape, except that a real segment whose weights happen to be
+small may be
 stored in fewer bits, and one whose weights are large may be split.
 """
 
@@ -11,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kirin_lava.coding import Encoding, encoding
-from kirin_lava.counter import stored_bits
-from kirin_lava.graph import Block, CoreOp, Encode, Gate, Linear, Mix, Model, Op, Score, Slice, Softmax
-from kirin_lava.hardware.host_work import float_operations
-from kirin_lava.host import outlier_budget
+from kirin_lava.graph.counter import stored_bits
+from kirin_lava.graph.host import outlier_budget
+from kirin_lava.graph.host_work import float_operations
+from kirin_lava.graph.ops import Block, CoreOp, Encode, Gate, Linear, Mix, Model, Op, Score, Slice, Softmax
+from kirin_lava.spikes.codes.coding import Encoding, encoding
 
 __all__ = ["HostWork", "ModelShape", "Segment", "shape_of_model", "value_widths"]
 

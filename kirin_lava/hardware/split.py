@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 
-from kirin_lava.errors import FitError
-from kirin_lava.graph import Block, Linear, Op, Slice, Sum
+from kirin_lava.base.errors import FitError
+from kirin_lava.base.loihi2 import STATE_MAX
+from kirin_lava.graph.ops import Block, Linear, Op, Slice, Sum
 from kirin_lava.hardware.bounds import Arrivals, arrivals, payload_extremes
-from kirin_lava.hardware.loihi2 import STATE_MAX
 
 __all__ = ["cuts", "make_provable", "parts_needed", "split_block", "split_linear"]
 

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kirin_lava.coding import encoding
-from kirin_lava.errors import UsageError
-from kirin_lava.hardware import loihi2
+from kirin_lava.base import loihi2
+from kirin_lava.base.errors import UsageError
 from kirin_lava.hardware.placement import Placement
 from kirin_lava.hardware.shapes import ModelShape, Segment
 from kirin_lava.hardware.work import ModelWork, SegmentWork
+from kirin_lava.spikes.codes.coding import encoding
 
 __all__ = ["CONSTANTS", "Constant", "StageTime", "StepRow", "TimeBound", "step_rows", "time_bound"]
 

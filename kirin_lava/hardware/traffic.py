@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kirin_lava.errors import UsageError
-from kirin_lava.hardware.loihi2 import PACKET_BITS
+from kirin_lava.base.errors import UsageError
+from kirin_lava.base.loihi2 import PACKET_BITS
 from kirin_lava.hardware.placement import Placed, Placement
 from kirin_lava.hardware.work import ModelWork, SegmentWork
 

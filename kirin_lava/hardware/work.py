@@ -1,6 +1,7 @@
 """Work per token, the common ground of traffic, timing and energy: measured on text, or assumed where there are no weights.
 
-Measured numbers come from `kirin_lava.counter` and are averages over all tokens of a run. Assumed ones take every synapse as
+Measured numbers come from `kirin_lava.graph.counter` and are averages over all tokens of a run. Assumed ones take every
+synapse as
 existing and these distributions, cut into codes as an encoder would cut them:
 
     activations, queries   normal
@@ -16,10 +17,10 @@ from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
 
-from kirin_lava.coding import Encoding, encoding
-from kirin_lava.counts import CoreCounts, Stats
-from kirin_lava.errors import UsageError
+from kirin_lava.base.errors import UsageError
+from kirin_lava.graph.counts import CoreCounts, Stats
 from kirin_lava.hardware.shapes import ModelShape, Segment
+from kirin_lava.spikes.codes.coding import Encoding, encoding
 
 __all__ = ["Density", "ModelWork", "SegmentWork", "assumed_density", "assumed_work", "measured_work"]
 
@@ -30,7 +31,7 @@ _LARGEST_FIRED = _NORMAL.inv_cdf(0.999)
 
 @dataclass(frozen=True)
 class SegmentWork:
-    """One segment, per token. See `kirin_lava.counts.CoreCounts` for the rules.
+    """One segment, per token. See `kirin_lava.graph.counts.CoreCounts` for the rules.
 
     Attributes:
         weight_bits: of a weight before its shift, which is what a dense integer network would store. bits: as stored here.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 
-from kirin_lava.errors import UnsupportedError
+from kirin_lava.base.errors import UnsupportedError
 from kirin_lava.models.config import mapping, word
 from kirin_lava.models.layout import Config, Family
 from kirin_lava.models.llama import LLAMA

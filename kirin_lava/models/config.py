@@ -9,7 +9,7 @@ import math
 import reprlib
 from typing import Any
 
-from kirin_lava.errors import UsageError
+from kirin_lava.base.errors import UsageError
 
 __all__ = ["MOST_POSITIONS", "Config", "ConfigError", "flag", "mapping", "positive", "real", "word", "words"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kirin_lava.graph import Add, Gate, Norm, Rotary, Slice
+from kirin_lava.graph.ops import Add, Gate, Norm, Rotary, Slice
 from kirin_lava.models.config import Config
 
 __all__ = ["Attention", "Config", "Dense", "Dimensions", "Family", "FloatBlock", "FloatEmbedding", "FloatOp", "Load", "Relu"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kirin_lava.errors import UnsupportedError, UsageError
-from kirin_lava.graph import Add, Gate, Norm, Rotary, Slice
+from kirin_lava.base.errors import UnsupportedError, UsageError
+from kirin_lava.graph.ops import Add, Gate, Norm, Rotary, Slice
 from kirin_lava.models.config import (
     MOST_HEAD_WIDTH,
     MOST_LAYERS,

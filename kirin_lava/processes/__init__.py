@@ -65,7 +65,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from kirin_lava.runtime import require_lava
+    from kirin_lava.processes.runtime import require_lava
 
     require_lava()
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

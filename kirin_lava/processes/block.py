@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.errors import FitError, UsageError
-from kirin_lava.graph import Block, CoreOp, Float32, Linear, Mix, Score
+from kirin_lava.base.errors import FitError, UsageError
+from kirin_lava.graph.ops import Block, CoreOp, Float32, Linear, Mix, Score
 from kirin_lava.processes.build import Network, connect_linear
 from kirin_lava.processes.host import HostStage, Mailbox
 from kirin_lava.processes.matmul import SpikeMatmul

@@ -10,14 +10,14 @@ from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2SimCfg
 
-from kirin_lava.coding import Encoding, Integers
-from kirin_lava.graph import Linear
+from kirin_lava.graph.ops import Linear
 from kirin_lava.processes.encoder import SpikeEncoder
 from kirin_lava.processes.probe import MembraneProbe, SpikeProbe
 from kirin_lava.processes.runs import SegmentRun
+from kirin_lava.processes.runtime import progress
 from kirin_lava.processes.silence import SilenceNeuron, overflow_of
 from kirin_lava.processes.synapse import outlier_synapse, spike_synapse
-from kirin_lava.runtime import progress
+from kirin_lava.spikes.codes.coding import Encoding, Integers
 
 __all__ = ["Network", "SegmentNetwork", "build_segment", "connect_linear"]
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kirin_lava.graph import Block, Float32, Model
-from kirin_lava.reference import Executor
-from kirin_lava.runtime import Session
+from kirin_lava.graph.executor import Executor
+from kirin_lava.graph.ops import Block, Float32, Model
+from kirin_lava.processes.runtime import Session
 
 if TYPE_CHECKING:
     from kirin_lava.processes.block import BlockNetwork

@@ -14,9 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from kirin_lava.coding import Encoding
-from kirin_lava.errors import UnsupportedError
-from kirin_lava.graph import (
+from kirin_lava.base.errors import UnsupportedError
+from kirin_lava.graph.ops import (
     Add,
     Block,
     CoreOp,
@@ -34,6 +33,7 @@ from kirin_lava.graph import (
     Softmax,
     Sum,
 )
+from kirin_lava.spikes.codes.coding import Encoding
 
 __all__ = ["BlockPlan", "FiredStep", "Freight", "HostStagePlan", "plan_block"]
 

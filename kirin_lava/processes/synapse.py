@@ -10,9 +10,9 @@ from __future__ import annotations
 from lava.proc.dense.process import Dense
 from lava.utils.weightutils import SignMode
 
-from kirin_lava.coding import Integers
-from kirin_lava.errors import FitError
-from kirin_lava.hardware.loihi2 import MESSAGE_BITS, WEIGHT_MAX, WEIGHT_MIN
+from kirin_lava.base.errors import FitError
+from kirin_lava.base.loihi2 import MESSAGE_BITS, WEIGHT_MAX, WEIGHT_MIN
+from kirin_lava.spikes.codes.coding import Integers
 
 __all__ = ["outlier_synapse", "spike_synapse"]
 

@@ -14,16 +14,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kirin_lava import host, twin
-from kirin_lava.checkpoint import Checkpoint
-from kirin_lava.coding import Encoding
-from kirin_lava.convert import rotary_of
-from kirin_lava.errors import UsageError
-from kirin_lava.graph import Encode
+from kirin_lava.base.errors import UsageError
+from kirin_lava.graph import host
+from kirin_lava.graph.ops import Encode
+from kirin_lava.methods.recipe import Recipe
+from kirin_lava.models import float_model as twin
+from kirin_lava.models.checkpoint import Checkpoint
+from kirin_lava.models.float_model import Arithmetic
 from kirin_lava.models.layout import Attention, Dense, FloatBlock
 from kirin_lava.quantize.calibrate import fires_into
-from kirin_lava.recipe import Recipe
-from kirin_lava.twin import Arithmetic
+from kirin_lava.quantize.convert import rotary_of
+from kirin_lava.spikes.codes.coding import Encoding
 
 __all__ = ["Curve", "search_budget", "spend"]
 

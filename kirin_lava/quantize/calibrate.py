@@ -14,13 +14,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kirin_lava import host, twin
-from kirin_lava.coding import Encoding
-from kirin_lava.errors import UsageError
-from kirin_lava.graph import Encode, Softmax
-from kirin_lava.host import Codes, HostContext
+from kirin_lava.base.errors import UsageError
+from kirin_lava.graph import host
+from kirin_lava.graph.host import Codes, HostContext
+from kirin_lava.graph.ops import Encode, Softmax
+from kirin_lava.methods.recipe import Recipe
+from kirin_lava.models import float_model as twin
 from kirin_lava.models.layout import Attention, Dense, FloatBlock, FloatOp, Relu
-from kirin_lava.recipe import Recipe
+from kirin_lava.spikes.codes.coding import Encoding
 
 __all__ = ["Calibration", "calibrate", "fires_into", "search_step"]
 

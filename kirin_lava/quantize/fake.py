@@ -1,6 +1,7 @@
 """The student: the float twin with the integer network's quantisers in it, differentiable.
 
-Every value that becomes a code is rounded exactly as `kirin_lava.host` rounds it, and passes gradients straight through; steps
+Every value that becomes a code is rounded exactly as `kirin_lava.graph.host` rounds it, and passes gradients straight
+through; steps
 are constants to the gradient. What counts in the end is measured with the integer executor.
 """
 
@@ -12,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kirin_lava import host
-from kirin_lava.coding import INTEGER8, Encoding
-from kirin_lava.graph import Encode, Norm
-from kirin_lava.host import Codes
+from kirin_lava.graph import host
+from kirin_lava.graph.host import Codes
+from kirin_lava.graph.ops import Encode, Norm
+from kirin_lava.methods.recipe import Recipe
+from kirin_lava.models.float_model import Arithmetic
 from kirin_lava.models.layout import Attention, Dense, FloatBlock, Relu
 from kirin_lava.quantize.calibrate import Calibration, fires_into
-from kirin_lava.recipe import Recipe
-from kirin_lava.twin import Arithmetic
+from kirin_lava.spikes.codes.coding import INTEGER8, Encoding
 
 __all__ = ["FakeQuantized", "straight_through"]
 

@@ -22,15 +22,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kirin_lava import twin
-from kirin_lava.errors import UsageError
-from kirin_lava.graph import Norm
+from kirin_lava.base.errors import UsageError
+from kirin_lava.graph.ops import Norm
+from kirin_lava.methods.recipe import Recipe
+from kirin_lava.models import float_model as twin
 from kirin_lava.models.layout import Dense, FloatBlock, FloatEmbedding, FloatOp
 from kirin_lava.quantize.calibrate import Calibration, fires_into
 from kirin_lava.quantize.fake import FakeQuantized, straight_through
 from kirin_lava.quantize.grid import Grid
 from kirin_lava.quantize.weights import WeightCodes
-from kirin_lava.recipe import Recipe
 
 __all__ = ["Layer", "Student", "recover"]
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from kirin_lava.errors import UsageError
+from kirin_lava.base.errors import UsageError
 from kirin_lava.quantize.gptq import damped, quantize_gptq
 from kirin_lava.quantize.grid import Grid, search_scales
 

@@ -13,8 +13,8 @@ import torch
 
 from benchmarks.block_jobs import Built
 from benchmarks.lava_block import compare, first_block, main
-from kirin_lava.checkpoint import open_checkpoint
-from kirin_lava.reference import BlockExecutor, Cache
+from kirin_lava.graph.executor import BlockExecutor, Cache
+from kirin_lava.models.checkpoint import open_checkpoint
 from tests.hf_models import save_model
 
 SMALL: dict[str, Any] = {

@@ -7,8 +7,8 @@ import json
 import torch
 
 from benchmarks.stories260k import RECIPES, RECOVER, measured
-from kirin_lava.quality.compare import Comparison, Contender
-from kirin_lava.recipes import MEASURED, recipe_digest, recipe_names
+from kirin_lava.methods.recipes import MEASURED, recipe_digest, recipe_names
+from kirin_lava.tasks.quality.compare import Comparison, Contender
 
 LIMITS = {"kirin-w4a4-8": 1.09, "kirin-signed-w4a4-8": 1.09, "kirin-w8a4-8": 1.03}
 LIMIT_RECOVERED = 1.05

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kirin_lava.checkpoint import EMBEDDED_MODELS
+from kirin_lava.models.checkpoint import EMBEDDED_MODELS
 from tests.hf_models import save_model
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import torch
 
-from kirin_lava.errors import UsageError
+from kirin_lava.base.errors import UsageError
+from kirin_lava.base.files import inside, load_arrays, save_arrays, save_json
 from kirin_lava.export.bundle import EMBEDDING, JOURNAL, MANIFEST, Bundle
 from kirin_lava.export.bundle_write import LOCK, BundleWriter, check_out
-from kirin_lava.export.files import inside, load_arrays, save_arrays, save_json
-from kirin_lava.pipeline import ExportResult, export
-from kirin_lava.recipe import Recipe
-from kirin_lava.reference import Executor
+from kirin_lava.graph.executor import Executor
+from kirin_lava.methods.recipe import Recipe
+from kirin_lava.tasks.export import ExportResult, export
 from tests.hf_models import save_model
 
 SMALL: dict[str, Any] = {"recipe": "fast", "num_samples": 1, "seq_len": 8, "verify_with": "none"}
@@ -332,8 +332,8 @@ LIMITED = """
 import os, resource, sys
 import torch
 from pathlib import Path
-from kirin_lava.errors import UsageError
-from kirin_lava.pipeline import export
+from kirin_lava.base.errors import UsageError
+from kirin_lava.tasks.export import export
 torch.set_num_threads(1)
 arguments = dict(recipe="fast", num_samples=1, seq_len=8, verify_with="none")
 export(sys.argv[1], Path(sys.argv[2] + "-free"), **arguments)

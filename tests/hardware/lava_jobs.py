@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kirin_lava.graph import Linear
+from kirin_lava.graph.ops import Linear
 
 
 def run_linears(work: Sequence[tuple[Linear, np.ndarray]]) -> list[np.ndarray]:

@@ -15,20 +15,20 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kirin_lava import host
-from kirin_lava.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED16, Encoding, is_outlier, is_silent
-from kirin_lava.convert import convert_model
-from kirin_lava.counter import Counter
-from kirin_lava.errors import UsageError
-from kirin_lava.graph import Encode
+from kirin_lava.base.errors import UsageError
+from kirin_lava.graph import host
+from kirin_lava.graph.counter import Counter
+from kirin_lava.graph.executor import Executor
+from kirin_lava.graph.ops import Encode
 from kirin_lava.hardware import profile as profiles
-from kirin_lava.hardware.cost import cost_of
 from kirin_lava.hardware.energy import NETWORKS, energy_table, paper_view, verdict
 from kirin_lava.hardware.profile import PRICES, Price, Profile, load_profile, profile_names
 from kirin_lava.hardware.shapes import shape_of_model
 from kirin_lava.hardware.work import ModelWork, SegmentWork, assumed_density, assumed_work, measured_work
-from kirin_lava.recipe import load_recipe
-from kirin_lava.reference import Executor
+from kirin_lava.methods.recipe import load_recipe
+from kirin_lava.quantize.convert import convert_model
+from kirin_lava.spikes.codes.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED16, Encoding, is_outlier, is_silent
+from kirin_lava.tasks.cost import cost_of
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 
 PROFILE_FOLDER = Path(profiles.__file__).parent / "profiles"

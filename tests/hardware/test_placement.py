@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kirin_lava.errors import FitError, UsageError
-from kirin_lava.hardware import loihi2
-from kirin_lava.hardware.dry_run import shape_of_config
+from kirin_lava.base import loihi2
+from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.hardware.placement import Placement, control_lines, place
 from kirin_lava.hardware.shapes import ModelShape, Segment
 from kirin_lava.hardware.traffic import traffic
 from kirin_lava.hardware.work import assumed_work
-from kirin_lava.recipe import load_recipe
+from kirin_lava.methods.recipe import load_recipe
+from kirin_lava.quantize.without_weights import shape_of_config
 from tests.hardware.known_configs import LLAMA_2_7B, OPT_1_3B, OPT_125M
 from tests.small_models import CONFIGS
 

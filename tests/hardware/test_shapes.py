@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from kirin_lava.convert import convert_model
-from kirin_lava.counter import Counter
-from kirin_lava.errors import UnsupportedError
-from kirin_lava.hardware.dry_run import shape_of_config
+from kirin_lava.base.errors import UnsupportedError
+from kirin_lava.graph.counter import Counter
+from kirin_lava.graph.executor import Executor
 from kirin_lava.hardware.shapes import shape_of_model
-from kirin_lava.recipe import AttentionSpec, HeadSpec, OutlierSpec, load_recipe, recipe_names
-from kirin_lava.reference import Executor
+from kirin_lava.methods.recipe import AttentionSpec, HeadSpec, OutlierSpec, load_recipe, recipe_names
+from kirin_lava.quantize.convert import convert_model
+from kirin_lava.quantize.without_weights import shape_of_config
 from tests.hardware.known_configs import LLAMA_2_7B, OPT_125M
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 

@@ -12,18 +12,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kirin_lava.coding import OFFSET, SIGNED, UNSIGNED8
-from kirin_lava.convert import convert_model
-from kirin_lava.counter import Counter
-from kirin_lava.errors import FitError
+from kirin_lava.base.errors import FitError
+from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.export.serial import block_from_json, block_to_json
-from kirin_lava.graph import Block, Decode, Encode, Fire, Linear, Model, Sum
-from kirin_lava.hardware.loihi2 import STATE_MAX
+from kirin_lava.graph.counter import Counter
+from kirin_lava.graph.executor import BlockExecutor, Cache, Executor
+from kirin_lava.graph.ops import Block, Decode, Encode, Fire, Linear, Model, Sum
 from kirin_lava.hardware.ranges import PROVED, block_ranges
 from kirin_lava.hardware.split import cuts, make_provable, split_block, split_linear
-from kirin_lava.recipe import load_recipe
-from kirin_lava.reference import BlockExecutor, Cache, Executor
-from kirin_lava.runtime import run_job
+from kirin_lava.methods.recipe import load_recipe
+from kirin_lava.processes.runtime import run_job
+from kirin_lava.quantize.convert import convert_model
+from kirin_lava.spikes.codes.coding import OFFSET, SIGNED, UNSIGNED8
 from tests.hardware.lava_jobs import run_linears
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 

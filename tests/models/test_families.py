@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaModel, OPTModel
 
-from kirin_lava import host, twin
-from kirin_lava.checkpoint import Checkpoint, open_checkpoint
+from kirin_lava.graph import host
+from kirin_lava.models import float_model as twin
+from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
 from tests.hf_models import random_model
 
 IDS = torch.tensor([[0, 7, 99, 4, 257, 31, 8, 8, 120, 55, 2, 3], [0, 200, 1, 1, 66, 5, 4, 3, 2, 9, 77, 251]])

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from kirin_lava import host
-from kirin_lava.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding, Integers
-from kirin_lava.graph import (
+from kirin_lava.graph import host
+from kirin_lava.graph.ops import (
     Add,
     Block,
     Decode,
@@ -24,6 +23,7 @@ from kirin_lava.graph import (
     Slice,
     Softmax,
 )
+from kirin_lava.spikes.codes.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding, Integers
 
 WIDTH, HEADS, KV_HEADS, HEAD_DIM, HIDDEN = 12, 4, 2, 4, 10
 POSITIONS = 32

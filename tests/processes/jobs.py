@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kirin_lava.coding import Integers
-from kirin_lava.graph import Block, Float32, Linear
+from kirin_lava.graph.ops import Block, Float32, Linear
 from kirin_lava.processes.runs import BlockRun, SegmentRun
-from kirin_lava.runtime import progress
+from kirin_lava.processes.runtime import progress
+from kirin_lava.spikes.codes.coding import Integers
 
 
 def run_segments(work: Sequence[tuple[Linear, Integers, int | None]]) -> list[SegmentRun]:
@@ -61,8 +61,8 @@ class Endless:
     """A Lava network without an end, for a `Session`."""
 
     def __init__(self) -> None:
-        from kirin_lava.coding import SIGNED
         from kirin_lava.processes import SpikeEncoder, SpikeProbe
+        from kirin_lava.spikes.codes.coding import SIGNED
 
         source = SpikeEncoder(codes=np.ones((2, 3), np.int64), encoding=SIGNED)
         self.sink = SpikeProbe(shape=(3,), period=8, windows=2)

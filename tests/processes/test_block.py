@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from kirin_lava.coding import OFFSET, SIGNED, is_outlier, is_silent
-from kirin_lava.errors import FitError, UnsupportedError, UsageError
-from kirin_lava.graph import Block, Encode, Float32, Linear, Mix, Op, Score
+from kirin_lava.base.errors import FitError, UnsupportedError, UsageError
+from kirin_lava.graph.executor import BlockExecutor, Cache
+from kirin_lava.graph.host import Codes, Value
+from kirin_lava.graph.ops import Block, Encode, Float32, Linear, Mix, Op, Score
 from kirin_lava.hardware.split import split_block
-from kirin_lava.host import Codes, Value
 from kirin_lava.processes.plan import plan_block
 from kirin_lava.processes.runs import BlockRun
-from kirin_lava.reference import BlockExecutor, Cache
-from kirin_lava.runtime import Session, run_job
+from kirin_lava.processes.runtime import Session, run_job
+from kirin_lava.spikes.codes.coding import OFFSET, SIGNED, is_outlier, is_silent
 from tests.processes.blocks import WIDTH, head_block, llama_block, opt_block, rotary_tables, tokens
 from tests.processes.jobs import open_block, run_block, run_blocks
 

@@ -8,14 +8,15 @@ import sys
 import pytest
 
 import kirin_lava.processes as processes
-from kirin_lava import runtime
-from kirin_lava.errors import BackendError
+from kirin_lava.base.errors import BackendError
+from kirin_lava.processes import runtime
 
 
 def test_nothing_imports_lava_before_it_is_needed() -> None:
     code = """
 import sys
-import kirin_lava.processes, kirin_lava.processes.decoder, kirin_lava.processes.plan, kirin_lava.runtime, kirin_lava.neuron
+import kirin_lava.processes, kirin_lava.processes.decoder, kirin_lava.processes.plan, kirin_lava.processes.runtime
+import kirin_lava.spikes.neurons.neuron
 import multiprocessing
 assert not [name for name in sys.modules if name.startswith("lava.")]
 assert multiprocessing.get_start_method(allow_none=True) is None

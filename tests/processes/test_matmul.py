@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kirin_lava.coding import OFFSET, SIGNED, UNSIGNED8, Encoding, Integers, encode_raster
-from kirin_lava.runtime import run_job
+from kirin_lava.processes.runtime import run_job
+from kirin_lava.spikes.codes.coding import OFFSET, SIGNED, UNSIGNED8, Encoding, Integers, encode_raster
 from tests.processes.jobs import multiply
 
 HEADS, KV_HEADS, WIDTH, CAPACITY = 4, 2, 3, 3

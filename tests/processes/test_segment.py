@@ -7,13 +7,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kirin_lava.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding, Integers, is_outlier, is_silent
-from kirin_lava.errors import FitError, UsageError
-from kirin_lava.graph import Linear
-from kirin_lava.hardware.loihi2 import STATE_MAX
-from kirin_lava.runtime import run_job
+from kirin_lava.base.errors import FitError, UsageError
+from kirin_lava.base.loihi2 import STATE_MAX
+from kirin_lava.graph.ops import Linear
+from kirin_lava.processes.runtime import run_job
+from kirin_lava.spikes.codes.coding import (
+    INTEGER8,
+    OFFSET,
+    SIGNED,
+    UNSIGNED8,
+    UNSIGNED16,
+    Encoding,
+    Integers,
+    is_outlier,
+    is_silent,
+)
 from tests.processes.jobs import count_in_one_job, run_segments
-from tests.test_neuron import formula, layer, random_codes
+from tests.spikes.test_neuron import formula, layer, random_codes
 
 KINDS = ["per-element", "per-channel", "extreme", "all-outliers", "silent"]
 

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kirin_lava.checkpoint import Checkpoint
-from kirin_lava.errors import UsageError
+from kirin_lava.base.errors import UsageError
+from kirin_lava.methods.recipe import load_recipe
+from kirin_lava.models.checkpoint import Checkpoint
 from kirin_lava.quantize.budget import RATIOS, Curve, search_budget, spend
-from kirin_lava.recipe import load_recipe
 from tests.hf_models import save_model
 
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from kirin_lava import convert
-from kirin_lava.checkpoint import Checkpoint
-from kirin_lava.convert import Converted, convert_blocks, convert_model
-from kirin_lava.errors import UsageError
+from kirin_lava.base.errors import UsageError
+from kirin_lava.graph.executor import Cache, Executor
+from kirin_lava.methods.recipe import AttentionSpec, HeadSpec, Recipe, RecoverySpec, load_recipe
+from kirin_lava.models.checkpoint import Checkpoint
+from kirin_lava.quantize import convert
 from kirin_lava.quantize import recover as module
+from kirin_lava.quantize.convert import Converted, convert_blocks, convert_model
 from kirin_lava.quantize.recover import Layer, Student, recover
-from kirin_lava.recipe import AttentionSpec, HeadSpec, Recipe, RecoverySpec, load_recipe
-from kirin_lava.reference import Cache, Executor
 from tests.hf_models import save_model
 
 ROWS = [torch.randint(2, 250, (24,), generator=torch.Generator().manual_seed(i)) for i in range(20)]
@@ -31,7 +31,7 @@ def _recipe(method: str, steps: int = 24) -> Recipe:
 
 def _distance(checkpoint: Checkpoint, recipe: Recipe) -> float:
     """Divergence of the integer network from the float original on the rows it was trained on."""
-    from kirin_lava.quality.evaluate import float_model, score
+    from kirin_lava.tasks.quality.evaluate import float_model, score
 
     original = float_model(str(checkpoint.path), None)
     result = score(Executor(convert_model(checkpoint, ROWS, recipe)), lambda ids: original(ids).logits, ROWS)

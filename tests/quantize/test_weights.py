@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kirin_lava.errors import KirinError
+from kirin_lava.base.errors import KirinError
 from kirin_lava.quantize import gptq
 from kirin_lava.quantize.weights import WeightCodes, WeightSpec, quantize_weight
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kirin_lava.base.files import inside
 from kirin_lava.export.bundle import Bundle
-from kirin_lava.export.files import inside
 from kirin_lava.export.netx.live import StockRack
-from kirin_lava.graph import Linear
-from kirin_lava.host import Codes, Value
-from kirin_lava.reference import Cache, Executor, fire
-from kirin_lava.runtime import Session, require_backend
+from kirin_lava.graph.executor import Cache, Executor, fire
+from kirin_lava.graph.host import Codes, Value
+from kirin_lava.graph.ops import Linear
+from kirin_lava.processes.runtime import Session, require_backend
 
 __all__ = ["StockDecoder"]
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kirin_lava.base.loihi2 import DELAY_MAX
 from kirin_lava.export.netx.hdf5 import Container
 from kirin_lava.export.netx.read import Segment, read_segment
 from kirin_lava.export.netx.weights import stock_weights
-from kirin_lava.hardware.loihi2 import DELAY_MAX
 
 __all__ = ["LayerInfo", "NetInfo", "describe"]
 

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.errors import KirinError, UsageError
+from kirin_lava.base.errors import KirinError, UsageError
 
 __all__ = ["Container", "save"]
 

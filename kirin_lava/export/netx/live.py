@@ -4,7 +4,7 @@ A network loads in a moment but starts and stops slowly, so that a token at a ti
 in a live network, and a fire segment is reset by Lava's clock, every `period` steps from its first: whatever is played must
 begin at a multiple of that. A read segment is at rest after each of its windows and can begin anywhere.
 
-For a job of `kirin_lava.runtime`: `Session(StockRack, paths)`, then `session.call("run", name, codes)`.
+For a job of `kirin_lava.processes.runtime`: `Session(StockRack, paths)`, then `session.call("run", name, codes)`.
 
 **On the simulator** every segment is a network with a runtime of its own, so that only the one that is asked costs time.
 **On Loihi 2** a board has one runtime: all segments lie on it together, and run together. Their inputs and outputs pass through
@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.errors import VerificationError
+from kirin_lava.base.errors import VerificationError
+from kirin_lava.base.loihi2 import MESSAGE_BITS
 from kirin_lava.export.netx.ranges import check_codes
 from kirin_lava.export.netx.read import Segment, read_segment
 from kirin_lava.export.netx.run import load_network
 from kirin_lava.export.netx.stimulus import columns, fired_codes, read_sums
-from kirin_lava.hardware.loihi2 import MESSAGE_BITS
-from kirin_lava.runtime import progress
+from kirin_lava.processes.runtime import progress
 
 __all__ = ["StockNetworks", "StockRack"]
 

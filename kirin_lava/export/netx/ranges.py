@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.coding import Encoding, encode_raster
-from kirin_lava.errors import FitError
+from kirin_lava.base.errors import FitError
 from kirin_lava.export.netx.stimulus import Layout
+from kirin_lava.spikes.codes.coding import Encoding, encode_raster
 
 __all__ = ["CURRENT", "MEMBRANE", "Range", "check_codes", "exact_sums", "measure", "range_of", "require", "worst_sums"]
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.coding import ENCODINGS, Encoding
-from kirin_lava.errors import KirinError, UsageError
+from kirin_lava.base.errors import KirinError, UsageError
 from kirin_lava.export.netx.hdf5 import Container
 from kirin_lava.export.netx.ranges import Range
 from kirin_lava.export.netx.stimulus import ControlLine, Layout
 from kirin_lava.export.netx.stock import StockLayer
-from kirin_lava.graph import Fire, Linear
+from kirin_lava.graph.ops import Fire, Linear
+from kirin_lava.spikes.codes.coding import ENCODINGS, Encoding
 
 __all__ = ["SCHEMA", "Segment", "digest", "read_segment"]
 

@@ -1,6 +1,6 @@
 """Runs a written `.net` in unmodified lava-dl, in Lava's simulator.
 
-Lava forces its ways on the program that imports it, so these functions are for a job of `kirin_lava.runtime`:
+Lava forces its ways on the program that imports it, so these functions are for a job of `kirin_lava.processes.runtime`:
 `run_job(run_stock, path, codes)`, or `Session(StockNetx)` and `session.call("run", path, codes)` for many files.
 """
 
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.errors import BackendError
+from kirin_lava.base.errors import BackendError
 from kirin_lava.export.netx.ranges import check_codes
 from kirin_lava.export.netx.read import Segment, read_segment
 from kirin_lava.export.netx.stimulus import columns, fired_codes, read_sums
-from kirin_lava.runtime import progress
+from kirin_lava.processes.runtime import progress
 
 __all__ = ["StockNetx", "load_network", "run_stock"]
 
@@ -25,7 +25,7 @@ Int64 = npt.NDArray[np.int64]
 
 
 class StockNetx:
-    """`run_stock` as an object, for a `kirin_lava.runtime.Session` that imports Lava once for many files."""
+    """`run_stock` as an object, for a `kirin_lava.processes.runtime.Session` that imports Lava once for many files."""
 
     def run(self, path: Path, codes: Integers) -> Int64:
         """See `run_stock`."""

@@ -3,7 +3,7 @@
 A `.net` holds one dense layer that unmodified lava-dl runs. Its input lines are the K inputs of the segment followed by a
 few *control lines*. Time is counted in columns; a window takes `period` of them and starts at column `b * period`:
 
-    column 0 .. T-1     the window of the input encoding, as `kirin_lava.coding.encode_raster` writes it
+    column 0 .. T-1     the window of the input encoding, as `kirin_lava.spikes.codes.coding.encode_raster` writes it
     column T            every input takes back what it sent (minus the sum of its payloads), so that the current u of every
                         neuron is zero again whatever arrived, in every encoding
     read:  period T+1   the neuron (Sigma) sends its u at every column; summed over columns 0 .. T-1 it is v + constant
@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.coding import Encoding, encode_raster
-from kirin_lava.errors import UsageError, VerificationError
-from kirin_lava.hardware.loihi2 import MESSAGE_BITS
+from kirin_lava.base.errors import UsageError, VerificationError
+from kirin_lava.base.loihi2 import MESSAGE_BITS
+from kirin_lava.spikes.codes.coding import Encoding, encode_raster
 
 __all__ = ["ControlLine", "Layout", "columns", "fired_codes", "is_mirrored", "read_sums"]
 

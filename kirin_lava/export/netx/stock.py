@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.errors import FitError, UsageError
+from kirin_lava.base.errors import FitError, UsageError
+from kirin_lava.base.loihi2 import LIF_SHIFT, STATE_MAX
 from kirin_lava.export.netx.ranges import CURRENT, MEMBRANE, Range, measure, range_of, require, worst_sums
 from kirin_lava.export.netx.stimulus import ControlLine, Layout, is_mirrored
-from kirin_lava.graph import Fire, Linear
-from kirin_lava.hardware.loihi2 import LIF_SHIFT, STATE_MAX
+from kirin_lava.graph.ops import Fire, Linear
 
 __all__ = ["LIF_LIMIT", "StockLayer", "fire_layer", "read_layer"]
 

@@ -26,16 +26,16 @@ import numpy as np
 import numpy.typing as npt
 
 import kirin_lava
-from kirin_lava.coding import Encoding
-from kirin_lava.errors import FitError, UsageError
-from kirin_lava.export.files import disk_errors, whole_file
+from kirin_lava.base.errors import FitError, UsageError
+from kirin_lava.base.files import disk_errors, whole_file
 from kirin_lava.export.netx.hdf5 import save
 from kirin_lava.export.netx.ranges import exact_sums
 from kirin_lava.export.netx.read import SCHEMA, Segment, digest, read_segment
 from kirin_lava.export.netx.stimulus import Layout
 from kirin_lava.export.netx.stock import StockLayer, fire_layer, read_layer
-from kirin_lava.graph import Linear
-from kirin_lava.neuron import codes_of
+from kirin_lava.graph.ops import Linear
+from kirin_lava.spikes.codes.coding import Encoding
+from kirin_lava.spikes.neurons.neuron import codes_of
 
 __all__ = ["Written", "write_segment"]
 

@@ -15,7 +15,7 @@ from lava.magma.core.process.variable import Var
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
-from kirin_lava.coding import Encoding, Integers, encode_raster
+from kirin_lava.spikes.codes.coding import Encoding, Integers, encode_raster
 
 __all__ = ["PySpikeEncoderModel", "SpikeEncoder"]
 

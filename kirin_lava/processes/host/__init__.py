@@ -17,13 +17,14 @@ from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
-from kirin_lava import errors, host
-from kirin_lava.coding import encode_raster
-from kirin_lava.errors import BackendError, KirinError
-from kirin_lava.graph import Float32, Score, Softmax
-from kirin_lava.host import Codes, Constants, HostContext, Value
+from kirin_lava.base import errors
+from kirin_lava.base.errors import BackendError, KirinError
+from kirin_lava.graph import host
+from kirin_lava.graph.host import Codes, Constants, HostContext, Value
+from kirin_lava.graph.ops import Float32, Score, Softmax
 from kirin_lava.processes.plan import BlockPlan, Freight, HostStagePlan
 from kirin_lava.processes.shared import TEXT_BYTES, read_text, shared_zeros, write_text
+from kirin_lava.spikes.codes.coding import encode_raster
 
 __all__ = ["HostStage", "Mailbox", "PyHostStageModel", "freight_size"]
 
@@ -128,7 +129,8 @@ def freight_size(freight: tuple[Freight, ...]) -> int:
 @requires(CPU)
 @tag("fixed_pt")
 class PyHostStageModel(PyLoihiProcessModel):
-    """HostStage on the CPU: calls the functions of kirin_lava.host on single tokens, so that their bits are the executor's."""
+    """HostStage on the CPU: calls the functions of kirin_lava.graph.host on single tokens, so that their bits are the
+    executor's."""
 
     x_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.float32)
     v_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)

@@ -15,9 +15,9 @@ from lava.magma.core.process.variable import Var
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
-from kirin_lava.coding import Integers
-from kirin_lava.graph import Fire
-from kirin_lava.neuron import Overflow, TwoStateNeuron
+from kirin_lava.graph.ops import Fire
+from kirin_lava.spikes.codes.coding import Integers
+from kirin_lava.spikes.neurons.neuron import Overflow, TwoStateNeuron
 
 __all__ = ["PySilenceNeuronModel", "SilenceNeuron", "overflow_of"]
 

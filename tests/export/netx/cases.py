@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.coding import ENCODINGS, INTEGER4, INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding
 from kirin_lava.export.netx.stimulus import columns
 from kirin_lava.export.netx.stock import StockLayer
-from kirin_lava.graph import Fire, Linear
+from kirin_lava.graph.ops import Fire, Linear
+from kirin_lava.spikes.codes.coding import ENCODINGS, INTEGER4, INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding
 
 Integers = npt.NDArray[np.integer[Any]]
 Int64 = npt.NDArray[np.int64]

@@ -13,7 +13,7 @@ Array = npt.NDArray[Any]
 
 
 class StockBehaviour:
-    """For a `kirin_lava.runtime.Session`, which imports Lava once for all questions."""
+    """For a `kirin_lava.processes.runtime.Session`, which imports Lava once for all questions."""
 
     def dense(self, weight: Array, payload: Array, weight_exp: int) -> Array:
         """What a `fixed_pt` Dense answers to columns of payload (K, steps), one step later."""

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from kirin_lava.errors import BackendError
+from kirin_lava.base.errors import BackendError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.bundle_write import BundleWriter
 from kirin_lava.export.netx.decoder import StockDecoder
-from kirin_lava.generate import generate
-from kirin_lava.graph import Block, Linear
-from kirin_lava.probe import probe_block
-from kirin_lava.reference import Cache, Executor
+from kirin_lava.graph.executor import Cache, Executor
+from kirin_lava.graph.ops import Block, Linear
+from kirin_lava.quantize.record import probe_block
+from kirin_lava.tasks.generate import generate
 from tests.conftest import Cli
 from tests.export.small_bundles import small_bundle
 

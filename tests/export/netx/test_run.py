@@ -10,14 +10,14 @@ import h5py
 import numpy as np
 import pytest
 
-from kirin_lava.coding import OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding
-from kirin_lava.errors import FitError, UsageError, VerificationError
+from kirin_lava.base.errors import FitError, UsageError, VerificationError
 from kirin_lava.export.netx.read import read_segment
 from kirin_lava.export.netx.run import StockNetx, run_stock
 from kirin_lava.export.netx.stimulus import fired_codes, read_sums
 from kirin_lava.export.netx.write import write_segment
-from kirin_lava.graph import Linear
-from kirin_lava.runtime import Session, run_job
+from kirin_lava.graph.ops import Linear
+from kirin_lava.processes.runtime import Session, run_job
+from kirin_lava.spikes.codes.coding import OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding
 from tests.export.netx.cases import INPUTS, OUTPUTS, emulate, expected, some_codes, some_linear, with_fire
 
 pytestmark = pytest.mark.lava

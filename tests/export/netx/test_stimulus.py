@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kirin_lava.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED8, Encoding
-from kirin_lava.errors import UsageError, VerificationError
+from kirin_lava.base.errors import UsageError, VerificationError
 from kirin_lava.export.netx.stimulus import ControlLine, Layout, columns, fired_codes, read_sums
+from kirin_lava.spikes.codes.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED8, Encoding
 from tests.export.netx.cases import INPUTS, some_codes
 
 READ = Layout(SIGNED, 3, 2, None, ())

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kirin_lava.coding import INTEGER4, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding
-from kirin_lava.errors import FitError, UsageError
+from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.export.netx.ranges import CURRENT, MEMBRANE, check_codes, measure
 from kirin_lava.export.netx.stimulus import fired_codes, read_sums
 from kirin_lava.export.netx.stock import LIF_LIMIT, fire_layer, read_layer
-from kirin_lava.graph import Fire, Linear
+from kirin_lava.graph.ops import Fire, Linear
+from kirin_lava.spikes.codes.coding import INTEGER4, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding
 from tests.export.netx.cases import INPUTS, OUTPUTS, emulate, expected, some_codes, some_linear, with_fire
 
 

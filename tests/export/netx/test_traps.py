@@ -10,14 +10,14 @@ import h5py
 import numpy as np
 import pytest
 
-from kirin_lava.coding import SIGNED
-from kirin_lava.errors import UsageError
+from kirin_lava.base.errors import UsageError
 from kirin_lava.export.netx.describe import describe
 from kirin_lava.export.netx.read import read_segment
 from kirin_lava.export.netx.weights import stock_weights
 from kirin_lava.export.netx.write import write_segment
-from kirin_lava.graph import Linear
-from kirin_lava.runtime import Session
+from kirin_lava.graph.ops import Linear
+from kirin_lava.processes.runtime import Session
+from kirin_lava.spikes.codes.coding import SIGNED
 from tests.export.netx.stock_behaviour import StockBehaviour
 
 pytestmark = pytest.mark.lava

@@ -14,11 +14,11 @@ import h5py
 import numpy as np
 import pytest
 
-from kirin_lava.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED16, Encoding
-from kirin_lava.errors import FitError, UsageError
+from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.export.netx.read import read_segment
 from kirin_lava.export.netx.write import write_segment
-from kirin_lava.graph import Linear
+from kirin_lava.graph.ops import Linear
+from kirin_lava.spikes.codes.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED16, Encoding
 from tests.export.netx.cases import INPUTS, OUTPUTS, expected, some_codes, some_linear, with_fire
 
 
@@ -162,10 +162,10 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
 import resource, sys
 from pathlib import Path
 import numpy as np
-from kirin_lava.coding import SIGNED
-from kirin_lava.errors import UsageError
+from kirin_lava.spikes.codes.coding import SIGNED
+from kirin_lava.base.errors import UsageError
 from kirin_lava.export.netx.write import write_segment
-from kirin_lava.graph import Linear
+from kirin_lava.graph.ops import Linear
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 weight = np.random.default_rng(0).integers(-8, 8, (64, 64)).astype(np.int8)

@@ -1,0 +1,1 @@
+"""What everything stands on: errors, files, exact arithmetic, limits of the chip."""

@@ -1,0 +1,363 @@
+"""The command line. Each command is one call of a public function with the same arguments."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+import kirin_lava
+from kirin_lava.base.console import print_error, print_json, print_table, progress_bar, say, survive_any_text
+from kirin_lava.base.errors import KirinError
+from kirin_lava.cli import options
+from kirin_lava.methods.recipes import DEFAULT_RECIPE, recipe_help
+
+__all__ = ["main"]
+
+
+class _CtrlC:
+    """Knows whether Ctrl-C was pressed: a library in the middle of a call may make another error of it."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    def __enter__(self) -> _CtrlC:
+        self._before = signal.getsignal(signal.SIGINT)
+        if self._before is signal.default_int_handler:  # in another program, or where it is switched off, leave it as it is
+            signal.signal(signal.SIGINT, self._hear)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _hear(self, number: int, frame: object) -> None:
+        self.pressed = True
+        raise KeyboardInterrupt
+
+
+class _WithRecipes(click.Command):
+    """A command whose help lists the recipes with their price, one line each."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Recipes"):
+            for line in recipe_help():
+                formatter.write(f"{' ' * formatter.current_indent if line else ''}{line}\n")
+
+
+class _Commands(_WithRecipes, click.Group):
+    """Turns errors raised on purpose into one line on stderr and their exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        survive_any_text()
+        with _CtrlC() as ctrl_c:
+            try:
+                return super().invoke(ctx)
+            except BaseException as error:
+                if ctrl_c.pressed or isinstance(error, KeyboardInterrupt):
+                    say("interrupted")
+                    ctx.exit(130)
+                if isinstance(error, KirinError):
+                    print_error(str(error))
+                    ctx.exit(error.exit_code)
+                raise
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(kirin_lava.__version__, prog_name="kirin-lava")
+def main() -> None:
+    """Convert pretrained language models to exact spiking networks for Lava and Loihi 2.
+
+    \b
+    Exit codes:
+      0  done and verified          4  verification failed
+      1  unexpected: a bug          5  does not fit
+      2  usage or bad input         6  backend missing or timed out
+      3  unsupported model        130  interrupted
+    """
+
+
+def _print(result: Any, as_json: bool) -> None:
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        print_table(result.table())
+
+
+def _print_as(result: Any, form: str | None) -> None:
+    if form == "csv":
+        click.echo(result.to_csv(), nl=False)
+    else:
+        _print(result, form == "json")
+
+
+@main.command(cls=_WithRecipes)
+@options.sample_options(rows=32)
+@click.option("-o", "--output", required=True, type=options.PATH, metavar="OUT", help="Folder of the bundle to write.")
+@click.option(
+    "--recipe", default=DEFAULT_RECIPE, show_default=True, metavar="NAME|FILE", help="One of those below, or your YAML."
+)
+@click.option("--revision", metavar="REV", help="Branch, tag or commit of a hub model.")
+@click.option("--layers", callback=options.layers, metavar="A-B", help="Convert only these decoder layers, without the head.")
+@click.option(
+    "--verify",
+    "verify_with",
+    type=click.Choice(["none", "reference", "lava"]),
+    default="reference",
+    show_default=True,
+    help="reference: the spiking neuron step by step in NumPy; lava: native processes and stock lava-dl.",
+)
+@options.timeout_option
+@click.option(
+    "--recover",
+    type=click.Choice(["none", "blocks", "distill"]),
+    help="Train after rounding, on the calibration text: block by block, or the whole model against the original.",
+)
+@click.option("--steps", type=options.COUNT, metavar="N", help="Steps of training; the recipe's own by default.")
+@click.option(
+    "--format",
+    "formats",
+    callback=options.formats_of,
+    default="net",
+    show_default=True,
+    metavar="LIST",
+    help="net, or net,nir to write NIR graphs of the linear segments as well.",
+)
+@click.option(
+    "--target",
+    type=click.Choice(["simulator", "loihi2"]),
+    default="simulator",
+    show_default=True,
+    help="loihi2 refuses whatever does not fit the chip's registers.",
+)
+@click.option("--device", default="cpu", show_default=True, callback=options.device, help="Of the training: cpu or cuda.")
+@click.option("--dry-run", is_flag=True, help="From config.json alone: chips, steps, size and memory; writes nothing.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted export.")
+@click.option("--force", is_flag=True, help="Replace an existing bundle.")
+@options.json_option
+@options.quiet_option
+def export(output: Path, as_json: bool, quiet: bool, dry_run: bool, **arguments: Any) -> None:
+    """Convert a checkpoint and write a bundle of netx files."""
+    if dry_run:
+        from kirin_lava.tasks.plan import plan
+
+        _print(plan(**{key: arguments[key] for key in ("model", "recipe", "num_samples", "seq_len", "revision")}), as_json)
+        return
+    from kirin_lava.tasks.export import export as run
+
+    with progress_bar(quiet) as progress:
+        result = run(out=output, progress=progress, **arguments)
+    if as_json:
+        print_json(result.to_dict())
+        return
+    if result.verification is not None:
+        print_table(result.verification.table())
+        click.echo(result.verification.summary())
+    click.echo(
+        f"{result.model} -> {result.path} by {result.recipe}: {result.segments} segments, {result.bytes / 1e6:.2f} MB, "
+        f"{result.seconds:.1f} s, peak memory {result.peak_memory_bytes / 1e6:.0f} MB, digest {result.digest[:16]}"
+    )
+
+
+@main.command()
+@click.argument("bundle", type=options.EXISTING)
+@click.option(
+    "--level",
+    type=click.Choice(["segment", "block", "model"]),
+    default="segment",
+    show_default=True,
+    help="segment: every linear segment on calibration vectors; block: every port of every block on real text; "
+    "model: generation on Lava against the reference.",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["reference", "lava"]),
+    default="lava",
+    show_default=True,
+    help="reference needs no Lava and does not mark the bundle as verified.",
+)
+@click.option("--tokens", default=64, show_default=True, type=options.COUNT, metavar="N", help="Tokens of text (block, model).")
+@options.timeout_option
+@options.json_option
+@options.quiet_option
+def verify(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
+    """Compare every integer of a bundle with what Lava computes.
+
+    Backends: the reference from the files, native Lava processes, and the files in stock lava-dl.
+    """
+    from kirin_lava.tasks.verify import verify as run
+
+    with progress_bar(quiet) as progress:
+        result = run(bundle, progress=progress, **arguments)
+    _print(result, as_json)
+    if not as_json:
+        click.echo(result.summary())
+    result.require()
+
+
+@main.command()
+@click.argument("path", type=options.EXISTING)
+@options.json_option
+def inspect(path: Path, as_json: bool) -> None:
+    """Show what a bundle, or any .net file, holds."""
+    from kirin_lava.tasks.inspect.bundle import inspect_bundle
+    from kirin_lava.tasks.inspect.net import inspect_net
+
+    _print(inspect_bundle(path) if path.is_dir() else inspect_net(path), as_json)
+
+
+@main.command()
+@options.timeout_option
+@options.json_option
+def doctor(as_json: bool, timeout: float | None) -> None:
+    """Check this machine and run a known spiking layer on Lava.
+
+    Versions, limits, shared memory; then the layer's spikes are counted on Lava and every sum is compared.
+    """
+    from kirin_lava.cli.doctor import examine
+
+    result = examine(timeout)
+    _print(result, as_json)
+    result.require()
+
+
+@main.command()
+@click.argument("bundle", type=options.EXISTING)
+@click.option("--prompt", default="Once upon a time", show_default=True, help="Text to go on from.")
+@click.option("--max-new-tokens", default=100, show_default=True, type=options.COUNT, metavar="N", help="Stop after so many.")
+@click.option("--temperature", default=0.0, show_default=True, type=click.FloatRange(0), metavar="T", help="0 is greedy.")
+@click.option("--top-k", default=0, show_default=True, type=click.IntRange(0), metavar="N", help="0: all tokens.")
+@click.option("--seed", default=0, show_default=True, type=options.SEED, metavar="N", help="Seed of what is drawn.")
+@click.option(
+    "--backend",
+    type=click.Choice(["reference", "lava", "stock", "loihi2"]),
+    default="reference",
+    show_default=True,
+    help="reference: the integer executor; lava: the spiking network on Lava's CPU simulator; stock: the .net files in "
+    "unmodified lava-dl on that simulator; loihi2: the same files on a board.",
+)
+@click.option("--device", default="cpu", show_default=True, callback=options.device, help="Of the reference: cpu or cuda.")
+@click.option("--stats", type=options.PATH, metavar="FILE", help="Write spike counts per layer as JSON.")
+@options.timeout_option
+def run(bundle: Path, **arguments: Any) -> None:
+    """Generate text with a converted model."""
+    from kirin_lava.tasks.generate import generate
+
+    result = generate(bundle, on_text=lambda piece: click.echo(piece, nl=False), **arguments)
+    click.echo()
+    say(result.summary())
+
+
+@main.command(name="eval")
+@click.argument("bundle", type=options.EXISTING)
+@click.option("--text", required=True, type=options.EXISTING, metavar="FILE", help="UTF-8 text to evaluate on.")
+@click.option("--seq-len", default=256, show_default=True, type=options.TOKENS, metavar="N", help="Tokens per row or window.")
+@click.option("--stride", type=options.COUNT, metavar="N", help="Plain windows with this stride instead of rows of documents.")
+@click.option("--max-rows", type=options.COUNT, metavar="N", help="Evaluate the first rows only.")
+@click.option("--original", metavar="MODEL", help="The float checkpoint; by default the one that the bundle was made from.")
+@click.option("--lava", is_flag=True, help="Run the spiking network on Lava as well (short texts).")
+@click.option("--layer-errors", "layer_errors_too", is_flag=True, help="Signal-to-noise of every layer's output, worst first.")
+@click.option("--device", default="cpu", show_default=True, callback=options.device, help="cpu or cuda.")
+@options.timeout_option
+@options.form_options
+@options.quiet_option
+def evaluate(bundle: Path, form: str | None, quiet: bool, **arguments: Any) -> None:
+    """Perplexity of the original and of the integer network.
+
+    As CSV a line for the whole or, with --layer-errors, a line per layer.
+    """
+    from kirin_lava.tasks.quality.evaluate import evaluate as compute
+
+    with progress_bar(quiet) as progress:
+        result = compute(bundle, progress=progress, **arguments)
+    _print_as(result, form)
+
+
+@main.command()
+@click.argument("bundle", type=options.EXISTING)
+@click.option(
+    "--text", type=options.EXISTING, metavar="FILE", help="UTF-8 text to evaluate and count on; a built-in text by default."
+)
+@click.option("--html", type=options.PATH, metavar="FILE", help="The page; report.html in the bundle by default.")
+@click.option("--figures", type=options.PATH, metavar="DIR", help="Write the figures as PNG, too.")
+@click.option(
+    "--max-rows", default=32, show_default=True, type=options.COUNT, metavar="N", help="Perplexity of the first rows only."
+)
+@click.option(
+    "--profile", "profiles", multiple=True, metavar="NAME|FILE", help="Energy prices, a YAML file for instance; repeatable."
+)
+@click.option("--lava", is_flag=True, help="Count spikes and outliers on Lava as well.")
+@options.timeout_option
+@options.json_option
+@options.quiet_option
+def report(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
+    """Make a page about a bundle: exactness, quality, spikes, cost.
+
+    Beside the manifest lie the same numbers as report.json and, per segment, as layers.csv.
+
+    Of a folder with a config.json alone: what the model would need and cost; nothing is written but the page of --html.
+    """
+    from kirin_lava.tasks.report import make_report
+
+    with progress_bar(quiet) as progress:
+        result = make_report(bundle, progress=progress, **arguments)
+    _print(result, as_json)
+
+
+@main.command(cls=_WithRecipes)
+@click.argument("recipes", nargs=-1, metavar="RECIPE...")
+@options.sample_options(rows=128)
+@click.option("--text", type=options.EXISTING, metavar="FILE", help="UTF-8 text to evaluate on; a small one is built in.")
+@click.option("--max-rows", type=options.COUNT, metavar="N", help="Evaluate as many rows, evenly spread over the text.")
+@click.option(
+    "--recover", type=click.Choice(["none", "blocks", "distill"]), help="Add the first recipe once more, trained this way."
+)
+@click.option("--steps", type=options.COUNT, metavar="N", help="Steps of that training; the recipe's own by default.")
+@click.option("--rivals", is_flag=True, help="Also rival quantisers at equal bits, in the same evaluator.")
+@options.form_options
+@options.quiet_option
+def compare(form: str | None, quiet: bool, **arguments: Any) -> None:
+    """Put recipes, and rivals, side by side in one table."""
+    from kirin_lava.tasks.quality.compare import compare as compute
+
+    with progress_bar(quiet) as progress:
+        result = compute(progress=progress, **arguments)
+    _print_as(result, form)
+
+
+@main.command()
+@options.sample_options(rows=8)
+@click.option("--recipe", default=DEFAULT_RECIPE, show_default=True, metavar="NAME|FILE", help="Whose encoding to measure.")
+@click.option("--share", default=0.1, show_default=True, type=click.FloatRange(0, 0.5), metavar="P", help="Of all codes.")
+@options.form_options
+@options.quiet_option
+def budget(form: str | None, quiet: bool, **arguments: Any) -> None:
+    """Spend one share of outliers where it buys most."""
+    from kirin_lava.tasks.plan import budget as compute
+
+    with progress_bar(quiet) as progress:
+        result = compute(progress=progress, **arguments)
+    _print_as(result, form)
+    if form is None:
+        click.echo(result.recipe_lines())
+
+
+@main.command()
+@click.argument("bundle", type=options.EXISTING)
+@click.option("--tasks", required=True, callback=options.names, metavar="NAMES", help="Names of tasks, separated by commas.")
+@click.option("--include", type=options.EXISTING, metavar="DIR", help="Folder with task files (YAML) of your own.")
+@click.option("--limit", type=options.COUNT, metavar="N", help="Examples per task.")
+@click.option("--device", default="cpu", show_default=True, callback=options.device, help="cpu or cuda.")
+@options.form_options
+def harness(bundle: Path, form: str | None, **arguments: Any) -> None:
+    """Accuracy on tasks of lm-evaluation-harness."""
+    from kirin_lava.tasks.quality.harness import harness as compute
+
+    _print_as(compute(bundle, **arguments), form)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,265 @@
+"""Counting what a converted model does while it runs, per block and operation, over all tokens seen.
+
+A `Counter` is an observer of the integer executor: `Executor(model, observer=counter)`. See `kirin_lava.graph.counts` for
+the rules.
+Every number is exact (sums stay in float64 on the device, below 2^53), except `rate_*`, which are expectations.
+Shapes: B rows, L tokens of each, K channels, H heads, J positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kirin_lava.graph.counts import CodeCounts, CoreCounts, HostCounts, Stats
+from kirin_lava.graph.executor import Observer, cached_name
+from kirin_lava.graph.host import Codes, Value
+from kirin_lava.graph.host_work import float_operations
+from kirin_lava.graph.ops import Block, CoreOp, Encode, Fire, Linear, Mix, Op, Score, Softmax
+from kirin_lava.spikes.codes.coding import Encoding, is_outlier, is_silent
+
+__all__ = ["Counter", "stored_bits", "together"]
+
+
+def together(*observers: Observer) -> Observer:
+    """One observer that calls several."""
+
+    def observe(block: Block, op: Op, values: dict[str, Value]) -> None:
+        for observer in observers:
+            observer(block, op, values)
+
+    return observe
+
+
+def stored_bits(op: CoreOp, block: Block) -> int:
+    """Bits of a stored synapse: 4 if every weight (times 2^shift of a fire phase) or cached code fits them, else 8."""
+    if isinstance(op, Linear):
+        shift = 0 if op.fire is None else op.fire.shift
+        low, high = int(op.weight.min(initial=0)) << shift, int(op.weight.max(initial=0)) << shift
+        return 4 if low >= -8 and high <= 7 else 8
+    cached = block.producer(op.cache)
+    return 4 if isinstance(cached, Encode) and cached.encoding.code_max <= 7 else 8
+
+
+@dataclass
+class _Tally:
+    """Sums so far: plain integers that shapes tell, and float64 tensors that stay on the device."""
+
+    plain: dict[str, int] = field(default_factory=dict)
+    summed: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, **numbers: int | Tensor) -> None:
+        for name, number in numbers.items():
+            if isinstance(number, Tensor):
+                number = number.to(torch.float64)
+                self.summed[name] = self.summed[name] + number if name in self.summed else number
+            else:
+                self.plain[name] = self.plain.get(name, 0) + number
+
+    def integer(self, name: str) -> int:
+        return self.plain.get(name, 0) if name not in self.summed else round(float(self.summed[name]))
+
+
+class Counter:
+    """Counts all blocks that it observes. One counter may see many runs; their counts add up."""
+
+    def __init__(self) -> None:
+        self._ops: dict[tuple[str, str], tuple[Block, Op, _Tally]] = {}
+        self._codes: dict[tuple[str, str], tuple[str, Encoding, _Tally]] = {}
+        self._synapses: dict[tuple[str, str], Tensor] = {}
+
+    @torch.inference_mode()
+    def __call__(self, block: Block, op: Op, values: dict[str, Value]) -> None:
+        """Count one operation that was just computed."""
+        tally = self._ops.setdefault((block.name, op.name), (block, op, _Tally()))[2]
+        if isinstance(op, Linear):
+            self._linear(block, op, _codes(values, op.input).q.flatten(0, -2), tally)
+        elif isinstance(op, Score):
+            _score(op, _codes(values, op.input).q, cast(Tensor, values[cached_name(op.cache)]), tally)
+        elif isinstance(op, Mix):
+            _mix(op, _codes(values, op.input), cast(Tensor, values[cached_name(op.cache)]), tally)
+        else:
+            result = values[op.output]
+            shown = result.q if isinstance(result, Codes) else result
+            by_head = isinstance(op, Softmax) or (isinstance(op, Encode) and op.causal)  # (B, H, L, J)
+            elements = shown.shape[1] * _visible(shown) if by_head else shown.numel()
+            tally.add(tokens=len(shown) * shown.shape[2 if by_head else 1], elements=elements)
+            if isinstance(op, Encode):
+                self._see(block, op.name, op.output, op.encoding, _codes(values, op.output), shown.numel() - elements)
+        if isinstance(op, (Linear, Mix)) and op.fire is not None:
+            self._see(block, op.name, op.output, op.fire.encoding, _codes(values, op.output), 0)
+
+    def result(self) -> Stats:
+        """Everything so far."""
+        codes = {
+            (block, value): _code_row(block, value, producer, enc, tally)
+            for (block, value), (producer, enc, tally) in self._codes.items()
+        }
+        core: list[CoreCounts] = []
+        host: list[HostCounts] = []
+        for (name, _), (at, op, tally) in self._ops.items():
+            if isinstance(op, (Linear, Score, Mix)):
+                core.append(_core_row(at, op, tally, codes.get((name, op.output))))
+            else:
+                elements, tokens = tally.integer("elements"), tally.integer("tokens")
+                host.append(HostCounts(name, op.name, type(op).__name__, tokens, elements, elements * float_operations(op)))
+        return Stats(max((row.tokens for row in core), default=0), tuple(core), tuple(codes.values()), tuple(host))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values of `result()`."""
+        return self.result().to_dict()
+
+    def _see(self, block: Block, producer: str, value: str, enc: Encoding, codes: Codes, invisible: int) -> None:
+        """Histogram of codes. `invisible` ones (code 0, beyond a token's own position) are taken off."""
+        tally = self._codes.setdefault((block.name, value), (producer, enc, _Tally()))[2]
+        shifted = (codes.q.flatten() - enc.code_min).to(torch.uint8)  # no encoding has more than 256 codes
+        histogram = torch.bincount(shifted, minlength=enc.code_max - enc.code_min + 1).to(torch.float64)
+        histogram[-enc.code_min] -= invisible
+        tokens = codes.step.shape[0] * codes.step.shape[1]
+        tally.add(tokens=tokens, clipped=codes.clipped, histogram=histogram)
+
+    def _linear(self, block: Block, op: Linear, q: Tensor, tally: _Tally) -> None:
+        """q: (tokens, K). What a channel sent, times its existing synapses."""
+        key = (block.name, op.name)
+        if key not in self._synapses:
+            existing = np.count_nonzero(op.weight, axis=0).astype(np.float64)
+            self._synapses[key] = torch.from_numpy(existing).to(q.device)
+        synapses, tokens = self._synapses[key], len(q)
+        spike, outlier = _split(q, op.encoding)
+        spikes, outliers = spike.sum(0).to(torch.float64), outlier.sum(0).to(torch.float64)
+        size = q.abs()
+        rates = (_rate_factor(size.amax(1), op.encoding) @ size).to(torch.float64)
+        tally.add(tokens=tokens, elements=q.numel(), spikes=spikes.sum(), outliers=outliers.sum())
+        tally.add(neurons=tokens * op.weight.shape[0], dense_macs=tokens * op.weight.size)
+        tally.add(synaptic_adds=spikes @ synapses, macs=outliers @ synapses)
+        tally.add(rate_spikes=rates.sum(), rate_adds=rates @ synapses)
+
+
+def _score(op: Score, query: Tensor, keys: Tensor, tally: _Tally) -> None:
+    """query: (B, L, H * d), keys: (B, kv_heads, J, d). A code of a query meets its channel in all visible keys."""
+    batch, tokens = query.shape[:2]
+    positions, width = keys.shape[2:]
+    q = query.view(batch, tokens, op.kv_heads, op.heads // op.kv_heads, width)
+    existing = (keys != 0).to(torch.float64).cumsum(2)[:, :, positions - tokens :].transpose(1, 2).unsqueeze(3)
+    spike, outlier = _split(q, op.encoding)
+    size = q.abs()
+    rates = size * _rate_factor(size.amax(-1, keepdim=True), op.encoding)
+    pairs = op.heads * _seen_positions(batch, tokens, positions)
+    tally.add(tokens=batch * tokens, elements=q.numel(), spikes=spike.sum(), outliers=outlier.sum())
+    tally.add(neurons=pairs, dense_macs=pairs * width)
+    tally.add(synaptic_adds=(spike * existing).sum(), macs=(outlier * existing).sum())
+    tally.add(rate_spikes=rates.sum(dtype=torch.float64), rate_adds=(rates * existing).sum())
+
+
+def _mix(op: Mix, weights: Codes, cached: Tensor, tally: _Tally) -> None:
+    """weights: (B, H, L, J) unsigned, cached: (B, kv_heads, J, d). A probability meets all channels of its position's value."""
+    q = weights.q
+    batch, heads, tokens, _ = q.shape
+    width = cached.shape[3]
+    existing = (cached != 0).sum(-1).to(torch.float64).repeat_interleave(heads // op.kv_heads, 1)  # (B, H, J)
+    # sums of float32 ones are exact, and on a CPU much faster than sums of booleans
+    outliers = (q > op.encoding.spike_max).float().sum(2)
+    spikes = (q != 0).float().sum(2) - outliers
+    largest = q.amax(-1, keepdim=True)
+    if weights.step.shape[-1] == 1:  # one step for all heads
+        largest = largest.amax(1, keepdim=True)
+    rates = (q * _rate_factor(largest, op.encoding)).sum(2).double()
+    pairs = heads * _visible(q)
+    tally.add(tokens=batch * tokens, elements=pairs, spikes=_total(spikes), outliers=_total(outliers))
+    tally.add(neurons=batch * tokens * heads * width, dense_macs=pairs * width)
+    tally.add(synaptic_adds=(spikes * existing).sum(), macs=(outliers * existing).sum())
+    tally.add(rate_spikes=rates.sum(), rate_adds=(rates * existing).sum())
+
+
+def _total(counts: Tensor) -> Tensor:
+    return counts.sum(dtype=torch.float64)
+
+
+def _split(q: Tensor, enc: Encoding) -> tuple[Tensor, Tensor]:
+    """Masks of spikes and of outliers; the definitions in `coding` are plain operators, which tensors have too."""
+    codes = cast(Any, q)
+    outlier = cast(Tensor, is_outlier(codes, enc))
+    return ~(cast(Tensor, is_silent(codes, enc)) | outlier), outlier
+
+
+def _rate_factor(largest: Tensor, enc: Encoding) -> Tensor:
+    """Spikes per unit of code in an 8-bit rate code (sign and 7 bits, or 8 bits) whose largest value has this code."""
+    return torch.where(largest > 0, (127 if enc.code_min < 0 else 255) / largest, 0.0)
+
+
+def _visible(by_head: Tensor) -> int:
+    """Positions that the tokens of a (B, H, L, J) value see, summed."""
+    return _seen_positions(by_head.shape[0], by_head.shape[2], by_head.shape[3])
+
+
+def _seen_positions(batch: int, tokens: int, positions: int) -> int:
+    """The i-th of the last L tokens of J sees J - L + i + 1 positions."""
+    return batch * (tokens * (positions - tokens) + tokens * (tokens + 1) // 2)
+
+
+def _code_row(block: str, value: str, producer: str, enc: Encoding, tally: _Tally) -> CodeCounts:
+    histogram = tally.summed["histogram"].cpu().numpy().round().astype(np.int64)
+    q = np.arange(enc.code_min, enc.code_max + 1)
+    outliers, silent = int(histogram[is_outlier(q, enc)].sum()), int(histogram[is_silent(q, enc)].sum())
+    elements = int(histogram.sum())
+    sizes = np.abs(q)
+    return CodeCounts(
+        block=block,
+        value=value,
+        producer=producer,
+        encoding=enc.name,
+        tokens=tally.integer("tokens"),
+        elements=elements,
+        spikes=elements - outliers - silent,
+        silent=silent,
+        outliers=outliers,
+        clipped=tally.integer("clipped"),
+        largest=int(sizes[histogram > 0].max(initial=0)),
+        at_limit=int(histogram[sizes == sizes.max()].sum()),
+        histogram=tuple(histogram.tolist()),
+    )
+
+
+def _core_row(block: Block, op: CoreOp, tally: _Tally, fired: CodeCounts | None) -> CoreCounts:
+    phase = None if isinstance(op, Score) else op.fire
+    kind = type(op).__name__.lower() if not isinstance(op, Linear) else "read" if phase is None else "fire"
+    names = ("tokens", "elements", "spikes", "outliers", "neurons", "dense_macs", "synaptic_adds", "macs")
+    n = {name: tally.integer(name) for name in names}
+    comparisons, ramp_adds = (0, 0) if phase is None or fired is None else _fire_work(phase, fired)
+    return CoreCounts(
+        block=block.name,
+        op=op.name,
+        kind=kind,
+        encoding=op.encoding.name,
+        window=op.encoding.window,
+        weight_bits=stored_bits(op, block),
+        windows=n["tokens"],
+        steps=n["tokens"] * op.encoding.window,
+        silent=n["elements"] - n["spikes"] - n["outliers"],
+        neuron_updates=n["neurons"] * op.encoding.window,
+        comparisons=comparisons,
+        ramp_adds=ramp_adds,
+        readouts=0 if phase else n["neurons"],
+        rate_spikes=float(tally.summed["rate_spikes"]),
+        rate_adds=float(tally.summed["rate_adds"]),
+        **n,
+    )
+
+
+def _fire_work(phase: Fire, fired: CodeCounts) -> tuple[int, int]:
+    """Comparisons until the spike (levels T-1 down to the code, to 1 if silent; both signs of a mirrored ladder) and falls."""
+    enc = phase.encoding
+    mirrored = enc.spike_min < 0 and enc.zero == 0
+    level = np.abs(np.arange(enc.code_min, enc.code_max + 1) + enc.zero)
+    met = enc.window - np.maximum(level, 1)
+    histogram = np.asarray(fired.histogram)
+    compared = int((histogram * met).sum())
+    return compared * (2 if mirrored else 1), int((histogram * np.maximum(met - 1, 0)).sum())
+
+
+def _codes(values: dict[str, Value], name: str) -> Codes:
+    return cast(Codes, values[name])

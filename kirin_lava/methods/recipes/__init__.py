@@ -1,0 +1,69 @@
+"""The recipes that come with the program: one YAML file each, and what they were measured to cost. Imports nothing heavy.
+
+`measured.json` is written by `python benchmarks/stories260k.py --write`. It knows a recipe by a digest, so that the numbers of
+one that was edited since are not shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from kirin_lava.spikes.codes.encodings import encoding
+
+__all__ = ["DEFAULT_RECIPE", "MEASURED", "recipe_digest", "recipe_file", "recipe_help", "recipe_names"]
+
+DEFAULT_RECIPE = "kirin-w4a4-8"
+_FOLDER = Path(__file__).parent
+MEASURED = _FOLDER / "measured.json"
+
+_ROW = "{:<20}  {:>8}  {:>2}  {:>12}  {}"
+
+
+def recipe_names() -> list[str]:
+    """Names of all recipes, sorted."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def recipe_file(name: str) -> Path:
+    """File of a named recipe."""
+    return _FOLDER / f"{name}.yaml"
+
+
+def recipe_digest(name: str) -> str:
+    """Hash of what a named recipe computes: of all its entries but its name and description."""
+    entries = {key: value for key, value in _entries(name).items() if key not in ("name", "description")}
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+
+
+def recipe_help() -> list[str]:
+    """A line per recipe with its price, as wide as a terminal of 80 columns takes, and what the price was measured on."""
+    measured = json.loads(MEASURED.read_text(encoding="utf-8"))
+    lines = [_ROW.format("", "bits", "T", "ratio     s", "")]
+    for name in recipe_names():
+        entries, digest = _entries(name), recipe_digest(name)
+        setting = f"W{entries['weights']['bits']}A(4&8)", encoding(entries["encoding"]).window
+        runs = {run["recover"]: run for run in measured["runs"] if (run["recipe"], run["digest"]) == (name, digest)}
+        lines.append(_ROW.format(name, *setting, _price(runs.pop("none", None)), entries["description"]))
+        lines += [
+            _ROW.format(f"  --recover {recover}", *setting, _price(run), "with training") for recover, run in runs.items()
+        ]
+    return [line.rstrip() for line in lines] + [
+        "",
+        "W, A: bits of weights and activations; 4&8: spikes & outliers. T: steps.",
+        f"ratio: perplexity against float32; s: seconds of the conversion (threads: {measured['threads']}).",
+        f"Measured on {measured['model']} with {measured['rows']} rows of {measured['text']}.",
+    ]
+
+
+def _price(run: dict[str, Any] | None) -> str:
+    return "not measured" if run is None else f"x{run['perplexity_ratio']:.3f} {run['seconds']:>5.0f}"
+
+
+def _entries(name: str) -> dict[str, Any]:
+    import yaml
+
+    entries: dict[str, Any] = yaml.safe_load(recipe_file(name).read_text(encoding="utf-8"))
+    return entries

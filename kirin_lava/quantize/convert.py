@@ -1,0 +1,142 @@
+"""Conversion, layer by layer: the float layer is read, calibrated, lowered and let go before the next one is touched.
+
+Recovery is the exception: it trains all layers together, so it holds them in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kirin_lava.base.errors import UsageError
+from kirin_lava.graph import host
+from kirin_lava.graph.ops import Block, Embedding, Model
+from kirin_lava.hardware.split import make_provable
+from kirin_lava.methods.recipe import Recipe
+from kirin_lava.models import float_model as twin
+from kirin_lava.models.checkpoint import Checkpoint
+from kirin_lava.quantize.calibrate import Calibration, calibrate
+from kirin_lava.quantize.lower import folded_steps, lower_block, lower_head, round_dense
+from kirin_lava.quantize.recover import Layer, Student, recover
+
+__all__ = ["Converted", "convert_blocks", "convert_model", "frame_of", "rotary_of"]
+
+Rotary = tuple[Tensor, Tensor]
+Report = Callable[[str, int, int], None]
+
+PROBE_ROWS = 4
+
+
+@dataclass
+class Converted:
+    """One lowered layer and the first rows of inputs it was calibrated on, each (1, L, width) float32."""
+
+    block: Block
+    rows: list[Tensor]
+
+
+def convert_blocks(
+    checkpoint: Checkpoint,
+    tokens: Sequence[Tensor],
+    recipe: Recipe,
+    skip: Callable[[str], bool] | None = None,
+    stop: str = "head",
+    seed: int = 0,
+    report: Report | None = None,
+    scratch: Path | None = None,
+    device: str = "cpu",
+) -> Iterator[Converted]:
+    """Lower every decoder layer in order, then the head.
+
+    Args:
+        tokens: calibration sequences, each (L,) ids.
+        skip: asked with a block's name whether to leave it out; such a layer is run in float but not lowered.
+        stop: name of the last block that is wanted.
+        seed, report, scratch, device: of recovery: order of the rows, progress, file for the state of an interrupted training,
+            "cpu" or "cuda".
+
+    Raises:
+        UsageError: recovery of a part of a model.
+    """
+    left_out = skip or (lambda name: False)
+    if recipe.recovery.method == "none":
+        for layer, rows in _layers(checkpoint, tokens, recipe, left_out, stop):
+            yield Converted(_lowered(layer, recipe), rows)
+        return
+    if stop != "head":
+        raise UsageError("recovery trains the whole model: export all layers, or choose a recipe without recovery")
+    found = list(_layers(checkpoint, tokens, recipe, lambda name: False, stop))
+    rounded = [_rounded(layer, recipe) for layer, _ in found]
+    embedding = checkpoint.family.embedding(checkpoint.config, checkpoint.load)
+    student = Student(embedding, rounded, recipe, rotary_of(checkpoint), device)
+    trained = recover(student, list(tokens), seed, report or (lambda what, done, total: None), scratch)
+    for layer, (_, rows) in zip(trained, found, strict=True):
+        if not left_out(layer.block.name):
+            yield Converted(_lowered(layer, recipe), rows)
+
+
+def _layers(
+    checkpoint: Checkpoint, tokens: Sequence[Tensor], recipe: Recipe, skip: Callable[[str], bool], stop: str
+) -> Iterator[tuple[Layer, list[Tensor]]]:
+    """Calibrated layers with the first rows of their inputs, the head last."""
+    rotary = rotary_of(checkpoint)
+    embedding = checkpoint.family.embedding(checkpoint.config, checkpoint.load)
+    rows = [twin.embed(embedding, row.unsqueeze(0)) for row in tokens]
+    del embedding
+    for index in range(checkpoint.dimensions.layers):
+        block = checkpoint.family.block(checkpoint.config, index, checkpoint.load)
+        if not skip(block.name):
+            yield Layer(block, calibrate(block, rows, rotary, recipe)), rows[:PROBE_ROWS]
+        if block.name == stop:
+            return
+        with torch.no_grad():
+            rows = [twin.run_block(block, x, rotary) for x in rows]
+    if not skip("head"):
+        yield Layer(checkpoint.family.head(checkpoint.config, checkpoint.load), Calibration()), rows[:PROBE_ROWS]
+
+
+def _rounded(layer: Layer, recipe: Recipe) -> Layer:
+    """The layer with integer weights; the head is rounded when it is lowered."""
+    if layer.block.name == "head":
+        return layer
+    folds = folded_steps(layer.block, recipe, layer.calibration)
+    codes = {op.name: round_dense(op, recipe.weights, folds.get(op.name), layer.calibration) for op in layer.block.denses()}
+    return Layer(layer.block, layer.calibration, codes)
+
+
+def _lowered(layer: Layer, recipe: Recipe) -> Block:
+    if layer.block.name == "head":
+        return lower_head(layer.block, recipe)
+    block = lower_block(layer.block, recipe, layer.calibration, layer.codes or None)
+    return make_provable(block)[0]  # a fan-in that could overflow becomes several segments, added exactly on the host
+
+
+def rotary_of(checkpoint: Checkpoint) -> Rotary | None:
+    """cos and sin tables of a checkpoint, (max_positions, head_dim) each, or None."""
+    frequencies = checkpoint.family.rotary(checkpoint.config)
+    return None if frequencies is None else host.rotary_tables(frequencies, checkpoint.dimensions.max_positions)
+
+
+def frame_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Everything of a `graph.Model` but its blocks, as keyword arguments."""
+    d, config = checkpoint.dimensions, checkpoint.config
+    embedding = checkpoint.family.embedding(config, checkpoint.load)
+    tables = rotary_of(checkpoint)
+    positions = None if embedding.positions is None else embedding.positions.numpy()
+    return {
+        "embedding": Embedding(embedding.tokens.numpy(), positions, embedding.position_offset),
+        "rotary": None if tables is None else (tables[0].numpy(), tables[1].numpy()),
+        "max_positions": d.max_positions,
+        "facts": {"model_type": config["model_type"], **vars(d)},
+    }
+
+
+def convert_model(checkpoint: Checkpoint, tokens: Sequence[Tensor], recipe: Recipe, seed: int = 0) -> Model:
+    """The whole converted model in memory, for models that fit it."""
+    blocks = [item.block for item in convert_blocks(checkpoint, tokens, recipe, seed=seed)]
+    return Model(blocks=tuple(blocks[:-1]), head=blocks[-1], **frame_of(checkpoint))

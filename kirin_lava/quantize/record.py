@@ -1,0 +1,59 @@
+"""Probing a lowered block: run the integer reference on calibration inputs and keep what its segments saw and computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kirin_lava.export.bundle import Probe
+from kirin_lava.graph.executor import BlockExecutor, Cache
+from kirin_lava.graph.host import Codes, Value
+from kirin_lava.graph.ops import Block, Float32, Linear, Op
+
+__all__ = ["probe_block"]
+
+WINDOWS = 16
+"""Windows that are kept per segment, evenly spread over the sample."""
+
+
+def probe_block(
+    block: Block, rows: Sequence[Tensor], rotary: tuple[Float32, Float32] | None, windows: int = WINDOWS
+) -> dict[str, Probe]:
+    """The probe of every linear segment.
+
+    Args:
+        rows: inputs of the block, each (1, L, width) float32.
+        windows: how many windows to keep.
+    """
+    codes: dict[str, list[Tensor]] = {}
+    sums: dict[str, list[Tensor]] = {}
+    peaks: dict[str, Tensor] = {}
+    share = -(-windows // len(rows))
+
+    def watch(_: Block, op: Op, values: dict[str, Value]) -> None:
+        if not isinstance(op, Linear):
+            return
+        source, result = values[op.input], values[op.output]
+        assert isinstance(source, Codes)
+        q = source.q.flatten(0, -2)
+        membrane = (q.double() @ torch.from_numpy(op.weight).double().T).abs().amax(0)
+        peaks[op.name] = torch.maximum(peaks[op.name], membrane) if op.name in peaks else membrane
+        chosen = torch.linspace(0, len(q) - 1, min(share, len(q))).long()
+        out = (result.q if isinstance(result, Codes) else result).flatten(0, -2)
+        codes.setdefault(op.name, []).append(q[chosen])
+        sums.setdefault(op.name, []).append(out[chosen])
+
+    executor = BlockExecutor(rotary, observer=watch)
+    for x in rows:
+        executor.run(block, x, torch.arange(x.shape[1]), Cache())
+    return {
+        name: Probe(
+            torch.cat(codes[name])[:windows].numpy().astype(np.int16),
+            torch.cat(sums[name])[:windows].numpy().astype(np.int32),
+            peaks[name].numpy().astype(np.int32),
+        )
+        for name in codes
+    }

@@ -1,0 +1,94 @@
+"""The shape that a model will have, from its config.json and a recipe alone: no weights are needed and none are allocated.
+
+The model is lowered as any other; only its matrices are stand-ins. A family file reads shapes without storage, and the integer
+weights of a matrix are one row, seen N times. Its largest weight is the largest of its grid, so that a stored synapse gets the
+bits it will need, and the others are 0, so that nothing is split: a head that an export splits is counted whole.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kirin_lava.graph.ops import Embedding, Model
+from kirin_lava.hardware.shapes import ModelShape, shape_of_model
+from kirin_lava.methods.recipe import Recipe
+from kirin_lava.models import family_of
+from kirin_lava.models.layout import Attention, Config, FloatBlock
+from kirin_lava.quantize.calibrate import Calibration, fires_into
+from kirin_lava.quantize.grid import MAX_SHIFT
+from kirin_lava.quantize.lower import lower_block, lower_head
+from kirin_lava.quantize.weights import WeightCodes, WeightSpec
+
+__all__ = ["shape_of_config"]
+
+
+def shape_of_config(config: Config, recipe: Recipe) -> ModelShape:
+    """The shape that a model with this config.json gets by this recipe. No weights are needed and none are allocated.
+
+    Raises:
+        UnsupportedError: a config that cannot be converted.
+    """
+    family = family_of(config)
+    d = family.dimensions(config)
+    layers = (family.block(config, index, _without_storage) for index in range(d.layers))
+    head = family.head(config, _without_storage)
+    positions = family.embedding(config, _without_storage).positions
+    rows = None if positions is None else np.broadcast_to(np.float32(0), tuple(positions.shape))
+    model = Model(
+        embedding=Embedding(np.broadcast_to(np.float32(0), (d.vocabulary, d.width)), rows),
+        blocks=tuple(lower_block(x, recipe, _calibration(x), _weights(x, recipe.weights)) for x in layers),
+        head=lower_head(head, recipe, _weights(head, WeightSpec(bits=recipe.head.bits))),
+        rotary=None,
+        max_positions=d.max_positions,
+        facts={"model_type": config["model_type"]},
+    )
+    return shape_of_model(model)
+
+
+class _Shape:
+    """Stands for a matrix of which only the shape is asked; `torch.cat` stacks it."""
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, arguments: Any = (), options: Any = None) -> _Shape:
+        if function is not torch.cat:
+            raise TypeError(f"a matrix without weights cannot go through {function}")
+        (parts,) = arguments
+        return cls(sum(len(part) for part in parts), *parts[0].shape[1:])
+
+
+def _without_storage(name: str, shape: tuple[int, ...]) -> Tensor:
+    """A matrix that has only a shape; vectors are real, because families hand them on as arrays."""
+    return cast(Tensor, _Shape(*shape)) if len(shape) > 1 else torch.zeros(shape)
+
+
+def _weights(block: FloatBlock, spec: WeightSpec) -> dict[str, WeightCodes]:
+    """Integer weights of the dense layers of a block, by name, in the memory of one row each."""
+    return {op.name: _row(len(op.weight), op.weight.shape[1], spec) for op in block.denses()}
+
+
+def _row(outputs: int, inputs: int, spec: WeightSpec) -> WeightCodes:
+    shifted = 0 < spec.group_size < inputs  # a single group needs no shift
+    row = np.zeros(inputs, np.int8)
+    row[0] = spec.grid().high << (MAX_SHIFT if shifted else 0)
+    return WeightCodes(np.broadcast_to(row, (outputs, inputs)), np.ones(outputs, np.float32), shift=None)
+
+
+def _calibration(block: FloatBlock) -> Calibration:
+    """Steps of 1 wherever lowering asks for a measured one."""
+    firing = fires_into(block)
+    fired = {op.name: len(op.weight) for op in block.denses() if op.name in firing}
+    fired |= {op.name: op.heads * op.head_dim for op in block.ops if isinstance(op, Attention)}
+    return Calibration(
+        static_steps=dict.fromkeys(firing, 1.0),
+        fire_steps={name: np.ones(width, np.float32) for name, width in fired.items()},
+    )

@@ -1,0 +1,120 @@
+"""Everything that a model costs, in one object: placement, traffic, steps, time bound, energy by profile, the paper's claim.
+
+For a converted model the work per token is measured on text; for a config.json alone it is assumed. Either way the result says
+that the model is feasible in this program's model of the chip, not that it was compiled for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kirin_lava.hardware.energy import EnergyTable, PaperView, energy_table, paper_view
+from kirin_lava.hardware.estimate import ExportEstimate, export_estimate
+from kirin_lava.hardware.placement import Placement, place
+from kirin_lava.hardware.profile import load_profile, profile_names
+from kirin_lava.hardware.shapes import ModelShape
+from kirin_lava.hardware.timing import StepRow, TimeBound, step_rows, time_bound
+from kirin_lava.hardware.traffic import ModelTraffic, traffic
+from kirin_lava.hardware.work import ModelWork, assumed_work
+from kirin_lava.methods.recipe import Recipe
+from kirin_lava.models.layout import Config
+from kirin_lava.quantize.without_weights import shape_of_config
+
+__all__ = ["Cost", "DryRun", "cost_of", "dry_run"]
+
+
+@dataclass(frozen=True, eq=False)
+class Cost:
+    """See the parts' own docstrings. energy: one table per profile."""
+
+    shape: ModelShape
+    work: ModelWork
+    placement: Placement
+    traffic: ModelTraffic
+    steps: tuple[StepRow, ...]
+    time: TimeBound
+    energy: tuple[EnergyTable, ...]
+    paper: PaperView
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values. The shape's parts are in those of the others."""
+        return {
+            "feasibility": "model-feasible, not compiler-verified",
+            "physical_fit_verified": False,
+            "model": {
+                "model_type": self.shape.model_type,
+                "layers": self.shape.layers,
+                "segments": len(self.shape.segments),
+                "weights": self.shape.weights(),
+                "host_parameters": self.shape.host_parameters(),
+            },
+            "work": self.work.to_dict(),
+            "placement": self.placement.to_dict(),
+            "traffic": self.traffic.to_dict(),
+            "steps": [row.to_dict() for row in self.steps],
+            "time": self.time.to_dict(),
+            "energy": [table.to_dict() for table in self.energy],
+            "paper": self.paper.to_dict(),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class DryRun:
+    """What a conversion would give and take, without any weights."""
+
+    cost: Cost
+    export: ExportEstimate
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**self.cost.to_dict(), "export": self.export.to_dict()}
+
+
+def cost_of(shape: ModelShape, work: ModelWork, context: int | None = None, profiles: Sequence[str] = ()) -> Cost:
+    """The cost of a model.
+
+    Args:
+        work: of a token, see `kirin_lava.hardware.work`.
+        context: positions that the caches on chip must hold; None for the longest sequence.
+        profiles: names or YAML files; empty for all that come with the program.
+
+    Raises:
+        FitError: no core can hold a segment. UsageError: a bad profile.
+    """
+    placement = place(shape, context)
+    bound = time_bound(work, placement)
+    chosen = [load_profile(name) for name in profiles or profile_names()]
+    return Cost(
+        shape=shape,
+        work=work,
+        placement=placement,
+        traffic=traffic(work, placement),
+        steps=tuple(step_rows(shape)),
+        time=bound,
+        energy=tuple(energy_table(work, profile, placement.chips, bound.seconds_per_token) for profile in chosen),
+        paper=paper_view(work),
+    )
+
+
+def dry_run(
+    config: Config,
+    recipe: Recipe,
+    context: int | None = None,
+    profiles: Sequence[str] = (),
+    num_samples: int = 32,
+    seq_len: int = 256,
+) -> DryRun:
+    """What a model with this config.json would cost and its export take. Seconds, and no weights.
+
+    Args:
+        context: positions that a token sees and the caches hold; None for the longest sequence.
+        num_samples, seq_len: calibration rows and their length in tokens.
+
+    Raises:
+        UnsupportedError: a model that cannot be converted. UsageError: a bad config or profile. FitError: it cannot be placed.
+    """
+    shape = shape_of_config(config, recipe)
+    work = assumed_work(shape, shape.max_positions if context is None else context)
+    return DryRun(cost_of(shape, work, context, profiles), export_estimate(shape, recipe, num_samples, seq_len))

@@ -1,0 +1,208 @@
+"""`export`, from a checkpoint to a bundle, readable from top to bottom:
+
+open -> read calibration text -> (per layer) calibrate, lower, probe, write -> finish -> verify -> publish
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kirin_lava.base.errors import UsageError
+from kirin_lava.base.memory import peak_memory
+from kirin_lava.export.bundle import Bundle
+from kirin_lava.export.bundle_write import BundleWriter, check_out
+from kirin_lava.export.nir import write_nir
+from kirin_lava.graph.executor import Executor
+from kirin_lava.hardware.observe import RangeObserver
+from kirin_lava.hardware.ranges import block_ranges, model_ranges, require_fit
+from kirin_lava.methods.recipe import DEFAULT_RECIPE, Recipe, load_recipe, with_recovery
+from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
+from kirin_lava.models.text import CALIBRATION_TEXT, document_rows, fingerprints, read_text, sample_rows
+from kirin_lava.processes.runtime import require_lava
+from kirin_lava.quantize.convert import convert_blocks, frame_of
+from kirin_lava.quantize.record import probe_block
+from kirin_lava.tasks.report.card import model_card, source_license
+from kirin_lava.tasks.verify import Verification, verify
+
+__all__ = ["ExportResult", "export"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is done now, how many parts are done and how many there are."""
+
+_RANGE_ROWS = 4
+_SPARE_DISK = 2.0  # an export needs about the size of its float32 weights; asked for this many times over
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export made.
+
+    Attributes:
+        path: the bundle. segments: linear segments written. bytes: size on disk. seconds: wall time, verification included.
+        peak_memory_bytes: largest resident size of this process so far.
+        digest: hash of the content, equal for equal requests.
+        verification: of the requested level, or None.
+    """
+
+    path: str
+    model: str
+    recipe: str
+    segments: int
+    bytes: int
+    seconds: float
+    peak_memory_bytes: int
+    digest: str
+    verification: Verification | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(replace(self, verification=None)) | {
+            "verification": None if self.verification is None else self.verification.to_dict()
+        }
+
+
+def export(
+    model: str,
+    out: Path,
+    recipe: str | Recipe = DEFAULT_RECIPE,
+    calibration: Path | None = None,
+    num_samples: int = 32,
+    seq_len: int = 256,
+    seed: int = 0,
+    revision: str | None = None,
+    layers: tuple[int, int] | None = None,
+    verify_with: str = "reference",
+    timeout: float | None = None,
+    recover: str | None = None,
+    steps: int | None = None,
+    formats: tuple[str, ...] = ("net",),
+    target: str = "simulator",
+    device: str = "cpu",
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Convert a model and write the bundle `out`.
+
+    Args:
+        model: folder, embedded model or hub id.
+        recipe: name, YAML file or recipe.
+        calibration: text file; None for the small text that comes with the program.
+        num_samples, seq_len: calibration rows and their length in tokens.
+        layers: first and last decoder layer to convert, inclusive; None for the whole model with its head.
+        verify_with: "none", "reference" (the spiking neuron step by step in NumPy) or "lava" (native processes and stock netx).
+        timeout: wall-clock limit in seconds of a Lava run.
+        recover, steps: training after rounding, in place of the recipe's.
+        formats: "net", and "nir" for NIR graphs beside the netx files.
+        target: "loihi2" refuses what does not fit the chip, before anything is published.
+        device: of the training.
+
+    Raises:
+        KirinError: see `kirin_lava.base.errors`; nothing is left at `out`.
+    """
+    start = time.monotonic()
+    report = progress or (lambda what, done, total: None)
+    chosen = with_recovery(load_recipe(recipe) if isinstance(recipe, str) else recipe, recover, steps)
+    if verify_with == "lava":
+        require_lava()
+    check_out(Path(os.path.abspath(out)), force)
+    report("open the checkpoint", 0, 1)
+    checkpoint = open_checkpoint(model, revision)
+    chosen.check_sites(checkpoint.family.sites, checkpoint.dimensions.layers)
+    _check_disk(out, checkpoint)
+    dimensions = checkpoint.dimensions
+    first, last = layers if layers is not None else (0, dimensions.layers - 1)
+    if not 0 <= first <= last < dimensions.layers:
+        raise UsageError(f"layers {first}-{last} are not within 0-{dimensions.layers - 1}")
+    wanted = [f"blocks.{i}" for i in range(first, last + 1)] + (["head"] if layers is None else [])
+
+    text_file = calibration or CALIBRATION_TEXT
+    text = read_text(text_file)
+    length = min(seq_len, dimensions.max_positions)
+    rows = sample_rows(document_rows(checkpoint.tokenizer(), text, length), num_samples, seed)
+    tokens = [row for row, _ in rows]
+    checkpoint.check_tokens(tokens)
+    source = {
+        "model": model,
+        "name": checkpoint.name,
+        "revision": checkpoint.revision,
+        "sha256": checkpoint.sha256(),
+        "calibration": {
+            "text": text_file.name if calibration else "built-in",
+            "sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "documents": fingerprints(document for _, held in rows for document in held),
+            "rows": len(tokens),
+            "tokens_per_row": length,
+            "seed": seed,
+        },
+    }
+    content = {key: value for key, value in source.items() if key != "model"}  # the checkpoint may be moved
+    request = {"source": content, "recipe": chosen.to_dict(), "blocks": wanted}
+    torch.manual_seed(seed)
+    provenance = {"model": checkpoint.name, "revision": checkpoint.revision or "", "recipe": chosen.name}
+    with BundleWriter(out, request, resume, force, provenance) as writer:
+        frame = frame_of(checkpoint)
+        todo = [name for name in wanted if not writer.finished(name)]
+        report("convert layers", len(wanted) - len(todo), len(wanted))
+        if todo:
+            left_out = lambda name: name not in todo  # noqa: E731
+            stop = wanted[-1] if chosen.recovery.method != "none" else todo[-1]
+            for item in convert_blocks(checkpoint, tokens, chosen, left_out, stop, seed, report, writer.scratch, device):
+                writer.write_block(item.block, probe_block(item.block, item.rows, frame["rotary"]))
+                todo.remove(item.block.name)
+                report("convert layers", len(wanted) - len(todo), len(wanted))
+        licensed = {**source, "license": source_license(model, checkpoint.revision)}
+        partial = writer.finish(frame, licensed, chosen, checkpoint.path)
+        bundle = Bundle(partial)
+        if target == "loihi2":
+            report("check ranges", 0, 1)
+            _require_fit(bundle, tokens)
+        if "nir" in formats:
+            write_nir(bundle, partial / "nir")
+        verification = None
+        if verify_with != "none":
+            verification = verify(partial, backend=verify_with, timeout=timeout, progress=progress)
+            verification.require()
+        writer.describe(model_card(Bundle(partial), None))
+        writer.publish()
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    segments = sum(name.startswith("net/") for name in bundle.manifest["files"])
+    seconds = time.monotonic() - start
+    return ExportResult(
+        str(out), checkpoint.name, chosen.name, segments, size, seconds, peak_memory(), bundle.digest(), verification
+    )
+
+
+def _require_fit(bundle: Bundle, tokens: list[Tensor]) -> None:
+    """Raise one `FitError` with every quantity that does not fit Loihi 2, in the worst case or on calibration text."""
+    observer = RangeObserver()
+    if bundle.complete:
+        model = bundle.model()
+        executor = Executor(model, observer=observer)
+        for row in tokens[:_RANGE_ROWS]:
+            executor.forward(row.unsqueeze(0))
+        require_fit(model_ranges(model, observer, context=len(tokens[0])))
+    else:
+        length = len(tokens[0])
+        require_fit(row for name in bundle.block_names for row in block_ranges(bundle.block(name), length))
+
+
+def _check_disk(out: Path, checkpoint: Checkpoint) -> None:
+    """Raise before hours of work where the disk is too small or the folder cannot be written."""
+    parent = out.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    need = sum(path.stat().st_size for path in checkpoint.files()) * _SPARE_DISK
+    free = shutil.disk_usage(parent).free
+    if free < need:
+        raise UsageError(f"{parent} has {free / 1e9:.2f} GB free, the bundle may need {need / 1e9:.2f} GB; give another folder")

@@ -1,0 +1,133 @@
+"""What can be told before an export: its cost from config.json alone, and where outliers are worth their price."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+
+from kirin_lava.base.console import csv_lines
+from kirin_lava.methods.recipe import DEFAULT_RECIPE, load_recipe
+from kirin_lava.models.checkpoint import open_checkpoint, open_config
+from kirin_lava.models.text import CALIBRATION_TEXT, read_text, sample_rows, token_rows
+from kirin_lava.quantize.budget import Curve, search_budget, spend
+from kirin_lava.tasks.cost import DryRun, dry_run
+
+__all__ = ["Budget", "Plan", "budget", "plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A dry run, ready to print. Model-feasible, not compiler-verified."""
+
+    model: str
+    recipe: str
+    costs: DryRun
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"model": self.model, "recipe": self.recipe, **self.costs.to_dict()}
+
+    def table(self) -> Group:
+        """The figures that decide, then steps by encoding."""
+        values = self.costs.to_dict()
+        placement, export = values["placement"], values["export"]
+        facts = Table(title=f"{self.model} by {self.recipe}", show_header=False)
+        for name, value in {
+            "what this is": values["feasibility"],
+            "segments, weights": f"{values['model']['segments']}, {values['model']['weights']:,}",
+            "chips, cores": f"{placement['chips']}, {placement['cores']:,} ({placement['cores_per_chip']} used per chip)",
+            "mean use of a core": f"{100 * placement['mean_utilisation']:.1f} %",
+            "keys and values on chip": f"{placement['cache_bytes'] / 1e6:.1f} MB for {placement['context']} positions",
+            "time of a token, at least": f"{1e3 * values['time']['seconds_per_token']:.2f} ms",
+            "bundle": f"{export['bundle_bytes'] / 1e9:.3f} GB",
+            "peak memory of the export": f"{export['peak_memory_bytes'] / 1e9:.3f} GB",
+        }.items():
+            facts.add_row(name, value)
+        steps = Table(title="steps per token")
+        for column in ("codes", "T", "latency", "against 8-bit spike codes"):
+            steps.add_column(column, justify="left" if column == "codes" else "right")
+        for row in values["steps"]:
+            fewer = f"{100 * row['window_reduction']:.2f} % fewer" if row["window_reduction"] else ""
+            steps.add_row(row["scheme"], str(row["window"]), f"{row['latency_steps']:,}", fewer)
+        return Group(facts, steps)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Measured sensitivities and the ratios that spend a share of outliers best."""
+
+    model: str
+    share: float
+    curves: tuple[Curve, ...]
+    sites: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def to_csv(self) -> str:
+        """One line per site and ratio."""
+        return csv_lines(
+            [
+                {
+                    "site": curve.site,
+                    "codes_per_token": curve.elements,
+                    "ratio": ratio,
+                    "divergence": divergence,
+                    "outlier_share": share,
+                    "chosen": ratio == self.sites[curve.site],
+                }
+                for curve in self.curves
+                for ratio, divergence, share in zip(curve.ratios, curve.divergence, curve.share, strict=True)
+            ]
+        )
+
+    def table(self) -> Table:
+        """Divergence from the float original, in nats, of every site quantised alone."""
+        table = Table(title=f"{self.model}: divergence of one site alone, by its ratio of outliers")
+        table.add_column("site")
+        table.add_column("codes/token", justify="right")
+        for ratio in self.curves[0].ratios:
+            table.add_column(f"{ratio:g}", justify="right")
+        table.add_column("chosen", justify="right")
+        for curve in self.curves:
+            cells = [f"{d:.5f}" for d in curve.divergence]
+            table.add_row(curve.site, f"{curve.elements:.0f}", *cells, f"{self.sites[curve.site]:g}")
+        return table
+
+    def recipe_lines(self) -> str:
+        """For a recipe file."""
+        sites = ", ".join(f"{site}: {ratio:g}" for site, ratio in self.sites.items())
+        return f"outliers: {{policy: element, ratio: {self.share:g}, sites: {{{sites}}}}}"
+
+
+def plan(
+    model: str, recipe: str = DEFAULT_RECIPE, num_samples: int = 32, seq_len: int = 256, revision: str | None = None
+) -> Plan:
+    """Costs of a model from its config.json; weights need not be at hand."""
+    chosen = load_recipe(recipe)
+    return Plan(model, chosen.name, dry_run(open_config(model, revision), chosen, num_samples=num_samples, seq_len=seq_len))
+
+
+def budget(
+    model: str,
+    recipe: str = DEFAULT_RECIPE,
+    share: float = 0.1,
+    calibration: Path | None = None,
+    num_samples: int = 8,
+    seq_len: int = 256,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Budget:
+    """Measure the sites of a model on calibration text and spend `share` of all codes on outliers."""
+    checkpoint = open_checkpoint(model)
+    length = min(seq_len, checkpoint.dimensions.max_positions)
+    text = read_text(calibration or CALIBRATION_TEXT)
+    rows = sample_rows(token_rows(checkpoint.tokenizer(), text, length), num_samples, seed)
+    curves = search_budget(checkpoint, rows, load_recipe(recipe), progress)
+    return Budget(checkpoint.name, share, tuple(curves), spend(curves, share))

@@ -1,0 +1,244 @@
+"""Recipes side by side, and rivals at equal bits beside them: one text, one protocol, one table."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from torch import Tensor
+
+from kirin_lava.base.console import csv_lines
+from kirin_lava.base.errors import UsageError
+from kirin_lava.export.bundle import Bundle
+from kirin_lava.graph.counter import Counter
+from kirin_lava.graph.executor import Executor
+from kirin_lava.hardware.timing import RATE_WINDOW
+from kirin_lava.methods.recipe import DEFAULT_RECIPE, load_recipe, with_recovery
+from kirin_lava.models.checkpoint import open_checkpoint
+from kirin_lava.models.text import (
+    CALIBRATION_TEXT,
+    EVALUATION_TEXT,
+    documents,
+    fingerprints,
+    read_text,
+    sample_rows,
+    token_rows,
+)
+from kirin_lava.tasks.export import export
+from kirin_lava.tasks.quality.evaluate import Score, float_model, require_unseen, score
+from kirin_lava.tasks.quality.rivals import RIVALS, build_rival
+
+__all__ = ["Comparison", "Contender", "compare"]
+
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One line of the table. Shares are of all codes sent into the decoder's products, the head left out; None: not counted.
+
+    Attributes:
+        kind: "ours", run as integers, or "rival", simulated in float.
+        window: T. outlier_share: of all codes; outlier_share_linear: of those that go into dense layers.
+        bundle_bytes, seconds: size on disk and wall time of the export.
+    """
+
+    name: str
+    kind: str
+    perplexity_ratio: float
+    kl: float
+    top1_agreement: float
+    window: int | None = None
+    spikes_per_element: float | None = None
+    silent_share: float | None = None
+    outlier_share: float | None = None
+    outlier_share_linear: float | None = None
+    steps_per_token: float | None = None
+    bundle_bytes: int | None = None
+    seconds: float | None = None
+
+    @property
+    def window_reduction(self) -> float | None:
+        """How many fewer steps a window has than that of an 8-bit spike code, as a share of the latter."""
+        return None if self.window is None else 1 - self.window / RATE_WINDOW
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self) | {"window_reduction": self.window_reduction}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Result of `compare`; perplexity of the float32 original on the same rows."""
+
+    model: str
+    text: str
+    protocol: str
+    rows: int
+    tokens: int
+    perplexity_float: float
+    contenders: tuple[Contender, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self) | {"contenders": [c.to_dict() for c in self.contenders]}
+
+    def to_csv(self) -> str:
+        """One line per contender."""
+        return csv_lines([row.to_dict() for row in self.contenders])
+
+    def table(self) -> Table:
+        """For people."""
+        title = (
+            f"{self.model} on {self.text} ({self.protocol}; {self.rows} rows): float32 perplexity {self.perplexity_float:.4f}"
+        )
+        table = Table(title=title, caption=f"T: time steps of a window; fewer: than the {RATE_WINDOW} of an 8-bit spike code")
+        columns = (
+            "recipe",
+            "ratio",
+            "KL",
+            "top-1",
+            "T",
+            "fewer",
+            "spikes/el.",
+            "silent",
+            "outliers",
+            "in dense",
+            "steps",
+            "MB",
+            "s",
+        )
+        for column in columns:
+            table.add_column(column, justify="left" if column == "recipe" else "right", no_wrap=True)
+        for c in self.contenders:
+            table.add_row(
+                c.name if c.kind == "ours" else f"{c.kind}: {c.name}",
+                f"{c.perplexity_ratio:.4f}",
+                f"{c.kl:.4f}",
+                _percent(c.top1_agreement),
+                "" if c.window is None else str(c.window),
+                _percent(c.window_reduction),
+                "" if c.spikes_per_element is None else f"{c.spikes_per_element:.3f}",
+                _percent(c.silent_share),
+                _percent(c.outlier_share),
+                _percent(c.outlier_share_linear),
+                "" if c.steps_per_token is None else f"{c.steps_per_token:.0f}",
+                "" if c.bundle_bytes is None else f"{c.bundle_bytes / 1e6:.2f}",
+                "" if c.seconds is None else f"{c.seconds:.0f}",
+            )
+        return table
+
+
+def compare(
+    model: str,
+    recipes: Sequence[str],
+    text: Path | None = None,
+    calibration: Path | None = None,
+    num_samples: int = 128,
+    seq_len: int = 256,
+    seed: int = 0,
+    max_rows: int | None = None,
+    recover: str | None = None,
+    steps: int | None = None,
+    rivals: bool = False,
+    progress: Report | None = None,
+) -> Comparison:
+    """Export a model by several recipes and evaluate each with the integer executor.
+
+    Args:
+        recipes: names or YAML files. rivals: also the quantisers of `kirin_lava.tasks.quality.rivals`, held against the
+        first recipe.
+        text: to evaluate on; calibration: to calibrate on. The small built-in texts by default.
+        recover, steps: adds the first recipe once more, with this training after rounding.
+        max_rows: evaluate on as many rows, evenly spread over the text.
+    """
+    if not recipes and not rivals:
+        raise UsageError("nothing to compare: name at least one recipe")
+    chosen = [load_recipe(name) for name in recipes]
+    if recover not in (None, "none"):
+        trained = with_recovery(chosen[0], recover, steps)
+        chosen.append(replace(trained, name=f"{trained.name}, {recover}"))
+    checkpoint = open_checkpoint(model)
+    tokenizer = checkpoint.tokenizer()
+    length = min(seq_len, checkpoint.dimensions.max_positions)
+    content, learned = read_text(text or EVALUATION_TEXT), read_text(calibration or CALIBRATION_TEXT)
+    if content == learned:
+        raise UsageError("calibration and evaluation text are the same; evaluate on another one")
+    require_unseen(content, fingerprints(documents(learned)), text or EVALUATION_TEXT)
+    rows = token_rows(tokenizer, content, length)
+    if max_rows is not None and max_rows < len(rows):
+        rows = rows[:: -(-len(rows) // max_rows)]
+    original = _remembered(model)
+    report = progress or (lambda what, done, total: None)
+    total = len(chosen) + (len(RIVALS) if rivals else 0)
+    found: list[Contender] = []
+    sums: Score | None = None
+    with tempfile.TemporaryDirectory() as folder:
+        for recipe in chosen:
+            report(recipe.name, len(found), total)
+            start = time.monotonic()
+            out = Path(folder) / str(len(found))
+            export(model, out, recipe, calibration, num_samples, length, seed, verify_with="none")
+            seconds = time.monotonic() - start
+            counter = Counter()
+            sums = score(Executor(Bundle(out).model(), observer=counter), original, rows)
+            size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+            found.append(_ours(recipe.name, recipe.activations.window, sums, counter, size, seconds))
+        if rivals:
+            tokens = sample_rows(token_rows(tokenizer, learned, length), num_samples, seed)
+            against = chosen[0] if chosen else load_recipe(DEFAULT_RECIPE)
+            for kind in RIVALS:
+                report(kind, len(found), total)
+                sums = score(build_rival(checkpoint, kind, tokens, against), original, rows)
+                found.append(_contender(kind, "rival", sums))
+    assert sums is not None
+    name = (text or EVALUATION_TEXT).name
+    protocol = f"rows of {length} tokens, each begins with a document"
+    return Comparison(checkpoint.name, name, protocol, len(rows), sums.tokens, sums.perplexity_float, tuple(found))
+
+
+def _remembered(model: str) -> Callable[[Tensor], Tensor]:
+    """The float original; what it said of a batch is kept, because every contender is asked the same."""
+    network = float_model(model, None)
+    known: dict[bytes, Tensor] = {}
+
+    def logits(ids: Tensor) -> Tensor:
+        key = ids.cpu().numpy().tobytes()
+        if key not in known:
+            known[key] = network(ids).logits
+        return known[key]
+
+    return logits
+
+
+def _contender(name: str, kind: str, sums: Score, **counted: Any) -> Contender:
+    ratio = sums.perplexity / sums.perplexity_float
+    return Contender(name, kind, ratio, sums.kl / sums.tokens, sums.agreed / sums.tokens, **counted)
+
+
+def _ours(name: str, window: int, sums: Score, counter: Counter, size: int, seconds: float) -> Contender:
+    stats = counter.result()
+    decoder = [row for row in stats.core if row.block != "head"]
+    elements, dense = sum(row.elements for row in decoder), [row for row in decoder if row.kind in ("read", "fire")]
+    return _contender(
+        name,
+        "ours",
+        sums,
+        window=window,
+        spikes_per_element=sum(row.spikes for row in decoder) / elements,
+        silent_share=sum(row.silent for row in decoder) / elements,
+        outlier_share=sum(row.outliers for row in decoder) / elements,
+        outlier_share_linear=sum(row.outliers for row in dense) / sum(row.elements for row in dense),
+        steps_per_token=stats.total()["steps_per_token"],
+        bundle_bytes=size,
+        seconds=seconds,
+    )
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.2f} %"

@@ -1,0 +1,250 @@
+"""Quality on real text: perplexity, divergence and agreement of the integer network against its float original.
+
+Both see the same rows. The default protocol is that of `kirin_lava.models.text`: rows that begin with BOS and a document.
+With a
+stride, plain windows over the whole text as one stream, where a token is scored in the first window that holds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from rich.console import Group
+from rich.table import Table
+from torch import Tensor
+
+from kirin_lava.base.console import csv_lines
+from kirin_lava.base.errors import UsageError
+from kirin_lava.export.bundle import Bundle
+from kirin_lava.graph.executor import Executor
+from kirin_lava.models.checkpoint import load_tokenizer, open_checkpoint
+from kirin_lava.models.text import documents, fingerprints, plain_windows, read_text, token_rows
+from kirin_lava.tasks.quality.layer_errors import LayerError, layer_errors, worst_first
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Evaluation", "Score", "evaluate", "float_model", "score"]
+
+_BATCH_TOKENS = 2048
+_ERROR_ROWS = 4
+
+
+@dataclass(frozen=True)
+class Score:
+    """Sums over scored tokens. nll, kl in nats."""
+
+    tokens: int
+    nll_float: float
+    nll: float
+    kl: float
+    agreed: int
+
+    @property
+    def perplexity_float(self) -> float:
+        """Perplexity of the original."""
+        return math.exp(self.nll_float / self.tokens)
+
+    @property
+    def perplexity(self) -> float:
+        """Perplexity of the integer network."""
+        return math.exp(self.nll / self.tokens)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of `evaluate`; perplexities per token of the model's own tokenizer, kl in nats per token."""
+
+    bundle: str
+    recipe: str
+    text: str
+    protocol: str
+    rows: int
+    tokens: int
+    perplexity_float: float
+    perplexity: float
+    ratio: float
+    kl: float
+    top1_agreement: float
+    perplexity_lava: float | None = None
+    lava_tokens: int | None = None
+    layer_errors: tuple[LayerError, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def to_csv(self) -> str:
+        """One line per layer where their errors were asked for, else one line of all that is known of the whole."""
+        if self.layer_errors:
+            return csv_lines([error.to_dict() for error in self.layer_errors])
+        return csv_lines([{name: value for name, value in asdict(self).items() if name != "layer_errors"}])
+
+    def table(self) -> Group:
+        """For people."""
+        table = Table(title=f"{self.bundle} ({self.recipe}) on {self.text}: {self.protocol}")
+        for column in ("network", "perplexity", "ratio", "KL (nats)", "top-1 agreement"):
+            table.add_column(column, justify="left" if column == "network" else "right")
+        table.add_row("original, float32", f"{self.perplexity_float:.4f}", "1", "0", "100 %")
+        table.add_row(
+            "integer network",
+            f"{self.perplexity:.4f}",
+            f"{self.ratio:.4f}",
+            f"{self.kl:.4f}",
+            f"{100 * self.top1_agreement:.2f} %",
+        )
+        if self.perplexity_lava is not None:
+            table.add_row(f"spikes on Lava, first {self.lava_tokens} tokens", f"{self.perplexity_lava:.4f}", "", "", "")
+        return Group(table, worst_first(list(self.layer_errors))) if self.layer_errors else Group(table)
+
+
+def float_model(model: str, revision: str | None, device: str = "cpu") -> PreTrainedModel:
+    """The original in float32, by transformers."""
+    from transformers import AutoModelForCausalLM
+
+    checkpoint = open_checkpoint(model, revision)
+    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(checkpoint.path, dtype=torch.float32, local_files_only=True)
+    return loaded.to(device).eval()
+
+
+class Network(Protocol):
+    """What can be scored: the integer executor, or a rival."""
+
+    device: torch.device
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, L) ids -> (B, L, vocabulary) logits."""
+        ...
+
+
+@torch.inference_mode()
+def score(
+    executor: Network,
+    original: Callable[[Tensor], Tensor],
+    rows: list[Tensor],
+    fresh: list[int] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Score:
+    """Run both networks over rows of tokens.
+
+    Args:
+        original: (B, L) ids -> (B, L, vocabulary) logits.
+        fresh: for every row the number of its last tokens to score; None scores all but the first token.
+    """
+    tokens = agreed = 0
+    nll_float = nll = kl = 0.0
+    index = 0
+    while index < len(rows):
+        length = len(rows[index])
+        batch = [i for i in range(index, min(index + max(1, _BATCH_TOKENS // length), len(rows))) if len(rows[i]) == length]
+        ids = torch.stack([rows[i] for i in batch]).to(executor.device)
+        ours = F.log_softmax(executor.forward(ids)[:, :-1].double(), -1)
+        theirs = F.log_softmax(original(ids)[:, :-1].double(), -1)
+        counted = torch.ones(len(batch), length - 1, dtype=torch.bool, device=ids.device)
+        for i, row in enumerate(batch):
+            if fresh is not None:
+                counted[i, : length - 1 - fresh[row]] = False
+        target = ids[:, 1:, None]
+        tokens += int(counted.sum())
+        nll -= float(ours.gather(-1, target).squeeze(-1)[counted].sum())
+        nll_float -= float(theirs.gather(-1, target).squeeze(-1)[counted].sum())
+        kl += float((theirs.exp() * (theirs - ours)).sum(-1)[counted].sum())
+        agreed += int((ours.argmax(-1) == theirs.argmax(-1))[counted].sum())
+        index += len(batch)
+        if progress is not None:
+            progress("evaluate", index, len(rows))
+    return Score(tokens, nll_float, nll, kl, agreed)
+
+
+def evaluate(
+    bundle: Path,
+    text: Path,
+    seq_len: int = 256,
+    stride: int | None = None,
+    max_rows: int | None = None,
+    original: str | None = None,
+    lava: bool = False,
+    layer_errors_too: bool = False,
+    device: str = "cpu",
+    timeout: float | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Evaluation:
+    """Evaluate a bundle on a text file.
+
+    Args:
+        seq_len: tokens per row. stride: plain windows with this stride instead of rows of documents.
+        original: the float checkpoint; None for the one that the bundle was made from.
+        layer_errors_too: also the signal-to-noise of every layer, on the first rows.
+        lava: also run the spiking network on Lava over the first row; its perplexity must equal the integer network's.
+
+    Raises:
+        UsageError: the evaluation text is the calibration text, or holds a document that was calibrated on.
+    """
+    opened = Bundle(bundle)
+    opened.require_whole()
+    content = read_text(text)
+    check_unseen(opened, content, text)
+    model = opened.model()
+    tokenizer = load_tokenizer(opened.path)
+    length = min(seq_len, model.max_positions)
+    fresh = None
+    if stride is None:
+        rows, protocol = token_rows(tokenizer, content, length), f"rows of {length} tokens, each begins with a document"
+    else:
+        rows, protocol = plain_windows(tokenizer, content, length, stride), f"windows of {length} tokens, stride {stride}"
+        fresh = [len(row) - 1 if i == 0 else min(stride, len(row) - 1) for i, row in enumerate(rows)]
+        tail = len(rows[-1]) - (length - stride)
+        fresh[-1] = max(1, tail) if len(rows) > 1 and len(rows[-1]) < length else fresh[-1]
+    rows, fresh = rows[:max_rows], None if fresh is None else fresh[:max_rows]
+    source = opened.manifest["source"]
+    teacher = float_model(original or source["model"], None if original else source["revision"], device)
+    result = score(Executor(model, device), lambda ids: teacher(ids).logits, rows, fresh, progress)
+    errors: list[LayerError] = []
+    if layer_errors_too:
+        checkpoint = open_checkpoint(original or source["model"], None if original else source["revision"])
+        errors = layer_errors(checkpoint, model, [row for row in rows[:_ERROR_ROWS] if len(row) == len(rows[0])])
+    lava_perplexity = lava_tokens = None
+    if lava:
+        from kirin_lava.tasks.verify.blocks import lava_logits
+
+        logits = lava_logits(opened, rows[0], timeout, progress)
+        nll = F.cross_entropy(logits[:-1].double(), rows[0][1:])
+        lava_perplexity, lava_tokens = math.exp(float(nll)), len(rows[0])
+    return Evaluation(
+        bundle=str(bundle),
+        recipe=opened.recipe.name,
+        text=text.name,
+        protocol=protocol,
+        rows=len(rows),
+        tokens=result.tokens,
+        perplexity_float=result.perplexity_float,
+        perplexity=result.perplexity,
+        ratio=result.perplexity / result.perplexity_float,
+        kl=result.kl / result.tokens,
+        top1_agreement=result.agreed / result.tokens,
+        perplexity_lava=lava_perplexity,
+        lava_tokens=lava_tokens,
+        layer_errors=tuple(errors),
+    )
+
+
+def check_unseen(bundle: Bundle, content: str, name: Path) -> None:
+    """Raise where the bundle was calibrated on this very text, or on any document in it."""
+    calibration = bundle.manifest["source"]["calibration"]
+    if hashlib.sha256(content.encode()).hexdigest() == calibration["sha256"]:
+        raise UsageError(f"{name} is the text that the bundle was calibrated on; evaluate on another one")
+    require_unseen(content, calibration["documents"], name)
+
+
+def require_unseen(content: str, seen: Iterable[str], name: Path) -> None:
+    """Raise where the text holds a document with one of the fingerprints `seen`."""
+    again = set(fingerprints(documents(content))).intersection(seen)
+    if again:
+        raise UsageError(f"{name} holds {len(again)} of the documents that were calibrated on; evaluate on a text without them")

@@ -1,0 +1,169 @@
+"""Rival quantisers at equal bits, run on the float twin and scored like everything else.
+
+They are held against a recipe and get what it gets: weights of the same bits, rounded by the same method for the rival's own
+inputs, the same text, an 8-bit head, and where they treat channels apart, as large a share of them at every dense layer as the
+recipe may send outliers there. What differs is how the input of a dense layer becomes 4 bits:
+
+    symmetric     one step per token, codes -7..7, nothing larger
+    min-max       one step and zero per token, 16 levels
+    channel       calibrated channels 8 bit, the rest 4 bit symmetric (LLM.int8, 2208.07339; Atom, 2310.19102)
+    salient       calibrated channels 5 bit, the rest 4, min-max both (SpikeLLM, 2407.04752, W4A4: T = 2 on salient ones)
+    salient-clip  the same with the min-max range shrunk by a factor searched per layer
+    w8a8          8-bit weights and activations
+
+Their papers leave attention in float or treat it each in another way. Here all of it is 8 bit for every rival, queries and
+probabilities too, where ours are 4-bit spikes and few outliers: more bits than ours, so that none is worse for our choice.
+They are simulated in float (fake quantisation), which flatters them a little more: none of them has an integer form that a
+stock neuromorphic chip runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kirin_lava.graph import host
+from kirin_lava.methods.recipe import Recipe
+from kirin_lava.models import float_model as twin
+from kirin_lava.models.checkpoint import Checkpoint
+from kirin_lava.models.float_model import Arithmetic
+from kirin_lava.models.layout import Attention, Dense, FloatBlock
+from kirin_lava.quantize.convert import rotary_of
+from kirin_lava.quantize.weights import WeightSpec, quantize_weight
+
+__all__ = ["RIVALS", "RivalModel", "build_rival"]
+
+_CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6)
+
+RIVALS = ("symmetric", "min-max", "channel", "salient", "salient-clip", "w8a8")
+
+
+def symmetric(x: Tensor, largest_code: int) -> Tensor:
+    """Rows (..., K) rounded to `-largest_code..largest_code` with a step each."""
+    step = (x.abs().amax(-1, keepdim=True) / largest_code).clamp_min(1e-20)
+    return torch.round(x / step) * step
+
+
+def min_max(x: Tensor, levels: int, clip: float = 1.0) -> Tensor:
+    """Rows (..., K) rounded to `levels` + 1 values between their minimum and maximum, both times `clip`."""
+    low, high = x.amin(-1, keepdim=True).clamp_max(0) * clip, x.amax(-1, keepdim=True).clamp_min(0) * clip
+    step = ((high - low) / levels).clamp_min(1e-20)
+    zero = torch.round(-low / step)
+    return (torch.round(x / step) + zero).clamp(0, levels).sub(zero) * step
+
+
+@dataclass
+class _Rules(Arithmetic):
+    """Arithmetic of one block under a rival. salient: channels (K,) by dense layer; clip: factor by dense layer."""
+
+    kind: str
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    salient: dict[str, Tensor] = field(default_factory=dict)
+    clip: dict[str, float] = field(default_factory=dict)
+
+    def sent(self, name: str, x: Tensor, clip: float | None = None) -> Tensor:
+        """A dense layer's input as the rival sends it."""
+        if self.kind in ("symmetric", "w8a8"):
+            return symmetric(x, 127 if self.kind == "w8a8" else 7)
+        if self.kind == "min-max":
+            return min_max(x, 15)
+        chosen, y = self.salient[name], torch.empty_like(x)
+        if self.kind == "channel":
+            y[..., chosen], y[..., ~chosen] = symmetric(x[..., chosen], 127), symmetric(x[..., ~chosen], 7)
+        else:
+            factor = self.clip.get(name, 1.0) if clip is None else clip
+            y[..., chosen], y[..., ~chosen] = min_max(x[..., chosen], 31, factor), min_max(x[..., ~chosen], 15, factor)
+        return y
+
+    def dense(self, op: Dense, x: Tensor) -> Tensor:
+        return F.linear(self.sent(op.name, x), self.weights.get(op.name, op.weight), op.bias)
+
+    def attention(self, op: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = symmetric(q, 127), symmetric(k, 127), symmetric(v, 127)
+        repeat = op.heads // op.kv_heads
+        k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
+        later = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool).triu(1)
+        weights = (q @ k.transpose(-1, -2) * op.head_dim**-0.5).masked_fill(later, -torch.inf).softmax(-1)
+        step = (weights.amax(-1, keepdim=True) / 255).clamp_min(1e-20)
+        return torch.round(weights / step) * step @ v
+
+
+class RivalModel:
+    """A whole model under a rival; `forward` is that of `reference.Executor`."""
+
+    def __init__(self, checkpoint: Checkpoint, blocks: list[tuple[FloatBlock, _Rules]]):
+        self.device = torch.device("cpu")
+        self._embedding = checkpoint.family.embedding(checkpoint.config, checkpoint.load)
+        self._rotary = rotary_of(checkpoint)
+        self._blocks = blocks
+
+    @torch.inference_mode()
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, L) ids -> (B, L, vocabulary) logits."""
+        x = twin.embed(self._embedding, tokens)
+        for block, rules in self._blocks:
+            x = twin.run_block(block, x, self._rotary, arithmetic=rules)
+        return x
+
+
+@torch.inference_mode()
+def build_rival(checkpoint: Checkpoint, kind: str, tokens: Sequence[Tensor], recipe: Recipe) -> RivalModel:
+    """Calibrate and round a model the rival's way.
+
+    Args:
+        kind: one of `RIVALS`. tokens: calibration sequences (L,). recipe: whose weight rounding and shares of outliers it gets.
+    """
+    family, config = checkpoint.family, checkpoint.config
+    spec = WeightSpec(bits=8, method=recipe.weights.method) if kind == "w8a8" else recipe.weights
+    rotary = rotary_of(checkpoint)
+    embedding = family.embedding(config, checkpoint.load)
+    rows = [twin.embed(embedding, row.unsqueeze(0)) for row in tokens]
+    blocks = []
+    for index in range(checkpoint.dimensions.layers):
+        block = family.block(config, index, checkpoint.load)
+        rules = _Rules(kind)
+        inputs: dict[str, list[Tensor]] = {op.name: [] for op in block.denses()}
+
+        def keep(op: object, values: dict[str, Tensor], inputs: dict[str, list[Tensor]] = inputs) -> None:
+            if isinstance(op, Dense):
+                inputs[op.name].append(values[op.input].flatten(0, -2))
+
+        following = [twin.run_block(block, x, rotary, keep) for x in rows]
+        for op in block.denses():
+            share = recipe.outliers.of(f"{block.name}.{op.name}")
+            _calibrate(rules, op, torch.cat(inputs[op.name]), spec, share)
+        blocks.append((block, rules))
+        rows = following
+    head = family.head(config, checkpoint.load)
+    rules = _Rules("w8a8")  # the head is 8 bit for everyone
+    for op in head.denses():
+        rules.weights[op.name] = torch.from_numpy(quantize_weight(op.weight, WeightSpec(bits=8)).dequantized())
+    return RivalModel(checkpoint, [*blocks, (head, rules)])
+
+
+def _calibrate(rules: _Rules, op: Dense, x: Tensor, spec: WeightSpec, share: float) -> None:
+    """Salient channels, clip factor and rounded weights of one dense layer from its inputs (tokens, K)."""
+    count = max(1, host.outlier_budget(share, x.shape[1]))
+    if rules.kind == "channel":
+        rules.salient[op.name] = _largest(x.abs().amax(0), count)
+    elif rules.kind.startswith("salient"):
+        # saliency of a channel: mean of |X o (X W^T W)| over tokens
+        rules.salient[op.name] = _largest((x * (x @ op.weight.T @ op.weight)).mean(0).abs(), count)
+        if rules.kind == "salient-clip":
+            sample = x[:: max(1, len(x) // 1024)]
+            exact = sample @ op.weight.T
+            errors = {c: float((rules.sent(op.name, sample, c) @ op.weight.T - exact).square().sum()) for c in _CLIPS}
+            rules.clip[op.name] = min(errors, key=errors.__getitem__)
+    sent = rules.sent(op.name, x)
+    moments = sent.T @ sent if spec.method == "gptq" else None
+    rules.weights[op.name] = torch.from_numpy(quantize_weight(op.weight, spec, moments).dequantized())
+
+
+def _largest(saliency: Tensor, count: int) -> Tensor:
+    chosen = torch.zeros(len(saliency), dtype=torch.bool)
+    chosen[saliency.topk(count).indices] = True
+    return chosen

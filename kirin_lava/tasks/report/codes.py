@@ -1,0 +1,78 @@
+"""Histograms of codes, per encoding, in bins that a small figure can hold: every spike code, and outliers by powers of two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from kirin_lava.graph.counts import Stats
+from kirin_lava.spikes.codes.coding import ENCODINGS, Encoding
+
+__all__ = ["code_histograms"]
+
+
+def code_histograms(stats: Stats) -> list[dict[str, Any]]:
+    """One entry per encoding that came up, those with spikes first; JSON-able.
+
+    Each has `values` (how many values of the graph carry such codes), `elements` and `bins` with `low`, `high` (codes q,
+    inclusive), `kind` ("spike", "silent", "outlier", or "integer" of codes that never spike), `count` and `share`.
+    """
+    result = []
+    for enc in sorted(ENCODINGS.values(), key=lambda e: not e.has_spikes):
+        rows = [row for row in stats.codes if row.encoding == enc.name]
+        if not rows:
+            continue
+        histogram = np.sum([row.histogram for row in rows], axis=0)
+        elements = int(histogram.sum())
+        bins: list[dict[str, Any]] = [
+            {
+                "low": low,
+                "high": high,
+                "label": str(low) if low == high else f"{low} to {high}",
+                "kind": _kind(low, enc),
+                "count": int(histogram[low - enc.code_min : high + 1 - enc.code_min].sum()),
+            }
+            for low, high in _bins(enc)
+        ]
+        for entry in bins:
+            entry["share"] = entry["count"] / max(elements, 1)
+        result.append(
+            {
+                "encoding": enc.name,
+                "window": enc.window,
+                "zero": enc.zero,
+                "values": len(rows),
+                "elements": elements,
+                "clipped": sum(row.clipped for row in rows),
+                "largest": max(row.largest for row in rows),
+                "bins": bins,
+            }
+        )
+    return result
+
+
+def _kind(code: int, enc: Encoding) -> str:
+    if code + enc.zero == 0:
+        return "silent"
+    if not enc.has_spikes:
+        return "integer"
+    return "spike" if enc.spike_min <= code <= enc.spike_max else "outlier"
+
+
+def _bins(enc: Encoding) -> Iterator[tuple[int, int]]:
+    first, last = (enc.spike_min, enc.spike_max) if enc.has_spikes else (0, 0)
+    below = []
+    high = first - 1
+    while high >= enc.code_min:
+        low = max(enc.code_min, 2 * high + 1 if high < -1 else high)
+        below.append((low, high))
+        high = low - 1
+    yield from reversed(below)
+    yield from ((code, code) for code in range(first, last + 1))
+    low = last + 1
+    while low <= enc.code_max:
+        high = min(enc.code_max, 2 * low - 1)
+        yield low, high
+        low = high + 1

@@ -1,0 +1,210 @@
+"""Everything a report says, as one dict of plain values: the content of report.json.
+
+    bundle, source, facts, recipe, versions     what was converted, from the manifest
+    exactness                                   what `verify` recorded, level by level
+    evaluation                                  perplexity on the text, `kirin_lava.tasks.quality.evaluate.Evaluation`
+    counts, segments, codes, host               what a run over the same text did, `kirin_lava.graph.counts`; `segments` is
+    layers.csv
+    window                                      one window step by step, `kirin_lava.tasks.report.window`
+    ranges, placement, timing, energy, steps    the chip, `kirin_lava.hardware`
+
+A part that cannot be had (only some layers were exported, the original is gone) is `{"missing": reason}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import kirin_lava
+from kirin_lava.base.errors import KirinError
+from kirin_lava.export.bundle import Bundle
+from kirin_lava.graph.counter import Counter, together
+from kirin_lava.graph.counts import Stats
+from kirin_lava.graph.executor import Executor
+from kirin_lava.graph.ops import Model
+from kirin_lava.hardware.observe import RangeObserver
+from kirin_lava.models.checkpoint import load_tokenizer
+from kirin_lava.models.text import read_text, token_rows
+from kirin_lava.tasks.inspect.bundle import inspect_bundle
+from kirin_lava.tasks.quality.evaluate import check_unseen, evaluate
+from kirin_lava.tasks.report.codes import code_histograms
+from kirin_lava.tasks.report.hardware import hardware_part
+from kirin_lava.tasks.report.window import window_of
+
+__all__ = ["FORMAT", "PER_TOKEN", "gather", "manifest_part"]
+
+FORMAT = 1
+"""Of report.json."""
+
+Progress = Callable[[str, int, int], None]
+
+_ROW = 256
+_COUNTED_ROWS = 8
+_LEVELS = {
+    "segment": "every linear segment, on codes of the calibration text",
+    "block": "every port of every block on real text, spikes and outliers counted on Lava's connections included",
+    "model": "the whole model on Lava: logits and generated tokens",
+}
+_TIMED = {
+    ("segment", "native"): "Lava processes of one segment",
+    ("segment", "stock"): "stock lava-dl, one segment, with its file read",
+    ("block", "native"): "Lava processes of one block",
+}
+PER_TOKEN = (
+    "elements",
+    "spikes",
+    "silent",
+    "outliers",
+    "dense_macs",
+    "synaptic_adds",
+    "macs",
+    "neuron_updates",
+    "comparisons",
+    "readouts",
+)
+
+
+def gather(bundle: Bundle, text: Path, max_rows: int | None, profiles: Sequence[str], progress: Progress) -> dict[str, Any]:
+    """The content of report.json.
+
+    Args:
+        text: to evaluate and count on. max_rows: evaluate on its first rows only.
+        profiles: names or YAML files of energy profiles; empty for those that come with the program.
+
+    Raises:
+        UsageError: the bundle is damaged, or the text is the one it was calibrated on, or a bad profile.
+    """
+    bundle.require_whole()
+    report = manifest_part(bundle)
+    progress("the picture of a window", 0, 1)
+    report["window"] = window_of(bundle)
+    if not bundle.complete:
+        missing = {"missing": f"only {', '.join(bundle.block_names)} of the model were exported, so it cannot run"}
+        keys = ("evaluation", "counts", "codes", "host", "ranges", "placement", "timing", "energy", "steps")
+        return report | {"segments": []} | dict.fromkeys(keys, missing)
+    check_unseen(bundle, read_text(text), text)
+    try:
+        found = evaluate(bundle.path, text, max_rows=max_rows, progress=progress).to_dict()
+        del found["bundle"], found["layer_errors"]
+        report["evaluation"] = found
+    except KirinError as error:
+        report["evaluation"] = {"missing": str(error)}
+    model = bundle.model()
+    stats, ranges = _run(bundle, model, text, progress)
+    blocks = [{"block": name, **stats.total(name)} for name in stats.blocks()]
+    report["counts"] = {"text": text.name, "tokens": stats.tokens, "total": stats.total(), "blocks": blocks}
+    report["codes"] = code_histograms(stats)
+    report["host"] = _host(stats)
+    report["segments"] = [_segment_row(row) for row in stats.core]
+    progress("limits, placement, time and energy of the chip", 0, 1)
+    report |= hardware_part(model, stats, ranges, text.name, report["segments"], profiles)
+    report["timing"]["lava"] = _lava_times(bundle.manifest)
+    return report
+
+
+def manifest_part(bundle: Bundle) -> dict[str, Any]:
+    """What is known without running the model: source, recipe, operations and what `verify` recorded."""
+    manifest = bundle.manifest
+    described = inspect_bundle(bundle.path)
+    sites = [
+        f"{site} {100 * ratio:g} %" for site, ratio in bundle.recipe.outliers.sites.items()
+    ]  # keys with dots cannot be looked up
+    return {
+        "format": FORMAT,
+        "kirin_lava": kirin_lava.__version__,
+        "bundle": {
+            "name": bundle.path.absolute().name.removesuffix(".partial"),  # an export asks before it is published
+            "digest": described.digest,
+            "bytes": sum((bundle.path / name).stat().st_size for name in manifest["files"] if (bundle.path / name).is_file()),
+            "complete": described.complete,
+            "segments": sum(segment.file is not None for segment in described.segments),
+            "made_by": manifest.get("kirin_lava"),
+        },
+        "source": _source(manifest["source"]),
+        "facts": manifest["facts"],
+        "recipe": manifest["recipe"] | {"window": bundle.recipe.activations.window, "outlier_sites": sites},
+        "versions": manifest.get("versions") or {},
+        "exactness": _exactness(manifest),
+        "operations": _operations(described.segments, described.host_ops),
+    }
+
+
+def _source(source: dict[str, Any]) -> dict[str, Any]:
+    """The source, its files as a list: their names hold dots, which separate the parts of a key."""
+    plain = {key: value for key, value in source.items() if key != "sha256"}
+    return plain | {"files": [{"file": name, "sha256": digest} for name, digest in (source.get("sha256") or {}).items()]}
+
+
+def _exactness(manifest: dict[str, Any]) -> dict[str, Any]:
+    recorded = manifest.get("verification") or {}
+    levels = []
+    for level, meaning in _LEVELS.items():
+        entry = recorded.get(level)
+        done = {key: entry[key] for key in ("compared", "mismatches", "backends")} if entry else {}
+        levels.append({"level": level, "meaning": meaning, "run": bool(entry), **done})
+    return {
+        "verified": manifest.get("verified") is True,
+        "compared": sum(entry.get("compared", 0) for entry in levels),
+        "mismatches": sum(entry.get("mismatches", 0) for entry in levels),
+        "levels": levels,
+        "silicon": manifest.get("physical_fit_verified") is True,
+    }
+
+
+def _lava_times(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Mean wall time of a time step in the runs of `verify`, level by level; empty where it did not run."""
+    recorded = manifest.get("verification") or {}
+    rows = []
+    for (level, form), what in _TIMED.items():
+        milliseconds = recorded.get(level, {}).get("milliseconds_per_step", {}).get(form)
+        if milliseconds is not None:
+            rows.append({"what": what, "seconds": milliseconds / 1000})
+    return rows
+
+
+def _operations(segments: list[Any], host_ops: dict[str, int]) -> dict[str, Any]:
+    places: dict[str, int] = {}
+    for segment in segments:
+        places[segment.place] = places.get(segment.place, 0) + 1
+    return {"core": places, "core_total": len(segments), "host": host_ops, "host_total": sum(host_ops.values())}
+
+
+def _run(bundle: Bundle, model: Model, text: Path, progress: Progress) -> tuple[Stats, RangeObserver]:
+    """Counts and spans of the first rows of the text."""
+    rows = token_rows(load_tokenizer(bundle.path), read_text(text), min(_ROW, model.max_positions))[:_COUNTED_ROWS]
+    counter, spans = Counter(), RangeObserver()
+    executor = Executor(model, observer=together(counter, spans))
+    for index, row in enumerate(rows):
+        progress("count spikes", index, len(rows))
+        executor.forward(torch.as_tensor(row).unsqueeze(0))
+    return counter.result(), spans
+
+
+def _host(stats: Stats) -> list[dict[str, Any]]:
+    """Float operations of the host per token, by kind, the largest first."""
+    sums: dict[str, float] = {}
+    for row in stats.host:
+        sums[row.kind] = sums.get(row.kind, 0.0) + row.float_operations / max(row.tokens, 1)
+    ordered = sorted(sums.items(), key=lambda item: -item[1])
+    return [{"kind": kind, "float_operations_per_token": number} for kind, number in ordered]
+
+
+def _segment_row(row: Any) -> dict[str, Any]:
+    elements = max(row.elements, 1)
+    return {
+        "block": row.block,
+        "segment": row.op,
+        "kind": row.kind,
+        "encoding": row.encoding,
+        "window": row.window,
+        "weight_bits": row.weight_bits,
+        "tokens": row.tokens,
+        "spike_share": row.spikes / elements,
+        "silent_share": row.silent / elements,
+        "outlier_share": row.outliers / elements,
+        **{f"{name}_per_token": getattr(row, name) / max(row.tokens, 1) for name in PER_TOKEN},
+    }

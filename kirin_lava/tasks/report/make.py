@@ -1,0 +1,167 @@
+"""Makes a report: report.json and layers.csv beside the manifest, one HTML page, and PNGs on demand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+
+from kirin_lava.base.errors import UsageError
+from kirin_lava.base.files import disk_errors, save_json, save_text
+from kirin_lava.export.bundle import JOURNAL, MANIFEST, Bundle
+from kirin_lava.methods.recipe import DEFAULT_RECIPE, load_recipe
+from kirin_lava.models.checkpoint import open_config
+from kirin_lava.models.text import EVALUATION_TEXT
+from kirin_lava.tasks.report.card import refresh_card
+from kirin_lava.tasks.report.draw import Draw, require_matplotlib, save_png
+from kirin_lava.tasks.report.gather import gather
+from kirin_lava.tasks.report.page import page_html
+from kirin_lava.tasks.report.planned import planned_part
+from kirin_lava.tasks.report.plot_chip import (
+    cores_height,
+    draw_cores,
+    draw_energy,
+    draw_ranges,
+    energy_height,
+    range_rows,
+    ranges_height,
+)
+from kirin_lava.tasks.report.plot_counts import activity_height, activity_rows, codes_height, draw_activity, draw_codes
+from kirin_lava.tasks.report.plot_window import WINDOW_HEIGHTS, draw_window
+from kirin_lava.tasks.report.tables import report_tables
+
+__all__ = ["Report", "make_report"]
+
+Progress = Callable[[str, int, int], None]
+
+_LAVA_TOKENS = 16
+_ROWS = 32
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was made. data: content of report.json. files: what was written."""
+
+    data: dict[str, Any]
+    files: tuple[Path, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of report.json."""
+        return self.data
+
+    def table(self) -> Group:
+        """The main numbers, time steps, energy and the files."""
+        return report_tables(self.data, self.files)
+
+
+def make_report(
+    bundle: Path,
+    text: Path | None = None,
+    html: Path | None = None,
+    figures: Path | None = None,
+    max_rows: int | None = _ROWS,
+    profiles: Sequence[str] = (),
+    lava: bool = False,
+    timeout: float | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Make the report of a bundle, or, of a folder with a config.json and no bundle, that of a dry run by the default recipe.
+
+    Args:
+        text: to evaluate and count on; None for the text that comes with the program.
+        html: the page; None for report.html in the bundle; of a dry run nothing else is written.
+        figures: folder for the figures as PNG, or None.
+        max_rows: rows of the text that perplexity is measured on; None for all.
+        profiles: names or YAML files of energy profiles; empty for those that come with the program.
+        lava: also run every block on Lava and count spikes and outliers there. timeout: limit in seconds of each such run.
+
+    Raises:
+        BackendError: matplotlib (or, with `lava`, Lava) is missing.
+        UsageError: no bundle, a damaged one, or the text that it was calibrated on.
+        VerificationError: Lava computes or counts something else.
+    """
+    require_matplotlib()
+    if not any((bundle / name).is_file() for name in (MANIFEST, JOURNAL)) and (bundle / "config.json").is_file():
+        if text or figures or lava:
+            raise UsageError(
+                f"{bundle} holds no converted model: a report of its config.json has no text, figures or run on Lava"
+            )
+        return _planned_report(bundle, html, profiles)
+    say = progress or (lambda what, done, total: None)
+    counted = _counted_on_lava(bundle, timeout, say) if lava else None
+    opened = Bundle(bundle)
+    data = gather(opened, text or EVALUATION_TEXT, max_rows, profiles, say)
+    if counted is not None:
+        data["exactness"]["lava"] = counted
+    data = json.loads(json.dumps(data, allow_nan=False))  # the page is drawn from what the file holds
+    files = [bundle / "report.json", bundle / "layers.csv", html or bundle / "report.html"]
+    with disk_errors(bundle):
+        save_json(files[0], data)
+        save_text(files[1], _csv(data["segments"]))
+    refresh_card(opened)
+    say("draw the page", 0, 1)
+    with disk_errors(files[2]):
+        files[2].parent.mkdir(parents=True, exist_ok=True)
+        save_text(files[2], page_html(data))
+    if figures is not None:
+        files += _save_figures(figures, data, say)
+    return Report(data, tuple(files))
+
+
+def _planned_report(folder: Path, html: Path | None, profiles: Sequence[str]) -> Report:
+    """The report of a model whose weights are not at hand."""
+    planned = planned_part(open_config(str(folder)), folder.absolute().name, load_recipe(DEFAULT_RECIPE), profiles)
+    data = json.loads(json.dumps(planned, allow_nan=False))
+    if html is None:
+        return Report(data, ())
+    with disk_errors(html):
+        html.parent.mkdir(parents=True, exist_ok=True)
+        save_text(html, page_html(data))
+    return Report(data, (html,))
+
+
+def _counted_on_lava(bundle: Path, timeout: float | None, progress: Progress) -> list[dict[str, Any]]:
+    """Rows of a verification of all blocks, which counts spikes and outliers on Lava's connections."""
+    from kirin_lava.tasks.verify import verify
+
+    result = verify(bundle, level="block", backend="lava", tokens=_LAVA_TOKENS, timeout=timeout, progress=progress)
+    result.require()
+    rows: list[dict[str, Any]] = result.to_dict()["rows"]
+    return rows
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    """One line per segment; the numbers are those of report.json."""
+    buffer = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def _save_figures(folder: Path, data: dict[str, Any], progress: Progress) -> list[Path]:
+    plots: list[tuple[str, Draw, Any, int]] = [("window", draw_window, data["window"], WINDOW_HEIGHTS[0])]
+    if "missing" not in data["counts"]:
+        activity, ranges = activity_rows(data), range_rows(data)
+        plots += [
+            ("activity", draw_activity, activity, activity_height(activity)),
+            ("codes", draw_codes, data["codes"], codes_height(data["codes"])),
+            ("ranges", draw_ranges, ranges, ranges_height(ranges)),
+            ("cores", draw_cores, data["placement"], cores_height(data["placement"], False)),
+            ("energy", draw_energy, data["energy"], energy_height(data["energy"], False)),
+        ]
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for index, (name, draw, content, height) in enumerate(plots):
+        progress("draw figures", index, len(plots))
+        written.append(folder / f"{name}.png")
+        save_png(written[-1], draw, content, height)
+    return written

@@ -1,0 +1,84 @@
+"""What `kirin-lava report` prints: the main numbers, time steps and energy, all of them from report.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+
+from kirin_lava.tasks.report.values import UNKNOWN, fill, resolve, show
+
+__all__ = ["report_tables"]
+
+_FACTS = {  # a row of which nothing is known is left out
+    "segments, weights": "{model.segments|int}, {model.weights|int}",
+    "bundle, peak memory of the export": "{export.bundle_bytes|bytes}, {export.peak_memory_bytes|bytes}",
+    "integers that differ, of all compared": "{exactness.mismatches|int}, {exactness.compared|int}",
+    "perplexity, of the original": "{evaluation.perplexity|four}, {evaluation.perplexity_float|four}",
+    "spikes, messages per token": "{counts.total.spikes_per_token|int}, {counts.total.outliers_per_token|int}",
+    "segments proved, calibrated, unfit": "{ranges.proved}, {ranges.calibrated}, {ranges.does_not_fit}",
+    "cores, chips": "{placement.cores|int}, {placement.chips|int}",
+    "time step on chip, at least": "{timing.step_seconds|si:s}",
+    "energy saved by the paper's way of counting, its claim": "{energy.paper.against_dense|percent2}, "
+    "{energy.paper.claimed_energy_reduction|percent2}",
+    "price lists under which the integer twin wins": "{energy.twin_wins}, {energy.priced}",
+}
+
+
+def report_tables(data: dict[str, Any], files: Sequence[Path]) -> Group:
+    """Tables for people.
+
+    Args:
+        data: content of report.json. files: what was written.
+    """
+    facts = Table(title=f"{data['source']['name']} by {data['recipe']['name']}", show_header=False)
+    for words, text in _FACTS.items():
+        said = _said(data, text)
+        if set(said.split(", ")) != {UNKNOWN} and ("exactness" not in text or data["exactness"]["compared"]):
+            facts.add_row(words, said)
+    for row in resolve(data, "timing.lava") or ():
+        facts.add_row(f"time step, {row['what']}", show(row["seconds"], "si:s"))
+    for path in files:
+        facts.add_row("written", str(path))
+    if "missing" in data["energy"]:
+        return Group(facts)
+    rate = data["steps"][-1]
+    steps = _table(
+        "time steps", "codes", "T", f"of {rate['window']}", "per token", f"of {rate['latency_steps']:,}", "perplexity"
+    )
+    for cells in _step_rows(data):
+        steps.add_row(*cells)
+    energy = _table("joules per token", "prices", "FP16", "integer twin", "rate-coded", "ours", "static power")
+    for profile in data["energy"]["profiles"]:
+        totals = ["cannot run" if c["total"] is None else show(c["total"], "si:J") for c in profile["columns"]]
+        static = next(column["static_joules"] for column in profile["columns"] if column["network"] == "kirin")
+        energy.add_row(profile["profile"]["title"], *totals, show(static, "si:J"))
+    return Group(facts, steps, energy)
+
+
+def _step_rows(data: dict[str, Any]) -> Iterator[list[str]]:
+    """A row for each of our windows, against 8-bit spike codes; the perplexity is that of the bundle's own encoding."""
+    for row in data["steps"][:-1]:
+        here = row["window"] == data["recipe"]["window"] and resolve(data, "evaluation.perplexity") is not None
+        yield [
+            row["scheme"],
+            show(row["window"]),
+            f"{show(row['window_reduction'], 'percent2')} fewer",
+            show(row["latency_steps"], "int"),
+            f"{show(row['latency_reduction'], 'percent2')} fewer",
+            _said(data, "{evaluation.perplexity|four}") if here else "",
+        ]
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left", no_wrap=True)
+    return table
+
+
+def _said(data: dict[str, Any], text: str) -> str:
+    return fill(text, lambda key, form: show(resolve(data, key), form))

@@ -1,0 +1,191 @@
+"""One window of one segment, followed step by step: the numbers of the picture that explains the method.
+
+A real token's codes arrive as spikes and messages while the threshold is infinite; then the threshold falls by one ramp per
+step and every neuron fires once, at the time that is its output code. Everything is computed by
+`kirin_lava.spikes.neurons.neuron` from the
+codes that the compiler kept in the bundle, and compared with the integer reference. Membranes are given in ramps of their own
+neuron, so that one ladder serves all:
+
+    level(t) = (2^shift * v(t) + lift) / D,   lift = offset + zero_out * D - 2^shift * zero_in * sum_k w
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from kirin_lava.base.errors import UsageError
+from kirin_lava.base.loihi2 import STATE_MAX
+from kirin_lava.export.bundle import Bundle, Probe
+from kirin_lava.export.netx.read import Segment
+from kirin_lava.export.netx.stimulus import is_mirrored
+from kirin_lava.graph import executor as reference
+from kirin_lava.graph.ops import Fire, Linear
+from kirin_lava.spikes.codes.coding import Encoding, encode_raster, is_outlier, is_silent
+from kirin_lava.spikes.neurons.neuron import simulate
+
+__all__ = ["window_of"]
+
+Int64 = npt.NDArray[np.int64]
+
+SHOWN = 48
+"""Input channels and neurons drawn in the rasters."""
+
+_SPREAD = 0.98  # of the outputs of a segment that gets ramps for the picture lie within the codes
+_FINE_RAMP = 64  # a ramp of at least this rounds the step by less than one percent
+
+
+def window_of(bundle: Bundle) -> dict[str, Any]:
+    """The picture's numbers, JSON-able: of a segment that fires if there is one, else of one whose membranes are read out.
+
+    A read segment gets ramps for the picture, such that nearly all outputs are within the spike codes.
+
+    Raises:
+        UsageError: the bundle has no segment whose inputs spike, or no probe of it.
+    """
+    block, segment, probe = _choose(bundle)
+    stored = segment.linear
+    codes = probe.codes.astype(np.int64)
+    linear = stored
+    if stored.fire is None:
+        linear = replace(stored, fire=_ramps(stored, segment.scale, codes, bundle.recipe.activations))
+    fire = linear.fire
+    assert fire is not None
+    period = max(linear.encoding.window, fire.encoding.window)
+    payload = _payload(linear.encoding, codes, period)
+    fired = simulate(linear, payload, period)
+    hasty = simulate(linear, payload, period, silence=False)
+    sums = torch.from_numpy(codes @ linear.weight.astype(np.int64).T).double()
+    exact = reference.fire(sums, fire, linear.name).numpy().astype(np.int64)
+    index = max(range(len(codes)), key=lambda i: (len(np.unique(fired[i])), -i))
+    levels = _levels(linear, fire, payload[:, index * period : (index + 1) * period])
+    return {
+        "block": block,
+        "segment": stored.name,
+        "fires": stored.fire is not None,
+        "index": index,
+        "inputs": linear.weight.shape[1],
+        "neurons": linear.weight.shape[0],
+        "encoding": linear.encoding.name,
+        "output_encoding": fire.encoding.name,
+        "signed": is_mirrored(fire.encoding),
+        "zero": fire.encoding.zero,
+        "steps": period,
+        "first_fall": period - fire.encoding.window,
+        "thresholds": [level - 0.5 for level in range(fire.encoding.window - 1, 0, -1)],
+        "raster": _raster(linear.encoding, codes[index], payload[:, index * period : (index + 1) * period]),
+        "outputs": [_output(int(n), int(fired[index, n]), fire.encoding, period) for n in range(min(SHOWN, fired.shape[1]))],
+        "traces": [
+            {
+                "neuron": n,
+                "ramp": int(fire.ramp[n]),
+                "level": [round(float(x), 4) for x in levels[n]],
+                **_output(n, int(fired[index, n]), fire.encoding, period),
+                "hasty": _output(n, int(hasty[index, n]), fire.encoding, 0),
+            }
+            for n in _telling(levels[:SHOWN], fired[index, :SHOWN], hasty[index, :SHOWN], fire.encoding)
+        ],
+        "silence": {
+            "windows": len(codes),
+            "compared": int(fired.size),
+            "wrong_with": int((fired != exact).sum()),
+            "wrong_without": int((hasty != exact).sum()),
+            "wrong_without_share": float((hasty != exact).mean()),
+        },
+    }
+
+
+def _choose(bundle: Bundle) -> tuple[str, Segment, Probe]:
+    """A firing segment of the block nearest to the middle that has one; without any, the middle block's first spiking one."""
+    names = [name for name in bundle.block_names if name != "head"] or bundle.block_names
+    middle = len(names) // 2
+    ordered = sorted(names, key=lambda name: abs(names.index(name) - middle))
+    reading: tuple[str, Segment, Probe] | None = None
+    for name in ordered[:2]:  # layers of a decoder are built alike: the second is for odd ones
+        probes = bundle.probes(name)
+        for segment in bundle.segments(name):
+            linear = segment.linear
+            if not linear.encoding.has_spikes or linear.name not in probes:
+                continue
+            found = name, segment, probes[linear.name]
+            if linear.fire is not None:
+                return found
+            reading = reading or found
+    if reading is None:
+        raise UsageError(f"{bundle.path} holds no segment with spiking inputs and a probe: export again")
+    return reading
+
+
+def _ramps(linear: Linear, scale: npt.NDArray[np.float32] | None, codes: Int64, enc: Encoding) -> Fire:
+    """A fire phase for a segment that has none: one real step for all neurons."""
+    sums = codes @ linear.weight.astype(np.int64).T
+    per_code = np.ones(len(linear.weight)) if scale is None else np.abs(scale.astype(np.float64)) + 1e-30
+    step = float(np.quantile(np.abs(sums) * per_code, _SPREAD)) / enc.spike_max or 1.0
+    ideal = step / per_code  # sums per output code
+    shift = 0
+    while ideal.min() * 2**shift < _FINE_RAMP and np.abs(sums).max() * 2 ** (shift + 6) < STATE_MAX:
+        shift += 1
+    ramp = np.clip(np.round(ideal * 2**shift), 1, STATE_MAX // (2 * enc.window)).astype(np.int64)
+    return Fire(enc, ramp, np.zeros(len(ramp), np.int64), shift, step)
+
+
+def _payload(enc: Encoding, codes: Int64, period: int) -> npt.NDArray[np.int32]:
+    """(windows, K) codes as what is sent, (K, windows * period)."""
+    spikes, outliers = encode_raster(codes, enc, period)
+    return (spikes + outliers).transpose(1, 0, 2).reshape(codes.shape[1], -1)
+
+
+def _levels(linear: Linear, fire: Fire, payload: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+    """(N, period) membranes in ramps, after every step of the window: v is the running sum of u, u of the currents."""
+    synapses = linear.weight.astype(np.int64) * 2**fire.shift
+    v = (synapses @ payload).cumsum(1).cumsum(1)
+    lift = fire.offset + fire.encoding.zero * fire.ramp
+    return (v + (lift - linear.encoding.zero * synapses.sum(1))[:, None]) / fire.ramp[:, None]
+
+
+def _raster(enc: Encoding, codes: Int64, payload: npt.NDArray[np.int32]) -> dict[str, Any]:
+    """What the first channels send: rows of (channel, code, step, payload), and how many of all channels do what."""
+    shown = range(min(SHOWN, len(codes)))
+    outlier, silent = is_outlier(codes, enc), is_silent(codes, enc)
+    events = {"spikes": [], "outliers": []}  # type: dict[str, list[dict[str, int]]]
+    for k in shown:
+        if not silent[k]:
+            step = int(np.flatnonzero(payload[k])[0])
+            row = {"channel": k, "code": int(codes[k]), "step": step, "payload": int(payload[k, step])}
+            events["outliers" if outlier[k] else "spikes"].append(row)
+    counts = {"outliers": int(outlier.sum()), "silent": int(silent.sum())}
+    return {
+        "channels": len(shown),
+        **events,
+        "counts": {"spikes": len(codes) - sum(counts.values()), **counts},
+    }
+
+
+def _output(n: int, code: int, enc: Encoding, start: int) -> dict[str, Any]:
+    """When a neuron fires its code, `start` being the first step of the fire phase's window; step None: it stays silent."""
+    level = code + enc.zero
+    last = enc.window - 1
+    step = start + last - abs(level)
+    return {"neuron": n, "code": code, "step": step if level else None, "payload": int(np.sign(level))}
+
+
+def _telling(levels: npt.NDArray[np.float64], fired: Int64, hasty: Int64, enc: Encoding) -> list[int]:
+    """Up to four of the neurons in the raster whose traces explain the method: they stay near the ladder and end on different
+    codes, and some would have fired wrongly without silence."""
+    top = enc.window - 1
+    final = levels[:, -1]
+    above = np.maximum(levels.max(1) - top - 0.4, 0) + (np.maximum(-levels.min(1) - top - 0.4, 0) if is_mirrored(enc) else 0)
+    below = 0 if is_mirrored(enc) else np.maximum(-levels.min(1) - 0.4 * top, 0)
+    fit = 2.0 * above + 0.3 * below - np.where(fired != hasty, 1.5, 0.0)
+    chosen: list[int] = []
+    for share in (0.85, 0.5, -0.6 if is_mirrored(enc) else 0.25, 0.0)[: len(final)]:
+        cost = np.abs(final - share * top) + fit
+        for n in chosen:
+            cost[np.abs(final - final[n]) < top / 6] += 100  # their labels would meet
+        cost[chosen] = np.inf
+        chosen.append(int(cost.argmin()))
+    return chosen

@@ -1,0 +1,156 @@
+"""Verification of whole blocks and of the whole model: the spiking network on Lava against the integer executor.
+
+Level block: real text runs through the network of every block, fed with the executor's hidden states; the integers at every
+port (input codes, membranes, cached keys and values) and the bits of the block's result are compared, and the spikes and
+outliers counted on Lava's connections with those of the codes.
+Level model: Lava's blocks feed each other, from the embedding to the logits, and generate; logits and tokens are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from kirin_lava.export.bundle import Bundle
+from kirin_lava.graph.executor import BlockExecutor, Cache, Executor
+from kirin_lava.graph.host import Codes, Value
+from kirin_lava.graph.ops import Block, CoreOp, Float32, Linear, Mix, Model, Op
+from kirin_lava.models.checkpoint import load_tokenizer
+from kirin_lava.models.text import EVALUATION_TEXT, read_text, token_rows
+from kirin_lava.processes.runtime import run_job
+from kirin_lava.spikes.codes.coding import is_outlier, is_silent
+from kirin_lava.tasks.generate import choose
+from kirin_lava.tasks.verify.result import Row, Verification
+
+__all__ = ["lava_logits", "real_tokens", "run_block_job", "verify_blocks", "verify_model"]
+
+Progress = Callable[[str, int, int], None]
+Int64 = npt.NDArray[np.int64]
+
+_NEW_TOKENS = 20
+
+
+def run_block_job(block: Block, x: Float32, rotary: tuple[Float32, Float32] | None) -> Any:
+    """Run (tokens, width) through a block's network; for `runtime.run_job`. Returns a `processes.block.BlockRun`."""
+    from kirin_lava.processes.block import build_block
+
+    with build_block(block, x.shape[1], len(x), rotary, probe=True) as network:
+        return network.run(x)
+
+
+def real_tokens(bundle: Bundle, count: int) -> Tensor:
+    """The first (count,) ids of the evaluation text that comes with the program, in the model's own tokens."""
+    rows = token_rows(load_tokenizer(bundle.path), read_text(EVALUATION_TEXT), min(count, bundle.manifest["max_positions"]))
+    return rows[0]
+
+
+def verify_blocks(bundle: Bundle, tokens: int, timeout: float | None, progress: Progress | None) -> Verification:
+    """Level block."""
+    report = progress or (lambda what, done, total: None)
+    result = Verification("block", ("native block network",))
+    model = bundle.model()
+    ids = real_tokens(bundle, tokens)
+    executor = Executor(model)
+    x = executor.embed(ids.unsqueeze(0))
+    positions = torch.arange(len(ids))
+    rotary = _rotary(model, len(ids))
+    blocks = [*model.blocks, model.head]
+    for index, block in enumerate(blocks):
+        report(f"{block.name} on Lava", index, len(blocks))
+        kept: dict[str, Int64] = {}
+        watch = _keep(kept)
+        y = BlockExecutor(model.rotary, observer=watch).run(block, x, positions, Cache())
+        run = run_job(run_block_job, block, x[0].numpy(), rotary, timeout=timeout)
+        for op in block.core_ops():
+            result.rows.append(_compare_core(result, block, op, kept, run))
+        row = Row(f"{block.name} result", "float32 bits", x.shape[-1], y.shape[-1], 0, 0, 0, 0)
+        result.rows.append(row)
+        result.note(row, "native", y[0].numpy().view(np.int32), run.result.view(np.int32))
+        x = y
+    return result
+
+
+def verify_model(bundle: Bundle, tokens: int, timeout: float | None, progress: Progress | None) -> Verification:
+    """Level model: `tokens` of real text in one go, then greedy generation token by token."""
+    from kirin_lava.processes.decoder import LavaDecoder
+
+    result = Verification("model", ("native networks of all blocks",))
+    model = bundle.model()
+    room = model.max_positions
+    prompt = real_tokens(bundle, min(tokens, room - _NEW_TOKENS))
+    executor, cache = Executor(model), Cache()
+    expected = executor.forward(prompt.unsqueeze(0), cache)[0]
+    vocabulary = expected.shape[-1]
+    generator = torch.Generator()
+    with LavaDecoder(model, len(prompt) + _NEW_TOKENS, timeout, progress) as decoder:
+        got = decoder.step(prompt, every=True)
+        text = Row("prompt logits", "float32 bits", len(prompt), vocabulary, 0, 0, 0, 0)
+        result.rows.append(text)
+        result.note(text, "native", _bits(expected), _bits(got))
+        grown = Row("generated logits", "float32 bits", _NEW_TOKENS, vocabulary, 0, 0, 0, 0)
+        chosen = Row("generated tokens", "ids", _NEW_TOKENS, 1, 0, 0, 0, 0)
+        result.rows += [grown, chosen]
+        ours, theirs = expected[-1], got[-1]
+        for _ in range(_NEW_TOKENS):
+            token, other = choose(ours, 0, 0, generator), choose(theirs, 0, 0, generator)
+            result.note(chosen, "native", np.array([[token]]), np.array([[other]]))
+            ours = executor.forward(torch.tensor([[token]]), cache)[0, -1]
+            theirs = decoder.step(torch.tensor([other]))
+            result.note(grown, "native", _bits(ours[None]), _bits(theirs[None]))
+    return result
+
+
+def lava_logits(bundle: Bundle, tokens: Tensor, timeout: float | None, progress: Progress | None) -> Tensor:
+    """Logits (L, vocabulary) of a text (L,), computed on Lava from the embedding on."""
+    from kirin_lava.processes.decoder import LavaDecoder
+
+    with LavaDecoder(bundle.model(), len(tokens), timeout, progress) as decoder:
+        return decoder.step(tokens, every=True)
+
+
+def _keep(kept: dict[str, Int64]) -> Callable[[Block, Op, dict[str, Value]], None]:
+    """An observer that keeps the integers at the ports of core operations, tokens first."""
+
+    def watch(_: Block, op: Op, values: dict[str, Value]) -> None:
+        value = values[op.output]
+        tensor = value.q if isinstance(value, Codes) else value
+        if isinstance(value, Codes) or isinstance(op, CoreOp):
+            plain = tensor.transpose(1, 2) if tensor.dim() == 4 else tensor  # (B, H, L, J) -> (B, L, H, J)
+            kept[op.output] = plain[0].numpy().astype(np.int64)
+
+    return watch
+
+
+def _compare_core(result: Verification, block: Block, op: CoreOp, kept: dict[str, Int64], run: Any) -> Row:
+    codes = kept[op.input]
+    outliers, silent = int(is_outlier(codes, op.encoding).sum()), int(is_silent(codes, op.encoding).sum())
+    spikes = codes.size - outliers - silent
+    if isinstance(op, Mix):  # positions later than the token do not exist yet: they are not silent codes
+        tokens, heads, columns = codes.shape
+        silent -= heads * sum(columns - 1 - i for i in range(tokens))
+    inputs = int(np.prod(codes.shape[1:]))
+    outputs = int(np.prod(kept[op.output].shape[1:]))
+    kind, window = type(op).__name__.lower(), op.encoding.window
+    row = Row(f"{block.name}.{op.name}", kind, inputs, outputs, window, spikes, outliers, silent)
+    row.ms_native = 1000 * run.seconds / run.steps
+    names = [op.input, op.output] + ([] if isinstance(op, Linear) else [op.cache])
+    for name in names:
+        if name in run.integers:  # fired codes are seen at the next operation's input
+            expected, got = kept[name], run.integers[name]
+            result.note(row, f"native {name}", expected.reshape(len(expected), -1), got.reshape(len(got), -1))
+    for what, expected_count, counts in (("spikes", spikes, run.spikes), ("outliers", outliers, run.outliers)):
+        result.note(row, f"native count of {what}", np.array([[expected_count]]), np.array([[counts[op.name]]]))
+    return row
+
+
+def _bits(x: Tensor) -> npt.NDArray[np.int32]:
+    return x.contiguous().numpy().view(np.int32)
+
+
+def _rotary(model: Model, positions: int) -> tuple[Float32, Float32] | None:
+    return None if model.rotary is None else (model.rotary[0][:positions].copy(), model.rotary[1][:positions].copy())

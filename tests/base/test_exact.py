@@ -1,0 +1,263 @@
+"""Exact arithmetic against integers, fractions and float64, at the edges of every range."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from kirin_lava.base import exact
+from kirin_lava.base.exact import EXACT_SUM_LIMIT, EXP2, EXP2_COARSE, ExactMatmul, RankBound, exact_sum, exp2
+from kirin_lava.spikes.codes.coding import ENCODINGS, OFFSET, UNSIGNED8, Encoding
+
+CPU = torch.device("cpu")
+ULP = 2.0**-23  # of float32 numbers from 1 to 2
+KERNEL = exact._int8_kernel_is_exact(wide=True)
+
+
+def powers(x: Tensor) -> Tensor:
+    return torch.exp2(x.double())
+
+
+def test_exp2_is_within_three_ulp_of_float64() -> None:
+    x = torch.cat([torch.linspace(-120, 126, 400_001), torch.linspace(-1, 1, 200_001)])
+    y = exp2(x.clone()).double()
+    unit = torch.exp2(torch.floor(torch.log2(powers(x)))) * ULP
+    assert float(((y - powers(x)).abs() / unit).max()) <= 3
+    assert float(exp2(torch.zeros(1))) == pytest.approx(1.0, rel=ULP)
+
+
+def test_coarse_exp2_has_one_factor_and_stays_below_one() -> None:
+    x = torch.linspace(-120, 0, 300_001)
+    ratio = exp2(x.clone(), EXP2_COARSE).double() / powers(x)
+    factor = float(ratio.max() + ratio.min()) / 2
+    assert float((ratio / factor - 1).abs().max()) < 2**-13.5
+    assert factor > 0.5 and float(exp2(x.clone(), EXP2_COARSE).max()) < 1.0
+
+
+def test_exp2_is_clamped_and_keeps_nan() -> None:
+    low, high, broken = exp2(torch.tensor([-torch.inf, torch.inf, torch.nan])).tolist()
+    assert 0 < low < 2.0**-119 and 2.0**125 < high < math.inf and math.isnan(broken)
+
+
+@settings(max_examples=30)
+@given(length=st.integers(1, 70), start=st.integers(0, 9), seed=st.integers(0, 99))
+@pytest.mark.parametrize("polynomial", [EXP2, EXP2_COARSE], ids=["fine", "coarse"])
+def test_bits_of_exp2_do_not_depend_on_the_place(polynomial: exact.Polynomial, length: int, start: int, seed: int) -> None:
+    x = torch.randn(80, generator=torch.Generator().manual_seed(seed)) * 20
+    alone = torch.cat([exp2(x[i : i + 1].clone(), polynomial) for i in range(start, start + length)])
+    assert torch.equal(exp2(x[start : start + length].clone(), polynomial), alone)
+
+
+@settings(max_examples=40)
+@given(
+    terms=st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=100),
+    scale=st.integers(-40, 5),
+    seed=st.integers(0, 99),
+    padding=st.integers(0, 40),
+)
+def test_exact_sums_have_no_order(terms: list[float], scale: int, seed: int, padding: int) -> None:
+    x = torch.tensor(terms, dtype=torch.float64) * 2.0**scale
+    total = float(exact_sum(x))
+    shuffled = torch.cat([x, torch.zeros(padding, dtype=torch.float64)])
+    shuffled = shuffled[torch.randperm(len(shuffled), generator=torch.Generator().manual_seed(seed))]
+    assert float(exact_sum(shuffled)) == total
+    assert float(exact_sum(shuffled.expand(3, -1))[1]) == total
+    rounded = [Fraction(round(Fraction(term) * 2**32), 2**32) for term in x.tolist()]
+    assert Fraction(total) == sum(rounded)
+
+
+def test_exact_sums_up_to_their_limit() -> None:
+    term = EXACT_SUM_LIMIT / 2**15 - 2.0**-32
+    x = torch.full((2**15,), term, dtype=torch.float64)
+    assert Fraction(float(exact_sum(x))) == 2**15 * Fraction(term)
+
+
+SPIKING = [enc for enc in ENCODINGS.values() if enc.has_spikes]
+
+
+def bound_of(enc: Encoding, digits: int) -> RankBound:
+    return RankBound((enc.spike_max + 0.499) / (enc.code_max + 0.49), digits)
+
+
+def rounded_up(value: float, digits: int) -> float:
+    """To `digits` binary digits after the first."""
+    mantissa, exponent = math.frexp(value)
+    return math.ldexp(math.ceil(mantissa * 2 ** (digits + 1)), exponent - digits - 1)
+
+
+@settings(max_examples=150)
+@given(
+    enc=st.sampled_from(SPIKING),
+    digits=st.sampled_from([2, 3, 7]),
+    seed=st.integers(0, 2**16),
+    width=st.integers(1, 200),
+    budget=st.integers(1, 30),
+    spread=st.sampled_from(["normal", "steep", "ties", "zeros", "grid"]),
+    scale=st.integers(-60, 60),
+)
+def test_rank_bounds_by_sorting(
+    enc: Encoding, digits: int, seed: int, width: int, budget: int, spread: str, scale: int
+) -> None:
+    """Both ways, selection and counting, against the definition."""
+    rng = np.random.default_rng(seed)
+    x = np.abs(rng.normal(size=(5, width))).astype(np.float32)
+    if spread == "steep":
+        x = x**8
+    elif spread == "ties":
+        x = np.ceil(3 * x)
+    elif spread == "grid":
+        x = np.exp2(np.ceil(3 * x)).astype(np.float32)
+    elif spread == "zeros":
+        x[rng.random(x.shape) < 0.7] = 0
+    x = np.ldexp(x, scale).astype(np.float32)
+    bound = bound_of(enc, digits)
+    rows, largest = torch.from_numpy(x), torch.from_numpy(x.max(1, keepdims=True))
+    selected = bound(rows, largest, budget).flatten().tolist()
+    counted = bound(rows, largest, torch.tensor(float(budget))).flatten().tolist()
+    for row, by_selection, by_counting in zip(x.tolist(), selected, counted, strict=True):
+        place = width - budget - 1
+        wanted = rounded_up(sorted(row)[place], digits) if place >= 0 else 0.0
+        negligible = bound.depth * max(row)
+        for found in (by_selection, by_counting):
+            assert found == wanted or max(found, wanted) < negligible or max(row) == 0
+            assert sum(value > found for value in row) <= budget or found < negligible
+
+
+def test_rank_bounds_of_rows_with_their_own_budgets() -> None:
+    x = torch.rand(2, 6, 40, generator=torch.Generator().manual_seed(0))
+    budgets = torch.arange(1.0, 7.0).view(-1, 1)
+    bound = bound_of(UNSIGNED8, 3)
+    together = bound(x, x.amax(-1, keepdim=True), budgets)
+    for i in range(6):
+        row = x[:, i : i + 1]
+        assert torch.equal(together[:, i : i + 1], bound(row, row.amax(-1, keepdim=True), i + 1))
+
+
+def test_rank_bounds_of_many_elements_equal_those_of_few() -> None:
+    x = torch.randn(600, 130, generator=torch.Generator().manual_seed(1)).abs()
+    bound, largest = bound_of(OFFSET, 3), x.amax(-1, keepdim=True)
+    alone = torch.cat([bound(row, top, 13) for row, top in zip(x.split(1), largest.split(1), strict=True)])
+    assert torch.equal(bound(x, largest, 13), alone)
+
+
+def by_integers(weight: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    return codes.astype(np.int64) @ weight.astype(np.int64).T
+
+
+def products(weight: np.ndarray, codes: np.ndarray, largest: int, signed: bool = True) -> np.ndarray:
+    sums = ExactMatmul(weight, largest, CPU, signed)(torch.from_numpy(codes).float())
+    return sums.to(torch.int64).numpy()
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**16),
+    outputs=st.integers(1, 90),
+    inputs=st.integers(1, 900),
+    rows=st.integers(1, 40),
+    bits=st.sampled_from([4, 7, 8]),
+    largest=st.sampled_from([7, 127, 135, 255]),
+    signed=st.booleans(),
+    extreme=st.booleans(),
+)
+def test_products_equal_int64(
+    seed: int, outputs: int, inputs: int, rows: int, bits: int, largest: int, signed: bool, extreme: bool
+) -> None:
+    """Few weights and many, few rows and many: all four kernels, and whatever lies between their limits."""
+    rng = np.random.default_rng(seed)
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    weight = rng.integers(low, high + 1, (outputs, inputs)).astype(np.int8)
+    codes = rng.integers(-largest if signed else 0, largest + 1, (rows, inputs))
+    if extreme:
+        weight = rng.choice([low, high], weight.shape).astype(np.int8)
+        codes = np.where(codes < 0, -largest, largest)
+    np.testing.assert_array_equal(products(weight, codes, largest, signed), by_integers(weight, codes))
+
+
+@pytest.mark.parametrize("largest", [127, 135, 255])
+@pytest.mark.parametrize("signed", [True, False])
+def test_sums_beyond_float32_are_split(largest: int, signed: bool) -> None:
+    """A fan-in of 12,000 with extreme weights and codes: single sums reach 39600,000."""
+    inputs = 12_000
+    weight = np.stack([np.full(inputs, 127), np.full(inputs, -128), np.resize([127, -128, 1], inputs), np.ones(inputs)])
+    codes = np.stack([np.full(inputs, largest), np.resize([largest, largest - 1, 0, 3], inputs)])
+    codes = np.concatenate([codes, -codes]) if signed else codes
+    matmul = ExactMatmul(weight.astype(np.int8), largest, CPU, signed)
+    assert matmul.bound == 128 * inputs * largest
+    assert len(matmul._parts) > 10
+    assert matmul._parts[0][0] == 0 and matmul._parts[-1][1] == inputs
+    sums = matmul(torch.from_numpy(codes).float())
+    assert sums.dtype == torch.float64
+    np.testing.assert_array_equal(sums.numpy(), by_integers(weight, codes))
+
+
+@pytest.mark.parametrize(("last", "parts"), [(24, 1), (25, 2)])
+def test_the_last_sum_below_two_to_the_24_is_not_split(last: int, parts: int) -> None:
+    weight = np.array([[127] * 1040 + [last]], np.int8)
+    matmul = ExactMatmul(weight, 127, CPU)
+    assert (matmul.bound < 2**24) == (parts == 1) and abs(matmul.bound - 2**24) < 127
+    assert len(matmul._parts) == parts
+    codes = np.full((1, 1041), 127)
+    assert float(matmul(torch.from_numpy(codes).float())) == matmul.bound
+
+
+@pytest.mark.skipif(not KERNEL, reason="PyTorch has no exact int8 kernel on this CPU")
+def test_large_weights_are_kept_in_8_bits_alone() -> None:
+    weight = np.random.default_rng(0).integers(-128, 128, (256, 300)).astype(np.int8)
+    ((_, _, product),) = ExactMatmul(weight, 7, CPU)._parts
+    assert product._packed is not None and product._dense is None
+    ((_, _, small),) = ExactMatmul(weight[:10], 7, CPU)._parts
+    assert small._packed is not None and small._dense is not None
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_without_the_int8_kernel_the_sums_are_the_same(monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
+    """As on a CPU whose kernel saturates beyond weights of 64, and on one that has none."""
+    rng = np.random.default_rng(1)
+    weight, codes = rng.integers(-128, 128, (300, 300)).astype(np.int8), rng.integers(-127, 128, (20, 300))
+    monkeypatch.setattr(exact, "_int8_kernel_is_exact", lambda wide: answer and not wide)
+    np.testing.assert_array_equal(products(weight, codes, 127), by_integers(weight, codes))
+    np.testing.assert_array_equal(products(weight // 2, codes, 127), by_integers(weight // 2, codes))
+
+
+def test_a_kernel_that_saturates_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adding pairs of products in 16 bits, as x86 does without VNNI, is exact up to weights of 64 and not up to 127."""
+
+    def saturating(x: Tensor, zero: int, packed: Tensor) -> Tensor:
+        pairs = ((x + zero).unsqueeze(-2) * packed).unflatten(-1, (-1, 2)).sum(-1).clamp(-(2**15), 2**15 - 1)
+        return pairs.sum(-1) - zero * packed.sum(-1)
+
+    monkeypatch.setattr(exact, "_pack", lambda weight: weight.float())
+    monkeypatch.setattr(exact, "_packed_product", saturating)
+    assert exact._int8_kernel_is_exact.__wrapped__(False)
+    assert not exact._int8_kernel_is_exact.__wrapped__(True)
+
+
+def test_a_missing_kernel_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(weight: Tensor) -> Tensor:
+        raise RuntimeError("Didn't find engine for operation quantized::linear_prepack NoQEngine")
+
+    monkeypatch.setattr(exact, "_pack", missing)
+    assert not exact._int8_kernel_is_exact.__wrapped__(False)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_computes_the_same_bits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 300, generator=generator) * 30
+    for polynomial in (EXP2, EXP2_COARSE):
+        assert torch.equal(exp2(x.cuda(), polynomial).cpu(), exp2(x.clone(), polynomial))
+    assert torch.equal(exact_sum(x.double().cuda()).cpu(), exact_sum(x.double()))
+    bound, magnitude = bound_of(OFFSET, 3), x.abs()
+    largest = magnitude.amax(-1, keepdim=True)
+    assert torch.equal(bound(magnitude.cuda(), largest.cuda(), 30).cpu(), bound(magnitude, largest, 30))
+    weight = np.random.default_rng(0).integers(-128, 128, (100, 300)).astype(np.int8)
+    codes = x.round().clamp(-127, 127)
+    assert torch.equal(ExactMatmul(weight, 127, torch.device("cuda"))(codes.cuda()).cpu(), ExactMatmul(weight, 127, CPU)(codes))

@@ -1,0 +1,213 @@
+"""Recipes: those that come with the program, the way to YAML and back, and files that nobody should have written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kirin_lava.base.errors import UsageError
+from kirin_lava.methods import recipes
+from kirin_lava.methods.recipe import AttentionSpec, HeadSpec, OutlierSpec, Recipe, RecoverySpec, load_recipe, recipe_names
+from kirin_lava.methods.recipes import DEFAULT_RECIPE, MEASURED, recipe_digest, recipe_file, recipe_help
+from kirin_lava.models import FAMILIES
+from kirin_lava.quantize.weights import WeightSpec
+
+RATIOS = st.floats(0, 0.5)
+WEIGHTS = st.one_of(
+    st.builds(WeightSpec, bits=st.just(4), method=st.sampled_from(["rtn", "gptq"]), group_size=st.sampled_from([0, 16, 32])),
+    st.builds(WeightSpec, bits=st.just(8), method=st.sampled_from(["rtn", "gptq"])),
+)
+TRAINED = st.builds(RecoverySpec, method=st.sampled_from(["none", "blocks", "distill"]), steps=st.integers(1, 10**6))
+RECIPES = st.builds(
+    Recipe,
+    name=st.text(max_size=20),
+    description=st.text(max_size=40),
+    encoding=st.sampled_from(["offset", "signed"]),
+    outliers=st.builds(
+        OutlierSpec,
+        policy=st.sampled_from(["element", "channel"]),
+        sites=st.dictionaries(st.sampled_from(FAMILIES[0].sites), RATIOS),
+    ),
+    weights=WEIGHTS,
+    attention=st.builds(
+        AttentionSpec,
+        key_bits=st.sampled_from([4, 8]),
+        value_bits=st.sampled_from([4, 8]),
+        output=st.sampled_from(["read", "fire"]),
+    ),
+    head=st.builds(HeadSpec, bits=st.sampled_from([4, 8]), input=st.sampled_from(["integer", "spikes"])),
+    # training does not go through an attention that fires
+    recovery=st.just(RecoverySpec()),
+) | st.builds(Recipe, recovery=TRAINED)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_that_comes_along_loads_under_its_name(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert load_recipe(str(recipe_file(name))) == recipe
+    assert DEFAULT_RECIPE in recipe_names()
+
+
+# ---- the price in the help ---------------------------------------------------------------------------------------------
+
+
+def line_of(name: str) -> str:
+    return next(line for line in recipe_help() if line.split()[:1] == [name])
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_help_says_what_a_recipe_is_and_costs(name: str) -> None:
+    recipe, line = load_recipe(name), line_of(name)
+    assert line.endswith(f"  {recipe.description}") and len(line) <= 78
+    assert line.split()[1:3] == [f"W{recipe.weights.bits}A(4&8)", str(recipe.activations.window)]
+    assert "not measured" not in line, "edited since: run `python benchmarks/stories260k.py --write`"
+    runs = json.loads(MEASURED.read_text())["runs"]
+    (run,) = (run for run in runs if (run["recipe"], run["recover"]) == (name, "none"))
+    assert run["digest"] == recipe_digest(name)
+    assert line.split()[3:5] == [f"x{run['perplexity_ratio']:.3f}", f"{run['seconds']:.0f}"]
+
+
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the recipes that the help reads instead."""
+    folder = Path(shutil.copytree(MEASURED.parent, tmp_path / "recipes"))
+    monkeypatch.setattr(recipes, "_FOLDER", folder)
+    monkeypatch.setattr(recipes, "MEASURED", folder / MEASURED.name)
+    return folder
+
+
+def test_an_edited_recipe_loses_its_price(copied: Path) -> None:
+    path = copied / f"{DEFAULT_RECIPE}.yaml"
+    before = recipe_help()
+    assert any("--recover distill" in line for line in before)
+    path.write_text(path.read_text().replace("description: ", "# a comment\ndescription: "))
+    assert recipe_help() == before
+    path.write_text(path.read_text().replace("ratio: 0.25", "ratio: 0.2"))
+    assert "not measured" in line_of(DEFAULT_RECIPE) and "not measured" not in line_of("fast")
+    assert not any("--recover distill" in line for line in recipe_help())
+
+
+def test_a_new_recipe_has_no_price_yet(copied: Path) -> None:
+    (copied / "mine.yaml").write_text((copied / "fast.yaml").read_text())
+    assert "W4A(4&8)   8  not measured" in line_of("mine")
+
+
+@given(RECIPES)
+def test_yaml_and_back(recipe: Recipe) -> None:
+    assert Recipe.from_dict(yaml.safe_load(recipe.to_yaml())) == recipe
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
+def test_a_copied_and_edited_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(load_recipe("fast").to_yaml().replace("ratio: 0.1", "ratio: 0.25").replace("name: fast", "name: mine"))
+    recipe = load_recipe(str(path))
+    assert (recipe.name, recipe.outliers.ratio, recipe.outliers.of("blocks.0.attn.q")) == ("mine", 0.25, 0.25)
+    path.write_text("outliers: {ratio: 0}\n")  # a whole number is a number, what is left out has its default
+    assert load_recipe(str(path)).outliers == OutlierSpec(ratio=0.0)
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 30)
+)
+HOSTILE: list[tuple[str, str, str]] = [
+    ("unknown entry", "colour: red", "unknown entry 'colour'"),
+    ("unknown entry within", "weights: {bitz: 4}", "weights: unknown entry 'bitz'; known are: bits"),
+    ("a number as a key", "4: 4", "unknown entry 4"),
+    ("text for a number", "weights: {bits: four}", "bits is 'four', not a whole number"),
+    ("number in quotes", "weights: {bits: '4'}", "bits is '4', not a whole number"),
+    ("fraction", "weights: {bits: 4.0}", "bits is 4.0, not a whole number"),
+    ("bool for a number", "outliers: {ratio: yes}", "ratio is True, not a number"),
+    ("number for a text", "encoding: 16", "encoding is 16, not a text"),
+    ("date for a text", "name: 2024-01-01", "not a text"),
+    ("list for entries", "weights: [4, rtn]", "weights: expected entries"),
+    ("text for entries", "weights: 4bit", "weights: expected entries"),
+    ("null for entries", "weights:", "weights: expected entries"),
+    ("list on top", "- encoding: offset", "expected entries"),
+    ("text on top", "offset", "expected entries"),
+    ("list for sites", "outliers: {sites: [mlp.down]}", "sites is ['mlp.down'], not a list of"),
+    ("text for a site", "outliers: {sites: {mlp.down: high}}", "outliers.sites.mlp.down is 'high'"),
+    ("bool for a site", "outliers: {sites: {mlp.down: true}}", "outliers.sites.mlp.down is True"),
+    ("site without a name", "outliers: {sites: {1: 0.2}}", "an entry without a name"),
+    ("ratio too high", "outliers: {ratio: 0.7}", "outliers.ratio is 0.7, not a number from 0 to 0.5"),
+    ("negative ratio", "outliers: {sites: {attn.q: -0.1}}", "outliers.sites.attn.q is -0.1"),
+    ("no number", "outliers: {ratio: .nan}", "outliers.ratio is nan"),
+    ("infinite", "outliers: {ratio: .inf}", "outliers.ratio is inf"),
+    ("unknown encoding", "encoding: rate", "encoding is 'rate'; choose one of 'offset', 'signed'"),
+    ("unknown policy", "outliers: {policy: layer}", "choose one of 'element', 'channel'"),
+    ("bits", "weights: {bits: 3}", "3 bits are not supported: use 4 or 8"),
+    ("method", "weights: {method: awq}", "'awq' is unknown: use 'rtn' or 'gptq'"),
+    ("group size", "weights: {group_size: -1}", "group size -1 is negative"),
+    ("groups of 8 bits", "weights: {bits: 8, group_size: 32}", "use group size 0"),
+    ("key bits", "attention: {key_bits: 16}", "choose one of 4, 8"),
+    ("head", "head: {input: floats}", "choose one of 'integer', 'spikes'"),
+    ("recovery", "recovery: {method: magic}", "'none', 'blocks', 'distill'"),
+    ("steps", "recovery: {steps: 0}", "recovery.steps is 0"),
+    ("twice", "outliers: {ratio: 0.1, ratio: 0.4}", "there twice"),
+    ("empty", "", "is empty; copy one of"),
+    ("comment alone", "# nothing\n", "is empty"),
+    ("two documents", "name: a\n---\nname: b\n", "cannot be read as YAML"),
+    ("python object", "name: !!python/object/apply:os.system ['true']", "cannot be read as YAML"),
+    ("python name", "name: !!python/name:os.system", "cannot be read as YAML"),
+    ("broken", "weights: {bits: 4", "cannot be read as YAML"),
+    ("tab", "weights:\n\tbits: 4", "cannot be read as YAML"),
+    ("unhashable key", "? [a, b]\n: c", "cannot be read as YAML"),
+    ("nested deep", "[" * 5000 + "]" * 5000, "cannot be read as YAML"),
+    ("aliases that explode", BOMB, "unknown entry 'a0'"),
+    ("aliases that explode inside", BOMB.replace("a0:", "name:", 1), "name is ["),
+    ("aliases that bite their tail", "name: &a [*a]", "name is ["),
+    ("control character", "name: a\x00b", "cannot be read as YAML"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), [case[1:] for case in HOSTILE], ids=[case[0] for case in HOSTILE])
+def test_hostile_yaml(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load_recipe(str(path))
+    said = str(caught.value)
+    assert said.startswith(str(path)) and message in said
+    assert len(said) < 600 and "\n" not in said
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"name: \xe9"])
+def test_not_utf8(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"odd\.yaml cannot be read as YAML"):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize("name", ["kirin", "", "no/such/file.yaml", "../recipes/fast", "x" * 5000, "."])
+def test_no_such_recipe(name: str) -> None:
+    with pytest.raises(UsageError, match=r"use one of fast, .*kirin-w4a4-8.* or a YAML file") as caught:
+        load_recipe(name)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_site_that_the_model_does_not_have() -> None:
+    for site in ("mlp.dwn", "lm_head", "blocks.4.mlp.down", "blocks.0.mlp", "blocks.0.head.lm_head.", "", "x" * 500):
+        recipe = Recipe(outliers=OutlierSpec(sites={site: 0.2}))
+        with pytest.raises(
+            UsageError, match=r"names '.*', which this model does not have: attn\.qkv, .*head\.lm_head"
+        ) as caught:
+            recipe.check_sites(FAMILIES[0].sites, 4)
+        assert len(str(caught.value)) < 300
+    for family in FAMILIES:
+        sites = [*family.sites, *(f"blocks.3.{site}" for site in family.sites if site != "head.lm_head")]
+        Recipe(outliers=OutlierSpec(sites=dict.fromkeys(sites, 0.2))).check_sites(family.sites, 4)
+
+
+@pytest.mark.parametrize("bad", [{"encoding": None}, {"outliers": {"sites": {"a": None}}}, 3, None, [1], {1: 1}])
+def test_plain_values_of_a_manifest(bad: Any) -> None:
+    with pytest.raises(UsageError, match=r"^manifest"):
+        Recipe.from_dict(bad, "manifest")

@@ -1,0 +1,216 @@
+"""Integer reference = closed form = time-stepped neuron, on 200,000 neuron windows and at the edges of every range."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kirin_lava.base.errors import FitError
+from kirin_lava.base.loihi2 import STATE_MAX
+from kirin_lava.graph.executor import ExactMatmul, fire
+from kirin_lava.graph.ops import Fire, Linear
+from kirin_lava.spikes.codes.coding import ENCODINGS, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding, encode_raster, is_outlier
+from kirin_lava.spikes.neurons.neuron import Events, TwoStateNeuron, codes_of, membranes, simulate
+
+INPUTS = [OFFSET, SIGNED, UNSIGNED16, UNSIGNED8]
+OUTPUTS = [None, OFFSET, SIGNED, UNSIGNED16, UNSIGNED8]
+NEURON_WINDOWS = 200_000
+EXAMPLES = 200
+
+
+def layer(rng: np.random.Generator, neurons: int, fan_in: int, enc: Encoding, out: Encoding | None, shift: int = 0) -> Linear:
+    """A random 4-bit layer; a firing one has ramps that spread its membranes over the levels."""
+    weight = rng.integers(-8, 8, (neurons, fan_in)).astype(np.int8)
+    phase = None
+    if out is not None:
+        spread = np.sqrt(fan_in) * 20 * 2**shift / out.window
+        ramp = np.maximum(1, rng.normal(spread, spread / 2, neurons)).astype(np.int64)
+        phase = Fire(out, ramp, rng.integers(-5 * ramp, 5 * ramp + 1).astype(np.int64), shift, 1.0)
+    return Linear("layer", "x", "y", weight, 4, enc, phase)
+
+
+def random_codes(rng: np.random.Generator, shape: tuple[int, ...], enc: Encoding, kind: str) -> np.ndarray:
+    """Codes of one kind; "per-channel" has its outliers in a fixed set of channels, "per-element" anywhere."""
+    if kind == "silent":
+        return np.full(shape, -enc.zero)
+    if kind == "extreme":
+        return rng.choice([enc.code_min, enc.code_max, enc.spike_min, enc.spike_max], shape)
+    if kind == "all-outliers":
+        low = np.arange(enc.code_min, enc.spike_min)
+        return rng.choice(np.concatenate([low, np.arange(enc.spike_max + 1, enc.code_max + 1)]), shape)
+    spikes = rng.integers(enc.spike_min, enc.spike_max + 1, shape)
+    wide = rng.integers(enc.code_min, enc.code_max + 1, shape)
+    where = rng.random(shape if kind == "per-element" else shape[-1]) < 0.1
+    return np.where(where, wide, spikes)
+
+
+def payloads(q: np.ndarray, enc: Encoding, period: int | None = None) -> np.ndarray:
+    """Spikes and messages of codes (..., K) in one raster (..., K, T): both count in the same membrane."""
+    spikes, outliers = encode_raster(q, enc, period)
+    return spikes + outliers
+
+
+def formula(op: Linear, q: np.ndarray) -> np.ndarray:
+    """The definition: `v = W q`, and the output code by one integer division."""
+    v = q.astype(np.int64) @ op.weight.astype(np.int64).T
+    if op.fire is None:
+        return v
+    enc, ramp = op.fire.encoding, op.fire.ramp
+    m = v * 2**op.fire.shift + op.fire.offset
+    if enc is SIGNED:
+        return np.sign(m) * np.minimum((np.abs(m) + ramp // 2) // ramp, enc.window - 1)
+    return np.clip((m + enc.zero * ramp + ramp // 2) // ramp, 0, enc.window - 1) - enc.zero
+
+
+def reference(op: Linear, q: np.ndarray) -> np.ndarray:
+    """The same by the executor's own functions, in float32 matrix products."""
+    sums = ExactMatmul(op.weight, max(-op.encoding.code_min, op.encoding.code_max), torch.device("cpu"))(
+        torch.from_numpy(q).float()
+    )
+    return (sums if op.fire is None else fire(sums, op.fire)).to(torch.int64).numpy()
+
+
+def closed_form(op: Linear, raster: np.ndarray) -> np.ndarray:
+    """raster: (windows, K, T)."""
+    v = membranes(Events.of(raster), op.weight) - op.encoding.zero * op.weight.astype(np.int64).sum(1)
+    return v if op.fire is None else codes_of(v, op.fire)
+
+
+def in_a_row(raster: np.ndarray) -> np.ndarray:
+    """(windows, K, T) -> (K, windows * T)."""
+    return np.moveaxis(raster, 0, 1).reshape(raster.shape[1], -1)
+
+
+def test_three_ways_agree_on_200000_neuron_windows() -> None:
+    compared = 0
+
+    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+    @given(
+        seed=st.integers(0, 2**32 - 1),
+        fan_in=st.one_of(st.sampled_from([1, 2, 1024]), st.integers(1, 1024)),
+        enc=st.sampled_from(INPUTS),
+        out=st.sampled_from(OUTPUTS),
+        kind=st.sampled_from(["per-element", "per-channel", "extreme", "all-outliers", "silent"]),
+        rows=st.integers(1, 6),
+        spare=st.sampled_from([0, 0, 1, 5]),
+        shift=st.integers(0, 2),
+        zero_row=st.booleans(),
+    )
+    def check(
+        seed: int,
+        fan_in: int,
+        enc: Encoding,
+        out: Encoding | None,
+        kind: str,
+        rows: int,
+        spare: int,
+        shift: int,
+        zero_row: bool,
+    ) -> None:
+        nonlocal compared
+        rng = np.random.default_rng(seed)
+        neurons = 32 if fan_in > 256 else 100
+        op = layer(rng, neurons, fan_in, enc, out, shift if kind != "extreme" else 0)
+        if zero_row:
+            op.weight[0] = 0
+        period = max(enc.window, 0 if out is None else out.window) + spare
+        copies = -(-1200 // (neurons * rows))  # independent runs of `rows` windows in a row
+        q = random_codes(rng, (copies, rows, fan_in), enc, kind)
+        raster = payloads(q, enc, period)  # (copies, rows, K, T)
+
+        expected = formula(op, q)
+        closed = closed_form(op, raster.reshape(-1, fan_in, period)).reshape(expected.shape)
+        stepped = simulate(op, np.moveaxis(raster, 1, 2).reshape(copies, fan_in, -1), period)
+        np.testing.assert_array_equal(reference(op, q), expected)
+        np.testing.assert_array_equal(closed, expected)
+        np.testing.assert_array_equal(stepped, expected)
+        if op.fire is not None:
+            assert expected.min() >= op.fire.encoding.spike_min and expected.max() <= op.fire.encoding.spike_max
+        compared += expected.size
+
+    check()
+    assert compared >= NEURON_WINDOWS
+
+
+@pytest.mark.parametrize("out", OUTPUTS[1:], ids=lambda e: e.name)
+def test_every_code_of_the_output_comes_up_and_borders_round_half_up(out: Encoding) -> None:
+    for ramp in (1, 2, 3, 10, 11):
+        phase = Fire(out, np.array([ramp]), np.array([0]), 0, 1.0)
+        op = Linear("layer", "x", "y", np.array([[1]], np.int8), 4, replace(SIGNED, code_min=-999, code_max=999), phase)
+        q = np.arange(-18 * ramp, 18 * ramp + 1)[:, None]
+        raster = payloads(q, op.encoding, 16)
+        expected = formula(op, q)
+        assert set(expected[:, 0]) == set(range(out.spike_min, out.spike_max + 1))
+        np.testing.assert_array_equal(closed_form(op, raster), expected)
+        np.testing.assert_array_equal(simulate(op, in_a_row(raster), 16), expected)
+
+
+@pytest.mark.parametrize("out", OUTPUTS[1:], ids=lambda e: e.name)
+@pytest.mark.parametrize("enc", [OFFSET, SIGNED], ids=lambda e: e.name)
+def test_without_silence_codes_come_out_wrong(enc: Encoding, out: Encoding) -> None:
+    rng = np.random.default_rng(3)
+    op = layer(rng, 64, 128, enc, out)
+    q = random_codes(rng, (50, 128), enc, "per-element")
+    period = max(enc.window, out.window)
+    payload = in_a_row(payloads(q, enc, period))
+    expected = formula(op, q)
+    assert (simulate(op, payload, period) == expected).all()
+    wrong = simulate(op, payload, period, silence=False) != expected
+    assert wrong.mean() > 0.1
+
+
+def test_no_neuron_fires_twice_and_none_before_its_window_has_ended() -> None:
+    rng = np.random.default_rng(4)
+    op = layer(rng, 40, 30, OFFSET, UNSIGNED16)
+    assert op.fire is not None
+    neuron = TwoStateNeuron((40,), 16, OFFSET.zero * op.weight.sum(1, dtype=np.int64), op.fire)
+    q = random_codes(rng, (4, 30), OFFSET, "per-element")
+    payload = in_a_row(payloads(q, OFFSET))
+    trace = np.stack([neuron.step(op.weight.astype(np.int64) @ payload[:, t]) for t in range(64)])
+    assert not trace[:16].any()
+    assert trace.reshape(4, 16, 40).sum(1).max() == 1
+    assert not neuron.u.any() and not neuron.v.any()
+
+
+@pytest.mark.parametrize("state", ["u", "v", "membrane"])
+def test_overflow_names_neuron_step_value_and_limit(state: str) -> None:
+    limit = STATE_MAX
+    neuron = TwoStateNeuron((3,), 4, constant=np.array([0, -limit, 0]) if state == "membrane" else 0)
+    current = {"u": limit + 1, "v": limit // 2 + 1, "membrane": 1}[state]
+    for _ in range(4):
+        neuron.step(np.array([0, current, 0]))
+    assert neuron.overflow is not None and neuron.overflow.neuron == 1
+    assert neuron.overflow.step == {"u": 0, "v": 1, "membrane": 3}[state]
+    assert neuron.overflow.value > limit
+    with pytest.raises(FitError, match=rf"segment: neuron 1 reaches {neuron.overflow.value} in step .*{limit}"):
+        raise neuron.overflow.error("segment")
+
+
+def test_states_up_to_the_limit_fit_and_one_more_does_not() -> None:
+    wide = replace(SIGNED, code_max=STATE_MAX + 1)
+    op = Linear("layer", "x", "y", np.array([[1]], np.int8), 8, wide)
+    assert simulate(op, in_a_row(payloads(np.array([[STATE_MAX]]), wide)), 8) == STATE_MAX
+    with pytest.raises(FitError, match="layer: neuron 0 reaches 8388608 in step 7"):
+        simulate(op, in_a_row(payloads(np.array([[STATE_MAX + 1]]), wide)), 8)
+
+
+def test_a_window_too_short_for_the_output_codes_is_refused() -> None:
+    phase = Fire(UNSIGNED16, np.array([1]), np.array([0]), 0, 1.0)
+    with pytest.raises(FitError, match="8 steps cannot hold unsigned-16 codes"):
+        TwoStateNeuron((1,), 8, fire=phase)
+
+
+def test_random_codes_cover_what_they_claim() -> None:
+    rng = np.random.default_rng(5)
+    for enc in INPUTS:
+        assert is_outlier(random_codes(rng, (50, 50), enc, "all-outliers"), enc).all()
+        share = is_outlier(random_codes(rng, (500, 50), enc, "per-element"), enc).mean()
+        assert 0.03 < share < 0.15
+        by_channel = is_outlier(random_codes(rng, (500, 50), enc, "per-channel"), enc).any(0)
+        assert 0 < by_channel.sum() < 25
+    assert set(ENCODINGS.values()) >= set(INPUTS)

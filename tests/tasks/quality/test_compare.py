@@ -1,0 +1,165 @@
+"""Recipes and rivals in one table, and the protocol behind it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from kirin_lava.base.errors import UsageError
+from kirin_lava.methods.recipe import OutlierSpec, load_recipe
+from kirin_lava.models.checkpoint import open_checkpoint
+from kirin_lava.models.text import CALIBRATION_TEXT, EVALUATION_TEXT
+from kirin_lava.tasks.export import export
+from kirin_lava.tasks.quality.compare import Contender, compare
+from kirin_lava.tasks.quality.evaluate import evaluate, float_model, score
+from kirin_lava.tasks.quality.rivals import RIVALS, build_rival, min_max, symmetric
+from tests.hf_models import save_model
+
+WORDS = "the fox and the hare ran far away from the old dark wood to the sea "
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Calibration and evaluation text."""
+    folder = tmp_path_factory.mktemp("texts")
+    learn, judge = folder / "learn.txt", folder / "judge.txt"
+    learn.write_text("\n\n".join(WORDS * 3 for _ in range(6)))
+    judge.write_text("\n\n".join(WORDS[::-1] * 3 for _ in range(4)))
+    return learn, judge
+
+
+def test_one_table_for_ours_and_rivals(tmp_path: Path, texts: tuple[Path, Path]) -> None:
+    model = save_model(tmp_path / "model")
+    result = compare(
+        str(model), ["fast"], texts[1], texts[0], num_samples=4, seq_len=48, recover="blocks", steps=2, rivals=True
+    )
+    assert [row.name for row in result.contenders] == ["fast", "fast, blocks", *RIVALS]
+    ours, rivals = result.contenders[:2], {row.name: row for row in result.contenders[2:]}
+    for row in ours:
+        assert row.silent_share is not None and row.outlier_share is not None and row.spikes_per_element is not None
+        assert row.silent_share + row.outlier_share + row.spikes_per_element == pytest.approx(1)
+        assert row.window == 8 and row.bundle_bytes is not None and row.bundle_bytes > 1000
+    assert rivals["w8a8"].kl < rivals["min-max"].kl  # twice the bits
+    lines = list(csv.DictReader(io.StringIO(result.to_csv())))
+    assert [float(line["kl"]) for line in lines] == [row.kl for row in result.contenders]
+
+
+def test_windows_are_measured_against_those_of_8_bit_spikes() -> None:
+    rows = [Contender("", "ours", 1, 0, 1, window=window).to_dict()["window_reduction"] for window in (16, 8, None)]
+    assert rows == [0.9375, 0.96875, None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["demo", "demo-opt"])
+def test_the_recipes_keep_the_embedded_models(model: str) -> None:
+    """At most a tenth of all codes are outliers, and the perplexity hardly changes."""
+    recipes = ["kirin-w4a4-8", "kirin-signed-w4a4-8", "kirin-w8a4-8", "kirin-uniform-w4a4-8"]
+    for row in compare(model, recipes, num_samples=32, max_rows=8).contenders:
+        assert row.outlier_share is not None and row.outlier_share <= 0.1, row.name
+        assert row.perplexity_ratio < 1.02, row.name
+
+
+# ---- what was calibrated on is never evaluated on ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("seen") / "model")
+
+
+@pytest.fixture
+def mixed(texts: tuple[Path, Path], tmp_path: Path) -> Path:
+    """The evaluation text with one document of the calibration text in its middle, and other spaces around it."""
+    one, *rest = texts[1].read_text().split("\n\n")
+    path = tmp_path / "mixed.txt"
+    path.write_text("\n\n".join([one, f"  {WORDS * 3}\n", *rest]))
+    return path
+
+
+def test_no_comparison_on_what_was_calibrated_on(model: Path, texts: tuple[Path, Path], mixed: Path) -> None:
+    for text, calibration, message in (
+        (texts[0], texts[0], "are the same"),
+        (mixed, texts[0], r"mixed\.txt holds 1 of the documents that were calibrated on"),
+        (texts[0], mixed, r"learn\.txt holds 1 of the documents"),
+        (None, EVALUATION_TEXT, "are the same"),
+        (CALIBRATION_TEXT, None, "are the same"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            compare(str(model), ["fast"], text, calibration)
+
+
+def test_no_evaluation_on_what_was_calibrated_on(model: Path, texts: tuple[Path, Path], mixed: Path, tmp_path: Path) -> None:
+    out, built_in = tmp_path / "out", tmp_path / "built-in"
+    export(str(model), out, "fast", texts[0], num_samples=1, seq_len=48, verify_with="none")
+    export(str(model), built_in, "fast", num_samples=1, seq_len=48, verify_with="none")
+    for bundle, text, message in (
+        (out, texts[0], "is the text that the bundle was calibrated on"),
+        (out, mixed, r"mixed\.txt holds 1 of the documents"),
+        (built_in, CALIBRATION_TEXT, "is the text that the bundle was calibrated on"),
+    ):
+        for stride in (None, 16):
+            with pytest.raises(UsageError, match=message):
+                evaluate(bundle, text, seq_len=32, stride=stride)
+    assert evaluate(built_in, EVALUATION_TEXT, seq_len=32, max_rows=1).tokens == 31
+    assert evaluate(out, texts[1], seq_len=32, max_rows=1).tokens == 31
+
+
+def test_rivals_get_as_many_channels_as_the_recipe_has_outliers(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(str(save_model(tmp_path / "model")))
+    rows = [torch.randint(2, 250, (24,), generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    recipe = replace(load_recipe("fast"), outliers=OutlierSpec(ratio=0.25, sites={"blocks.1.attn.o": 0.5}))
+    for kind in ("channel", "salient"):
+        blocks = build_rival(checkpoint, kind, rows, recipe)._blocks
+        salient = [{name: float(chosen.float().mean()) for name, chosen in rules.salient.items()} for _, rules in blocks]
+        assert salient[0] == dict.fromkeys(salient[0], 0.25) and len(salient[0]) == 4
+        assert salient[1] == {**salient[0], "attn.o": 0.5} and salient[2] == {}  # the head is 8 bit
+
+
+def test_rivals_have_as_many_levels_as_they_say() -> None:
+    x = torch.linspace(-0.5, 1, 4096).unsqueeze(0)
+    assert len(symmetric(torch.linspace(-1, 1, 4096).unsqueeze(0), 7).unique()) == 15
+    assert len(min_max(x, 15).unique()) == 16
+    assert len(min_max(x, 31).unique()) in (31, 32)  # the zero may round to a level that is not reached
+    assert min_max(x, 15, 0.5).abs().max() < 0.6 * x.abs().max()
+
+
+def test_the_float_perplexity_is_that_of_transformers(tmp_path: Path, texts: tuple[Path, Path]) -> None:
+    model = save_model(tmp_path / "model")
+    export(str(model), tmp_path / "out", "fast", texts[0], num_samples=4, seq_len=48, verify_with="none")
+    result = evaluate(tmp_path / "out", texts[1], seq_len=32, layer_errors_too=True)
+    network = float_model(str(model), None)
+    tokenizer_rows = result.rows
+    assert tokenizer_rows > 2 and result.ratio == pytest.approx(result.perplexity / result.perplexity_float)
+    ids = torch.randint(2, 250, (3, 16), generator=torch.Generator().manual_seed(1))
+
+    class Same:
+        device = torch.device("cpu")
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return network(tokens).logits
+
+    found = score(Same(), lambda tokens: network(tokens).logits, list(ids))
+    with torch.inference_mode():
+        expected = F.cross_entropy(network(ids).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    assert found.perplexity_float == pytest.approx(math.exp(expected), rel=1e-5)
+    assert found.kl == pytest.approx(0, abs=1e-9) and found.agreed == found.tokens == 45
+    worst = min(result.layer_errors, key=lambda error: error.local_db)
+    assert 3 < worst.local_db < 60 and len(result.layer_errors) == 2 * 4 + 1
+
+
+def test_windows_with_a_stride_score_every_token_once(tmp_path: Path, texts: tuple[Path, Path]) -> None:
+    from kirin_lava.models.checkpoint import load_tokenizer
+    from kirin_lava.models.text import read_text
+
+    model = save_model(tmp_path / "model")
+    export(str(model), tmp_path / "out", "fast", texts[0], num_samples=2, seq_len=48, verify_with="none")
+    ids = load_tokenizer(model)(read_text(texts[1])).input_ids
+    for length, stride in ((32, 10), (48, 17), (40, 39)):
+        assert evaluate(tmp_path / "out", texts[1], seq_len=length, stride=stride).tokens == len(ids) - 1
