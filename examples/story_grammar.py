@@ -1,6 +1,6 @@
 """A seeded grammar of small children's stories: the text that the embedded models learn.
 
-    python examples/story_grammar.py --output kirin_lava/data/text
+    python examples/story_grammar.py --output kirin_lava/models/data/text
 
 A story has a hero, a friend, a helper, a toy, a place and a problem. They are drawn once (`draw_cast`), bound to
 names, and every sentence of a plot (`story_plots.py`) speaks of the same ones: a model that has learned the stories

@@ -1,7 +1,7 @@
 """Train the two models that are embedded in the package, on stories from `story_grammar.py`.
 
-    python examples/train_demo_model.py --family all --output kirin_lava/data
-    python examples/train_demo_model.py --family all --output kirin_lava/data --evaluate
+    python examples/train_demo_model.py --family all --output kirin_lava/models/data
+    python examples/train_demo_model.py --family all --output kirin_lava/models/data --evaluate
 
 writes OUTPUT/demo-llama and OUTPUT/demo-opt in the Hugging Face layout, some ten minutes each on one core.
 Every story is seen once, so that the loss that is printed is a loss on unseen text.
@@ -47,7 +47,7 @@ BATCH = 1024  # tokens in one step
 WARM_UP = 100
 PEAK_RATE = 3e-3
 WEIGHT_DECAY = 0.1
-EVALUATION = Path(__file__).resolve().parents[1] / "kirin_lava" / "data" / "text" / "evaluation.txt"
+EVALUATION = Path(__file__).resolve().parents[1] / "kirin_lava" / "models" / "data" / "text" / "evaluation.txt"
 
 
 EMBEDDING_SPREAD = 0.3
@@ -121,7 +121,7 @@ knows the few hundred words of its grammar and nothing else.
 
 * Training text: stories from a seeded grammar, `examples/story_grammar.py`, written for this project. No other text.
 * Tokenizer: byte-level BPE trained on the same stories; `<s>` begins a document, `</s>` ends it.
-* Made by `python examples/train_demo_model.py --family {family} --output kirin_lava/data` (seed {seed}, {steps} steps).
+* Made by `python examples/train_demo_model.py --family {family} --output kirin_lava/models/data` (seed {seed}, {steps} steps).
 * Perplexity and samples: the same command with `--evaluate`.
 * Weights: float16. Licence: BSD-3-Clause, like the rest of the project.
 """

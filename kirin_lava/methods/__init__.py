@@ -1,1 +1,19 @@
-"""Methods and their recipes."""
+"""Methods and their recipes. A method is one file or folder here and one line in `METHODS`."""
+
+from __future__ import annotations
+
+from kirin_lava.base.errors import UsageError
+from kirin_lava.methods.kirin import KIRIN
+from kirin_lava.methods.method import Method
+
+__all__ = ["METHODS", "method_named"]
+
+METHODS: tuple[Method, ...] = (KIRIN,)
+
+
+def method_named(name: str) -> Method:
+    """The method called `name`; `UsageError` where there is none."""
+    for method in METHODS:
+        if method.name == name:
+            return method
+    raise UsageError(f"unknown method {name!r}: choose one of {', '.join(method.name for method in METHODS)}")

@@ -17,7 +17,7 @@ from story_grammar import MAX_WORDS, SEED, TEXT_BYTES, draw_cast, expand, storie
 from story_plots import BEFORE, ENDINGS, OPENINGS, PLOTS  # noqa: E402
 from story_words import BOYS, GIRLS  # noqa: E402
 
-TEXT = ROOT / "kirin_lava" / "data" / "text"
+TEXT = ROOT / "kirin_lava" / "models" / "data" / "text"
 
 
 def embedded(part: str) -> list[str]:

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 from story_words import BOYS, GIRLS  # noqa: E402
 from train_demo_model import CONTEXT, FAMILIES, perplexity, train  # noqa: E402
 
-DATA = ROOT / "kirin_lava" / "data"
+DATA = ROOT / "kirin_lava" / "models" / "data"
 FILES = {
     "README.md",
     "config.json",
