@@ -1,13 +1,13 @@
 """Energy of a token: counts first, joules by profile second, for four networks that compute the same layers.
 
     FP16        float16 weights and activations, dense
-    integer     the bit-matched twin: the same weights and codes, W4A(4&8), dense and without spikes
+    integer     the bit-matched twin: the same weights and codes, dense and without spikes
     rate        the same weights, every activation an 8-bit rate code in 256 steps, integrate and fire
-    kirin       ours: one spike per code, graded outliers, two-state neurons
+    ours        the network as it was converted: its spikes, messages and neurons
 
 All four read their weights from the same memory, send the same values between host and chip, and leave norms, softmax and the
-like to the host; float16 needs no coding. Membranes are 24 bits wide; a two-state neuron reads and writes both states in every
-step, an integrate-and-fire neuron one, a dense one writes its sum once. An outlier of the integer twin takes 8 bits and 16 for
+like to the host; float16 needs no coding. States are 24 bits wide; our neurons read and write all of theirs in every step, an
+integrate-and-fire neuron has one, a dense one writes its sum once. An outlier of the integer twin takes 8 bits and 16 for
 its place. On platforms of events alone the twin sends each code that is not silent as a graded message in a window of one step.
 """
 
@@ -21,6 +21,7 @@ from kirin_lava.base.loihi2 import STATE_BITS
 from kirin_lava.hardware.profile import Profile
 from kirin_lava.hardware.timing import RATE_WINDOW
 from kirin_lava.hardware.work import ModelWork, SegmentWork
+from kirin_lava.methods.method import Paper
 from kirin_lava.spikes.codes.coding import encoding
 
 __all__ = ["NETWORKS", "EnergyColumn", "EnergyTable", "PaperView", "energy_table", "paper_view", "verdict"]
@@ -29,7 +30,7 @@ NETWORKS = {
     "fp16": "FP16 network",
     "integer": "bit-matched integer twin",
     "rate": f"8-bit rate-coded spiking network (T = {RATE_WINDOW})",
-    "kirin": "ours",
+    "ours": "ours",
 }
 
 _INDEX_BITS = 16
@@ -54,8 +55,6 @@ _UNPRICED = {
 }
 PICO = 1e-12
 
-PAPER_ENERGY_REDUCTION, PAPER_STEP_REDUCTION = 0.8466, 0.9375
-"""Kirin, arXiv 2602.08817: "reducing energy consumption by up to 84.66 % and shortening time steps by 93.75 %"."""
 _PAPER_ADD, _PAPER_MAC = 0.9, 4.6
 """pJ of a float32 add and MAC at 45 nm (Horowitz 2014), the convention of most papers on spiking networks."""
 
@@ -121,7 +120,7 @@ def energy_table(work: ModelWork, profile: Profile, chips: int = 0, seconds_per_
         "fp16": _fp16,
         "integer": _integer_events if profile.events_only else _integer_dense,
         "rate": _rate,
-        "kirin": _kirin,
+        "ours": _ours,
     }
     columns = []
     for network in NETWORKS:
@@ -129,7 +128,7 @@ def energy_table(work: ModelWork, profile: Profile, chips: int = 0, seconds_per_
         coding = work.code_operations if network == "fp16" else 0.0
         static = None
         watts = profile.static_watts_per_chip.value
-        if network == "kirin" and watts is not None and seconds_per_token is not None:
+        if network == "ours" and watts is not None and seconds_per_token is not None:
             static = watts * chips * seconds_per_token
         columns.append(_column(network, rows, work.host_operations - coding, profile, static))
     return EnergyTable(profile, work.source, tuple(columns))
@@ -137,13 +136,13 @@ def energy_table(work: ModelWork, profile: Profile, chips: int = 0, seconds_per_
 
 def verdict(table: EnergyTable) -> str:
     """Who wins under a profile, in plain words; static power is left out, because it is known for ours alone."""
-    ours = table.column("kirin")
+    ours = table.column("ours")
     if ours.total is None:
         return f"Under {table.profile.title} our network cannot be priced."
     totals = {column.network: column.total for column in table.columns if column.total is not None}
     best = min(totals, key=lambda network: totals[network])
     words = [f"Under {table.profile.title}, {_winner(best)} least energy per token"]
-    words += [f"the {NETWORKS[name]} takes {_times(total, ours.total)}" for name, total in totals.items() if name != "kirin"]
+    words += [f"the {NETWORKS[name]} takes {_times(total, ours.total)}" for name, total in totals.items() if name != "ours"]
     text = "; ".join(words) + "."
     twin = totals.get("integer")
     if twin is not None and twin < ours.total:
@@ -158,15 +157,16 @@ def verdict(table: EnergyTable) -> str:
 
 @dataclass(frozen=True)
 class PaperView:
-    """The paper's claim beside our figure under its way of counting: additions against MACs, compute only, one price each.
+    """What papers on spiking networks would count: additions against MACs, compute only, one price each.
 
     Attributes:
+        claimed_energy_reduction, claimed_step_reduction: what the method's paper claims, None where there is no claim.
         against_dense, against_rate: share of energy saved against the network without spikes, and against the rate code.
         step_reduction: of our window against 256 steps.
     """
 
-    claimed_energy_reduction: float
-    claimed_step_reduction: float
+    claimed_energy_reduction: float | None
+    claimed_step_reduction: float | None
     add_picojoules: float
     mac_picojoules: float
     against_dense: float
@@ -178,15 +178,19 @@ class PaperView:
         return asdict(self)
 
 
-def paper_view(work: ModelWork) -> PaperView:
-    """Our reduction as papers count it: a spike costs additions, an outlier MACs, and nothing else costs anything."""
+def paper_view(work: ModelWork, paper: Paper | None = None) -> PaperView:
+    """Our reduction as papers count it: a spike costs additions, an outlier MACs, and nothing else costs anything.
+
+    Args:
+        paper: of the method, for its claims.
+    """
     ours = sum(s.synaptic_adds * _PAPER_ADD + s.macs * _PAPER_MAC for s in work.segments)
     dense = sum(s.dense_macs for s in work.segments) * _PAPER_MAC
     rate = sum(s.rate_adds for s in work.segments) * _PAPER_ADD
     window = max(s.window for s in work.segments)
     return PaperView(
-        claimed_energy_reduction=PAPER_ENERGY_REDUCTION,
-        claimed_step_reduction=PAPER_STEP_REDUCTION,
+        claimed_energy_reduction=None if paper is None else paper.energy_reduction,
+        claimed_step_reduction=None if paper is None else paper.step_reduction,
         add_picojoules=_PAPER_ADD,
         mac_picojoules=_PAPER_MAC,
         against_dense=1 - ours / dense,
@@ -254,7 +258,7 @@ def _rate(s: SegmentWork) -> Counts:
     }
 
 
-def _kirin(s: SegmentWork) -> Counts:
+def _ours(s: SegmentWork) -> Counts:
     _, wide = _mac_names(s)
     return {
         "synaptic_add": s.synaptic_adds,
@@ -263,7 +267,7 @@ def _kirin(s: SegmentWork) -> Counts:
         "neuron_update": s.neuron_updates,
         "membrane_add": s.neuron_updates,
         "compare": s.comparisons + s.ramp_adds,
-        "state_bit": 2 * 2 * STATE_BITS * s.neuron_updates,
+        "state_bit": 2 * s.state_words * STATE_BITS * s.neuron_updates,
         "spike_out": s.spikes,
         "spike_hop": s.spikes,
         "message_out": s.outliers,
@@ -324,7 +328,7 @@ def _joules_each(name: str, profile: Profile) -> float | None:
 
 
 def _winner(network: str) -> str:
-    return "ours takes the" if network == "kirin" else f"the {NETWORKS[network]} takes the"
+    return "ours takes the" if network == "ours" else f"the {NETWORKS[network]} takes the"
 
 
 def _times(other: float, ours: float) -> str:

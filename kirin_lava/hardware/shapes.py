@@ -32,6 +32,7 @@ class Segment:
         encoding: of the codes that arrive. outlier_share: how much of them may be outliers.
         fires: encoding of the codes it fires, None where its membranes are read out.
         fed_by: name of the segment whose spikes it gets on chip, None where the host encodes.
+        state_words: states of a neuron, each read and written in every step.
         heads, kv_heads: of attention, else 0.
     """
 
@@ -46,6 +47,7 @@ class Segment:
     outlier_share: float
     fires: str | None = None
     fed_by: str | None = None
+    state_words: int = 2
     heads: int = 0
     kv_heads: int = 0
 

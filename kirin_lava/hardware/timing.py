@@ -2,7 +2,7 @@
 
 Every segment is a stage and takes one window of T steps; a segment that fires does so while the next one already integrates.
 So a token needs the windows of all stages, one after another (latency), and tokens that do not wait for each other leave the
-pipeline every T steps (throughput). A single story does wait: its next token needs the last one.
+pipeline every T steps (throughput). A single text does wait: its next token needs the last one.
 
 The time of a window is bounded from below by its barriers, by the synaptic operations of the busiest core, and by its neuron
 updates, whichever takes longest. The bound leaves out the network on chip, links between chips, the host, and everything else.
@@ -10,7 +10,7 @@ updates, whichever takes longest. The bound leaves out the network on chip, link
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,13 +24,7 @@ from kirin_lava.spikes.codes.coding import encoding
 __all__ = ["CONSTANTS", "Constant", "StageTime", "StepRow", "TimeBound", "step_rows", "time_bound"]
 
 RATE_WINDOW = 256
-"""Steps of an 8-bit spike code, 2^8; against them the paper counts its 16."""
-
-_SCHEMES = (
-    ("offset codes (the paper's)", 16),
-    ("signed codes", 8),
-    ("8-bit spike codes", RATE_WINDOW),
-)
+"""Steps of an 8-bit spike code, 2^8; windows are compared with it."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,7 @@ CONSTANTS = (
 
 @dataclass(frozen=True)
 class StepRow:
-    """Steps of a token under one encoding.
+    """Steps of a token under one code.
 
     Attributes:
         window: T, steps between two tokens in a full pipeline.
@@ -86,8 +80,19 @@ class StepRow:
         return asdict(self)
 
 
-def step_rows(shape: ModelShape) -> list[StepRow]:
-    """Steps for T = 16, T = 8 and T = 256. Segments that get integers alone take one step in all of them."""
+def step_rows(shape: ModelShape, windows: Mapping[str, int] | None = None) -> list[StepRow]:
+    """Steps under the model's own window, under others, and, last, under 8-bit spike codes.
+
+    Segments that get integers alone take one step in all of them.
+
+    Args:
+        windows: T by the name of a code, of the codes that the method knows; the model's own need not be among them.
+    """
+    own = max(segment.codes.window for segment in shape.segments)
+    schemes = dict(windows or {})
+    if own not in schemes.values():
+        schemes = {"own codes": own, **schemes}
+    schemes["8-bit spike codes"] = RATE_WINDOW
     longest = _latency(shape.segments, RATE_WINDOW)
     return [
         StepRow(
@@ -99,7 +104,7 @@ def step_rows(shape: ModelShape) -> list[StepRow]:
             window_reduction=1 - window / RATE_WINDOW,
             latency_reduction=1 - _latency(shape.segments, window) / longest,
         )
-        for scheme, window in _SCHEMES
+        for scheme, window in schemes.items()
     ]
 
 
@@ -141,8 +146,8 @@ class TimeBound:
     Attributes:
         step_seconds: mean time step of the slowest core, in a full pipeline.
         seconds_per_token: latency of one token, the sum over the stages.
-        tokens_per_second: of one story, whose tokens wait for each other.
-        pipelined_tokens_per_second: of many stories, one token per window.
+        tokens_per_second: of one text, whose tokens wait for each other.
+        pipelined_tokens_per_second: of many texts, one token per window.
     """
 
     source: str

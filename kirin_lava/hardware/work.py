@@ -37,6 +37,7 @@ class SegmentWork:
         weight_bits: of a weight before its shift, which is what a dense integer network would store. bits: as stored here.
         written: codes that the token adds to the segment's cache.
         fed_on_chip: whether the codes come from neurons of another segment.
+        state_words: states of a neuron, each read and written in every step.
     """
 
     block: str
@@ -47,6 +48,7 @@ class SegmentWork:
     weight_bits: int
     bits: int
     fed_on_chip: bool
+    state_words: int
     written: float
     elements: float
     spikes: float
@@ -237,6 +239,7 @@ def _names(segment: Segment) -> dict[str, Any]:
         "window": segment.codes.window,
         "weight_bits": segment.weight_bits,
         "fed_on_chip": segment.fed_by is not None,
+        "state_words": segment.state_words,
         "written": segment.cached(),
     }
 

@@ -6,9 +6,14 @@ from kirin_lava.base.errors import UsageError
 from kirin_lava.methods.kirin import KIRIN
 from kirin_lava.methods.method import Method
 
-__all__ = ["METHODS", "method_named"]
+__all__ = ["METHODS", "Method", "method_named", "method_of"]
 
 METHODS: tuple[Method, ...] = (KIRIN,)
+
+
+def method_of(recipe: object) -> Method:
+    """The method of a recipe."""
+    return method_named(getattr(recipe, "method", "kirin"))
 
 
 def method_named(name: str) -> Method:

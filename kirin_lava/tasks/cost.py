@@ -1,4 +1,4 @@
-"""Everything that a model costs, in one object: placement, traffic, steps, time bound, energy by profile, the paper's claim.
+"""Everything that a model costs, in one object: placement, traffic, steps, time bound, energy, the paper's claim.
 
 For a converted model the work per token is measured on text; for a config.json alone it is assumed. Either way the result says
 that the model is feasible in this program's model of the chip, not that it was compiled for one.
@@ -18,6 +18,7 @@ from kirin_lava.hardware.shapes import ModelShape
 from kirin_lava.hardware.timing import StepRow, TimeBound, step_rows, time_bound
 from kirin_lava.hardware.traffic import ModelTraffic, traffic
 from kirin_lava.hardware.work import ModelWork, assumed_work
+from kirin_lava.methods import Method, method_of
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models.layout import Config
 from kirin_lava.quantize.without_weights import shape_of_config
@@ -72,13 +73,20 @@ class DryRun:
         return {**self.cost.to_dict(), "export": self.export.to_dict()}
 
 
-def cost_of(shape: ModelShape, work: ModelWork, context: int | None = None, profiles: Sequence[str] = ()) -> Cost:
+def cost_of(
+    shape: ModelShape,
+    work: ModelWork,
+    context: int | None = None,
+    profiles: Sequence[str] = (),
+    method: Method | None = None,
+) -> Cost:
     """The cost of a model.
 
     Args:
         work: of a token, see `kirin_lava.hardware.work`.
         context: positions that the caches on chip must hold; None for the longest sequence.
         profiles: names or YAML files; empty for all that come with the program.
+        method: that converted the model: its other windows and the claims of its paper stand beside the model's.
 
     Raises:
         FitError: no core can hold a segment. UsageError: a bad profile.
@@ -91,10 +99,10 @@ def cost_of(shape: ModelShape, work: ModelWork, context: int | None = None, prof
         work=work,
         placement=placement,
         traffic=traffic(work, placement),
-        steps=tuple(step_rows(shape)),
+        steps=tuple(step_rows(shape, method.windows if method else None)),
         time=bound,
         energy=tuple(energy_table(work, profile, placement.chips, bound.seconds_per_token) for profile in chosen),
-        paper=paper_view(work),
+        paper=paper_view(work, method.paper if method else None),
     )
 
 
@@ -117,4 +125,6 @@ def dry_run(
     """
     shape = shape_of_config(config, recipe)
     work = assumed_work(shape, shape.max_positions if context is None else context)
-    return DryRun(cost_of(shape, work, context, profiles), export_estimate(shape, recipe, num_samples, seq_len))
+    return DryRun(
+        cost_of(shape, work, context, profiles, method_of(recipe)), export_estimate(shape, recipe, num_samples, seq_len)
+    )

@@ -25,6 +25,8 @@ from kirin_lava.hardware.energy import NETWORKS, energy_table, paper_view, verdi
 from kirin_lava.hardware.profile import PRICES, Price, Profile, load_profile, profile_names
 from kirin_lava.hardware.shapes import shape_of_model
 from kirin_lava.hardware.work import ModelWork, SegmentWork, assumed_density, assumed_work, measured_work
+from kirin_lava.methods.kirin import KIRIN
+from kirin_lava.methods.method import Paper
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.quantize.convert import convert_model
 from kirin_lava.spikes.codes.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED16, Encoding, is_outlier, is_silent
@@ -43,6 +45,7 @@ SEGMENT = SegmentWork(
     weight_bits=4,
     bits=8,
     fed_on_chip=False,
+    state_words=2,
     written=0,
     elements=10,
     spikes=6,
@@ -106,7 +109,7 @@ def test_counts_of_the_four_networks_by_hand() -> None:
         "host_bit": 80 + 96,
         "host_operation": 100,
     }
-    assert counts["kirin"] == {
+    assert counts["ours"] == {
         "synaptic_add": 21,
         "mac_4x8": 3,
         "weight_bit": 8 * 24,
@@ -131,7 +134,7 @@ def test_joules_are_counts_times_prices() -> None:
         assert column.total == pytest.approx(sum(column.joules.values()))
         assert sum(column.segments.values()) + column.joules["host"] == pytest.approx(column.total)
         assert column.unpriced == ()
-    assert table.column("kirin").static_joules == pytest.approx(0.5 * 2 * 0.25)
+    assert table.column("ours").static_joules == pytest.approx(0.5 * 2 * 0.25)
     assert table.column("integer").static_joules is None
 
 
@@ -146,13 +149,13 @@ def test_what_fires_on_chip_does_not_cross_to_the_host() -> None:
     for network in NETWORKS:
         counts = energy_table(work_of(chained), flat_profile()).column(network).counts
         assert "host_bit" not in counts
-    assert energy_table(work_of(chained), flat_profile()).column("kirin").counts["compare"] == 36
+    assert energy_table(work_of(chained), flat_profile()).column("ours").counts["compare"] == 36
 
 
 def test_a_missing_price_of_compute_takes_the_column_away_others_are_listed() -> None:
     table = energy_table(work_of(SEGMENT), flat_profile(mac_fp16=None, spike_hop=None))
     assert table.column("fp16").total is None and table.column("fp16").joules is None
-    ours = table.column("kirin")
+    ours = table.column("ours")
     assert ours.unpriced == ("spike_hop",) and ours.total is not None
     text = verdict(table)
     assert (
@@ -171,8 +174,22 @@ def test_the_verdict_names_the_cheaper_of_spikes_and_integers(add: float, mac: f
     assert f"bit-matched integer twin takes {twin / ours:.2f} times ours" in text
 
 
+@pytest.mark.parametrize("words", [1, 3])
+def test_every_state_of_a_neuron_is_read_and_written(words: int) -> None:
+    """A neuron of another method may have more or fewer states than two."""
+    counts = energy_table(work_of(replace(SEGMENT, state_words=words)), flat_profile()).column("ours").counts
+    assert counts["state_bit"] == 2 * words * 24 * 32
+
+
+def test_a_method_without_claims_gets_none() -> None:
+    for paper in (None, Paper("Something", "unpublished")):
+        view = paper_view(work_of(SEGMENT), paper)
+        assert view.claimed_energy_reduction is None and view.claimed_step_reduction is None
+        assert view.step_reduction == 1 - 8 / 256
+
+
 def test_the_papers_way_of_counting() -> None:
-    view = paper_view(work_of(SEGMENT))
+    view = paper_view(work_of(SEGMENT), KIRIN.paper)
     ours = 21 * 0.9 + 3 * 4.6
     assert view.against_dense == pytest.approx(1 - ours / (40 * 4.6))
     assert view.against_rate == pytest.approx(1 - ours / (1800 * 0.9))
@@ -236,7 +253,7 @@ def test_shipped_profiles_price_everything_and_say_where_from(name: str) -> None
     profile = load_profile(name)
     assert set(profile.prices) == set(PRICES) and profile.about
     table = energy_table(work_of(SEGMENT), profile, chips=1, seconds_per_token=1e-3)
-    assert all(table.column(network).total for network in ("integer", "rate", "kirin"))
+    assert all(table.column(network).total for network in ("integer", "rate", "ours"))
     assert json.loads(json.dumps(table.to_dict()))["verdict"] == verdict(table)
     assert "Loihi 2" not in profile.title
 

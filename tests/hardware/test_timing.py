@@ -10,6 +10,7 @@ from kirin_lava.export.netx.stimulus import Layout
 from kirin_lava.hardware.placement import place
 from kirin_lava.hardware.timing import CONSTANTS, step_rows, time_bound
 from kirin_lava.hardware.work import assumed_work
+from kirin_lava.methods.kirin import KIRIN
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.quantize.without_weights import shape_of_config
 from kirin_lava.spikes.codes.coding import OFFSET, UNSIGNED16
@@ -18,11 +19,19 @@ from tests.small_models import CONFIGS
 
 def test_steps_against_an_eight_bit_code() -> None:
     """The paper's 93.75 %, and 96.875 % for signed codes; two layers of six stages and an integer head."""
-    rows = step_rows(shape_of_config(CONFIGS["llama"], load_recipe("kirin-w4a4-8")))
+    rows = step_rows(shape_of_config(CONFIGS["llama"], load_recipe("kirin-w4a4-8")), KIRIN.windows)
     assert [(row.window, row.window_reduction) for row in rows] == [(16, 0.9375), (8, 0.96875), (256, 0.0)]
     assert [row.stages for row in rows] == [13] * 3
     assert [row.latency_steps for row in rows] == [12 * 16 + 1, 12 * 8 + 1, 12 * 256 + 1]
     assert rows[0].latency_reduction == pytest.approx(1 - 193 / 3073)
+
+
+@pytest.mark.parametrize(("recipe", "window"), [("kirin-w4a4-8", 16), ("fast", 8)])
+def test_without_a_list_of_windows_the_models_own_is_compared(recipe: str, window: int) -> None:
+    shape = shape_of_config(CONFIGS["llama"], load_recipe(recipe))
+    assert [(row.scheme, row.window) for row in step_rows(shape)] == [("own codes", window), ("8-bit spike codes", 256)]
+    others = step_rows(shape, {"long codes": 32})
+    assert [row.window for row in others] == [window, 32, 256], "its own comes first"
 
 
 def test_stock_windows_are_those_of_the_netx_form() -> None:

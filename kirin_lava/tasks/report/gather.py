@@ -1,11 +1,12 @@
 """Everything a report says, as one dict of plain values: the content of report.json.
 
-    bundle, source, facts, recipe, versions     what was converted, from the manifest
+    bundle, source, facts, versions             what was converted, from the manifest
+    method, recipe                              by what
     exactness                                   what `verify` recorded, level by level
     evaluation                                  perplexity on the text, `kirin_lava.tasks.quality.evaluate.Evaluation`
     counts, segments, codes, host               what a run over the same text did, `kirin_lava.graph.counts`; `segments` is
     layers.csv
-    window                                      one window step by step, `kirin_lava.tasks.report.window`
+    window                                      one window step by step, as the method traces it, if it does
     ranges, placement, timing, energy, steps    the chip, `kirin_lava.hardware`
 
 A part that cannot be had (only some layers were exported, the original is gone) is `{"missing": reason}`.
@@ -14,6 +15,7 @@ A part that cannot be had (only some layers were exported, the original is gone)
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +29,18 @@ from kirin_lava.graph.counts import Stats
 from kirin_lava.graph.executor import Executor
 from kirin_lava.graph.ops import Model
 from kirin_lava.hardware.observe import RangeObserver
+from kirin_lava.methods import Method, method_of
+from kirin_lava.methods.method import Picture
 from kirin_lava.models.checkpoint import load_tokenizer
 from kirin_lava.models.text import read_text, token_rows
 from kirin_lava.tasks.inspect.bundle import inspect_bundle
 from kirin_lava.tasks.quality.evaluate import check_unseen, evaluate
 from kirin_lava.tasks.report.codes import code_histograms
 from kirin_lava.tasks.report.hardware import hardware_part
-from kirin_lava.tasks.report.window import window_of
 
-__all__ = ["FORMAT", "PER_TOKEN", "gather", "manifest_part"]
+__all__ = ["FORMAT", "PER_TOKEN", "by_position", "gather", "manifest_part", "method_part", "window_of"]
 
-FORMAT = 1
+FORMAT = 2
 """Of report.json."""
 
 Progress = Callable[[str, int, int], None]
@@ -81,7 +84,10 @@ def gather(bundle: Bundle, text: Path, max_rows: int | None, profiles: Sequence[
     bundle.require_whole()
     report = manifest_part(bundle)
     progress("the picture of a window", 0, 1)
-    report["window"] = window_of(bundle)
+    method = method_of(bundle.recipe)
+    picture = method.picture()
+    if picture is not None:
+        report["window"] = window_of(bundle, picture)
     if not bundle.complete:
         missing = {"missing": f"only {', '.join(bundle.block_names)} of the model were exported, so it cannot run"}
         keys = ("evaluation", "counts", "codes", "host", "ranges", "placement", "timing", "energy", "steps")
@@ -101,7 +107,7 @@ def gather(bundle: Bundle, text: Path, max_rows: int | None, profiles: Sequence[
     report["host"] = _host(stats)
     report["segments"] = [_segment_row(row) for row in stats.core]
     progress("limits, placement, time and energy of the chip", 0, 1)
-    report |= hardware_part(model, stats, ranges, text.name, report["segments"], profiles)
+    report |= hardware_part(model, stats, ranges, text.name, report["segments"], profiles, method)
     report["timing"]["lava"] = _lava_times(bundle.manifest)
     return report
 
@@ -110,9 +116,7 @@ def manifest_part(bundle: Bundle) -> dict[str, Any]:
     """What is known without running the model: source, recipe, operations and what `verify` recorded."""
     manifest = bundle.manifest
     described = inspect_bundle(bundle.path)
-    sites = [
-        f"{site} {100 * ratio:g} %" for site, ratio in bundle.recipe.outliers.sites.items()
-    ]  # keys with dots cannot be looked up
+    window = max((segment.window for segment in described.segments), default=1)
     return {
         "format": FORMAT,
         "kirin_lava": kirin_lava.__version__,
@@ -126,10 +130,46 @@ def manifest_part(bundle: Bundle) -> dict[str, Any]:
         },
         "source": _source(manifest["source"]),
         "facts": manifest["facts"],
-        "recipe": manifest["recipe"] | {"window": bundle.recipe.activations.window, "outlier_sites": sites},
+        "method": method_part(method_of(bundle.recipe)),
+        "recipe": by_position(manifest["recipe"]) | {"window": window},
         "versions": manifest.get("versions") or {},
         "exactness": _exactness(manifest),
         "operations": _operations(described.segments, described.host_ops),
+    }
+
+
+def method_part(method: Method) -> dict[str, Any]:
+    """What a report says of the method; its `paper` is None where it has none."""
+    return {"name": method.name, "title": method.title, "paper": asdict(method.paper) if method.paper else None}
+
+
+def by_position(values: dict[str, Any]) -> dict[str, Any]:
+    """Plain values, entries whose names hold dots as a list of name and value: dots separate the parts of a key."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and any("." in name for name in value):
+            found[key] = [{"name": name, "value": entry} for name, entry in value.items()]
+        else:
+            found[key] = by_position(value) if isinstance(value, dict) else value
+    return found
+
+
+def window_of(bundle: Bundle, picture: Picture) -> dict[str, Any]:
+    """The picture of a firing segment of the block nearest to the middle that has one, else of one that is read out."""
+    names = [name for name in bundle.block_names if name != "head"] or bundle.block_names
+    ordered = sorted(names, key=lambda name: abs(names.index(name) - len(names) // 2))
+    candidates = []
+    for name in ordered[:2]:  # layers of a decoder are built alike: the second is for odd ones
+        probes = bundle.probes(name)
+        segments = [s for s in bundle.segments(name) if s.linear.encoding.has_spikes and s.linear.name in probes]
+        candidates += [(name, segment, probes[segment.linear.name]) for segment in segments]
+    if not candidates:
+        return {"missing": "no segment of the middle blocks has inputs that spike and a probe to trace them with"}
+    block, segment, probe = min(candidates, key=lambda found: found[1].linear.fire is None)
+    return {
+        "block": block,
+        "segment": segment.linear.name,
+        **picture.trace(segment.linear, segment.scale, probe.codes),
     }
 
 

@@ -13,6 +13,7 @@ from kirin_lava.hardware.placement import Placement
 from kirin_lava.hardware.ranges import CALIBRATED, PROVED, UNFIT, SegmentRange, model_ranges
 from kirin_lava.hardware.shapes import shape_of_model
 from kirin_lava.hardware.work import measured_work
+from kirin_lava.methods import Method
 from kirin_lava.tasks.cost import Cost, cost_of
 
 __all__ = ["chip_part", "hardware_part"]
@@ -25,16 +26,17 @@ def hardware_part(
     text: str,
     segments: list[dict[str, Any]],
     profiles: Sequence[str] = (),
+    method: Method | None = None,
 ) -> dict[str, Any]:
     """Ranges, placement, steps, timing, traffic and energy of a model that was run.
 
     Args:
         stats, observed: of the run. text: what it was run on.
         segments: rows of the report, one per segment in order; they get what is known of each.
-        profiles: energy profiles, see `kirin_lava.tasks.cost.cost_of`.
+        profiles, method: see `kirin_lava.tasks.cost.cost_of`.
     """
     shape = shape_of_model(model)
-    cost = cost_of(shape, measured_work(stats, shape, text), profiles=profiles)
+    cost = cost_of(shape, measured_work(stats, shape, text), profiles=profiles, method=method)
     ranges = model_ranges(model, observed)
     for row, fit in zip(segments, ranges, strict=True):
         bounds = fit.to_dict()["bounds"]
@@ -79,7 +81,7 @@ def _energy(cost: Cost, segments: list[dict[str, Any]]) -> dict[str, Any]:
         profile = table.to_dict()
         for column in profile["columns"]:
             joules = column.pop("segments")
-            if column["network"] == "kirin" and joules is not None:
+            if column["network"] == "ours" and joules is not None:
                 for row, each in zip(segments, joules.values(), strict=True):
                     row[f"joules_{table.profile.name}"] = each
         profiles.append(profile)
@@ -87,7 +89,7 @@ def _energy(cost: Cost, segments: list[dict[str, Any]]) -> dict[str, Any]:
         "source": cost.work.source,
         "profiles": profiles,
         "priced": len(profiles),
-        "twin_wins": sum(_total(profile, "integer") < _total(profile, "kirin") for profile in profiles),
+        "twin_wins": sum(_total(profile, "integer") < _total(profile, "ours") for profile in profiles),
         "paper": cost.paper.to_dict(),
     }
 

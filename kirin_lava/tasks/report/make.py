@@ -15,25 +15,16 @@ from rich.console import Group
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import disk_errors, save_json, save_text
 from kirin_lava.export.bundle import JOURNAL, MANIFEST, Bundle
+from kirin_lava.methods import method_named
 from kirin_lava.methods.recipe import DEFAULT_RECIPE, load_recipe
 from kirin_lava.models.checkpoint import open_config
 from kirin_lava.models.text import EVALUATION_TEXT
 from kirin_lava.tasks.report.card import refresh_card
-from kirin_lava.tasks.report.draw import Draw, require_matplotlib, save_png
+from kirin_lava.tasks.report.draw import require_matplotlib, save_png
+from kirin_lava.tasks.report.figures import drawings
 from kirin_lava.tasks.report.gather import gather
 from kirin_lava.tasks.report.page import page_html
 from kirin_lava.tasks.report.planned import planned_part
-from kirin_lava.tasks.report.plot_chip import (
-    cores_height,
-    draw_cores,
-    draw_energy,
-    draw_ranges,
-    energy_height,
-    range_rows,
-    ranges_height,
-)
-from kirin_lava.tasks.report.plot_counts import activity_height, activity_rows, codes_height, draw_activity, draw_codes
-from kirin_lava.tasks.report.plot_window import WINDOW_HEIGHTS, draw_window
 from kirin_lava.tasks.report.tables import report_tables
 
 __all__ = ["Report", "make_report"]
@@ -147,21 +138,12 @@ def _csv(rows: list[dict[str, Any]]) -> str:
 
 
 def _save_figures(folder: Path, data: dict[str, Any], progress: Progress) -> list[Path]:
-    plots: list[tuple[str, Draw, Any, int]] = [("window", draw_window, data["window"], WINDOW_HEIGHTS[0])]
-    if "missing" not in data["counts"]:
-        activity, ranges = activity_rows(data), range_rows(data)
-        plots += [
-            ("activity", draw_activity, activity, activity_height(activity)),
-            ("codes", draw_codes, data["codes"], codes_height(data["codes"])),
-            ("ranges", draw_ranges, ranges, ranges_height(ranges)),
-            ("cores", draw_cores, data["placement"], cores_height(data["placement"], False)),
-            ("energy", draw_energy, data["energy"], energy_height(data["energy"], False)),
-        ]
+    found = drawings(data, method_named(data["method"]["name"]))
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for index, (name, draw, content, height) in enumerate(plots):
-        progress("draw figures", index, len(plots))
+    for index, (name, drawing) in enumerate(found.items()):
+        progress("draw figures", index, len(found))
         written.append(folder / f"{name}.png")
-        save_png(written[-1], draw, content, height)
+        save_png(written[-1], drawing.draw, drawing.data, drawing.heights[0])
     return written

@@ -2,49 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from itertools import count
 from typing import Any
 
-from kirin_lava.tasks.report.html import Page, escape
-from kirin_lava.tasks.report.page_chip import energy_section, fit_section, limits_section, time_section
-from kirin_lava.tasks.report.page_model import (
-    activity_section,
-    cards,
-    exact_section,
-    plan_section,
-    quality_section,
-    source_section,
-    window_section,
-)
+from markupsafe import Markup
+
+from kirin_lava.hardware.energy import NETWORKS
+from kirin_lava.methods import method_named
+from kirin_lava.tasks.report.draw import svg
+from kirin_lava.tasks.report.figures import drawings
+from kirin_lava.tasks.report.plot_chip import is_small
+from kirin_lava.tasks.report.templates import FOLDER, render
+from kirin_lava.tasks.report.values import present
 
 __all__ = ["page_html"]
 
-_CSS = Path(__file__).with_name("page.css")
-_SECTIONS: dict[str, tuple[str, Callable[[Page], str]]] = {
-    "source": ("Source", source_section),
-    "method": ("Method", window_section),
-    "exact": ("Exactness", exact_section),
-    "quality": ("Perplexity", quality_section),
-    "activity": ("Spikes", activity_section),
-    "fit": ("Fit", fit_section),
-    "time": ("Time", time_section),
-    "energy": ("Energy", energy_section),
-    "limits": ("Limits", limits_section),
+_SECTIONS = {
+    "source": "Source",
+    "method": "Method",
+    "exact": "Exactness",
+    "quality": "Perplexity",
+    "activity": "Spikes",
+    "fit": "Fit",
+    "time": "Time",
+    "energy": "Energy",
+    "limits": "Limits",
 }
-_PLANNED = {"source": ("Source", plan_section), **{name: _SECTIONS[name] for name in ("fit", "time", "energy", "limits")}}
-
-_LEAD = (
-    "A pretrained language model whose every matrix product became sums of spikes and integers, made to equal an integer "
-    "reference bit for bit. Recipe {recipe.name}."
-)
-_PLANNED_LEAD = (
-    "What a pretrained language model would need and cost, were every matrix product of it sums of spikes and integers: "
-    "computed from its config.json alone, with assumed activity. Feasible in this model of the chip, not checked by Intel's "
-    "compiler. Recipe {recipe.name}."
-)
-_SOURCE = "<code>report.json</code> (attribute <code>data-key</code>); the table of segments is <code>layers.csv</code>, too."
-_PLANNED_SOURCE = "what <code>kirin-lava report --json</code> prints (attribute <code>data-key</code>)."
+_PLANNED = ("source", "fit", "time", "energy", "limits")
 
 
 def page_html(report: dict[str, Any]) -> str:
@@ -53,43 +37,35 @@ def page_html(report: dict[str, Any]) -> str:
     Args:
         report: content of report.json, or of `kirin_lava.tasks.report.planned.planned_part`.
     """
-    page = Page(report)
+    method = method_named(report["method"]["name"])
+    found = drawings(report, method)
+
+    def drawn(name: str) -> Markup:
+        """Both forms of a figure, of which a page shows one."""
+        figure = found[name]
+        forms = (
+            f'<div class="{"narrow" if narrow else "wide"}">'
+            f"{svg(name, figure.draw, figure.data, narrow, height, figure.label)}</div>"
+            for narrow, height in zip((False, True), figure.heights, strict=True)
+        )
+        return Markup("".join(forms))
+
     planned = "bundle" not in report
-    sections = _PLANNED if planned else _SECTIONS
-    links = " ".join(f'<a href="#{name}">{words}</a>' for name, (words, _) in sections.items())
-    body = "\n".join(make(page) for _, make in sections.values())
-    made = "Made by Kirin-Lava {kirin_lava}"
-    if not planned:
-        body = f"{cards(page)}\n{body}"
-        tools = ", ".join(f"{escape(name)} {{versions.{name}}}" for name in page.get("versions"))
-        made += f" from a bundle of Kirin-Lava {{bundle.made_by}}; {tools}"
-    title = f"{report['source']['name']} as a spiking network"
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>{escape(title)}</title>
-<style>
-{_CSS.read_text(encoding="utf-8")}</style>
-</head>
-<body>
-<header>
-<p class="eyebrow">Kirin-Lava report</p>
-<h1>{page.value("source.name")} as a spiking network</h1>
-<p class="lead">{page.fill(_PLANNED_LEAD if planned else _LEAD)}</p>
-<nav aria-label="Sections">{links}</nav>
-</header>
-<main>
-{body}
-</main>
-<footer>
-<p>Every value of this page, and every number written into its figures, carries the key under which it stands in
-{_PLANNED_SOURCE if planned else _SOURCE}</p>
-<p>{page.fill(made)}.</p>
-</footer>
-</body>
-</html>
-"""
+    explained = method.folder is not None or method.picture() is not None
+    shown = _PLANNED if planned else [name for name in _SECTIONS if name != "method" or explained]
+    steps = report["steps"] if present(report, "steps") else ()
+    placement, ranges = report["placement"], found.get("ranges")
+    return render(
+        "page.html.j2",
+        report,
+        method,
+        css=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
+        planned=planned,
+        sections={name: _SECTIONS[name] for name in shown},
+        drawn=drawn,
+        number=count(1).__next__,
+        ours=list(NETWORKS).index("ours"),
+        own_step=next((i for i, row in enumerate(steps) if row["window"] == report["recipe"]["window"]), 0),
+        every_range=ranges is not None and len(ranges.data) == len(report["ranges"]["segments"]),
+        few_cores=present(report, "placement") and is_small(placement),
+    )

@@ -7,10 +7,11 @@ from typing import Any
 
 import kirin_lava
 from kirin_lava.hardware.work import SegmentWork
+from kirin_lava.methods import method_of
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models.layout import Config
 from kirin_lava.tasks.cost import dry_run
-from kirin_lava.tasks.report.gather import FORMAT, PER_TOKEN
+from kirin_lava.tasks.report.gather import FORMAT, PER_TOKEN, by_position, method_part
 from kirin_lava.tasks.report.hardware import chip_part
 
 __all__ = ["planned_part"]
@@ -35,7 +36,8 @@ def planned_part(config: Config, name: str, recipe: Recipe, profiles: Sequence[s
         "format": FORMAT,
         "kirin_lava": kirin_lava.__version__,
         "source": {"name": name},
-        "recipe": recipe.to_dict() | {"window": recipe.activations.window},
+        "method": method_part(method_of(recipe)),
+        "recipe": by_position(recipe.to_dict()) | {"window": max(segment.codes.window for segment in shape.segments)},
         "model": plan.cost.to_dict()["model"],
         "export": plan.export.to_dict(),
         "counts": {"total": total | {"host_float_operations_per_token": work.host_operations}},

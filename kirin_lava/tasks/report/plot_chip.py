@@ -210,7 +210,7 @@ def _bits(value: int) -> float:
 
 # ---- energy ----------------------------------------------------------------------------------------------------------------
 
-_SHORT = {"fp16": "FP16", "integer": "integer twin", "rate": "rate code", "kirin": "ours"}
+_SHORT = {"fp16": "FP16", "integer": "integer twin", "rate": "rate code", "ours": "ours"}
 
 
 def energy_height(energy: dict[str, Any], narrow: bool) -> int:
@@ -248,7 +248,7 @@ def draw_energy(figure: Figure, energy: dict[str, Any], narrow: bool) -> None:
 
 def _panel(axes: Axes, profile: dict[str, Any], index: int) -> None:
     columns = profile["columns"]
-    ours = next(column for column in columns if column["network"] == "kirin")
+    ours = next(column for column in columns if column["network"] == "ours")
     static = ours["static_joules"]
     compared = [c["total"] for c in columns if c["total"] is not None and c["network"] != "rate"] + [static or 0.0]
     limit = 1.32 * max(compared)

@@ -9,22 +9,28 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-from kirin_lava.tasks.report.values import UNKNOWN, fill, resolve, show
+from kirin_lava.tasks.report.values import resolve, show
 
 __all__ = ["report_tables"]
 
-_FACTS = {  # a row of which nothing is known is left out
-    "segments, weights": "{model.segments|int}, {model.weights|int}",
-    "bundle, peak memory of the export": "{export.bundle_bytes|bytes}, {export.peak_memory_bytes|bytes}",
-    "integers that differ, of all compared": "{exactness.mismatches|int}, {exactness.compared|int}",
-    "perplexity, of the original": "{evaluation.perplexity|four}, {evaluation.perplexity_float|four}",
-    "spikes, messages per token": "{counts.total.spikes_per_token|int}, {counts.total.outliers_per_token|int}",
-    "segments proved, calibrated, unfit": "{ranges.proved}, {ranges.calibrated}, {ranges.does_not_fit}",
-    "cores, chips": "{placement.cores|int}, {placement.chips|int}",
-    "time step on chip, at least": "{timing.step_seconds|si:s}",
-    "energy saved by the paper's way of counting, its claim": "{energy.paper.against_dense|percent2}, "
-    "{energy.paper.claimed_energy_reduction|percent2}",
-    "price lists under which the integer twin wins": "{energy.twin_wins}, {energy.priced}",
+_FACTS = {  # a row is left out where its last value is unknown, or where no integers were compared
+    "segments, weights": (("model.segments", "int"), ("model.weights", "int")),
+    "bundle, peak memory of the export": (("export.bundle_bytes", "bytes"), ("export.peak_memory_bytes", "bytes")),
+    "integers that differ, of all compared": (("exactness.mismatches", "int"), ("exactness.compared", "int")),
+    "perplexity, of the original": (("evaluation.perplexity", "four"), ("evaluation.perplexity_float", "four")),
+    "spikes, messages per token": (("counts.total.spikes_per_token", "int"), ("counts.total.outliers_per_token", "int")),
+    "segments proved, calibrated, unfit": (
+        ("ranges.proved", "int"),
+        ("ranges.calibrated", "int"),
+        ("ranges.does_not_fit", "int"),
+    ),
+    "cores, chips": (("placement.cores", "int"), ("placement.chips", "int")),
+    "time step on chip, at least": (("timing.step_seconds", "si:s"),),
+    "energy saved by the paper's way of counting, its claim": (
+        ("energy.paper.against_dense", "percent2"),
+        ("energy.paper.claimed_energy_reduction", "percent2"),
+    ),
+    "price lists under which the integer twin wins": (("energy.twin_wins", "int"), ("energy.priced", "int")),
 }
 
 
@@ -35,10 +41,10 @@ def report_tables(data: dict[str, Any], files: Sequence[Path]) -> Group:
         data: content of report.json. files: what was written.
     """
     facts = Table(title=f"{data['source']['name']} by {data['recipe']['name']}", show_header=False)
-    for words, text in _FACTS.items():
-        said = _said(data, text)
-        if set(said.split(", ")) != {UNKNOWN} and ("exactness" not in text or data["exactness"]["compared"]):
-            facts.add_row(words, said)
+    for words, values in _FACTS.items():
+        found = [resolve(data, key) for key, _ in values]
+        if found[-1] is not None and (found[-1] or "exactness" not in values[-1][0]):
+            facts.add_row(words, ", ".join(show(value, form) for value, (_, form) in zip(found, values, strict=True)))
     for row in resolve(data, "timing.lava") or ():
         facts.add_row(f"time step, {row['what']}", show(row["seconds"], "si:s"))
     for path in files:
@@ -54,13 +60,13 @@ def report_tables(data: dict[str, Any], files: Sequence[Path]) -> Group:
     energy = _table("joules per token", "prices", "FP16", "integer twin", "rate-coded", "ours", "static power")
     for profile in data["energy"]["profiles"]:
         totals = ["cannot run" if c["total"] is None else show(c["total"], "si:J") for c in profile["columns"]]
-        static = next(column["static_joules"] for column in profile["columns"] if column["network"] == "kirin")
+        static = next(column["static_joules"] for column in profile["columns"] if column["network"] == "ours")
         energy.add_row(profile["profile"]["title"], *totals, show(static, "si:J"))
     return Group(facts, steps, energy)
 
 
 def _step_rows(data: dict[str, Any]) -> Iterator[list[str]]:
-    """A row for each of our windows, against 8-bit spike codes; the perplexity is that of the bundle's own encoding."""
+    """A row for each window of ours, against 8-bit spike codes; the perplexity is that of the bundle's own."""
     for row in data["steps"][:-1]:
         here = row["window"] == data["recipe"]["window"] and resolve(data, "evaluation.perplexity") is not None
         yield [
@@ -69,7 +75,7 @@ def _step_rows(data: dict[str, Any]) -> Iterator[list[str]]:
             f"{show(row['window_reduction'], 'percent2')} fewer",
             show(row["latency_steps"], "int"),
             f"{show(row['latency_reduction'], 'percent2')} fewer",
-            _said(data, "{evaluation.perplexity|four}") if here else "",
+            show(resolve(data, "evaluation.perplexity"), "four") if here else "",
         ]
 
 
@@ -78,7 +84,3 @@ def _table(title: str, *columns: str) -> Table:
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left", no_wrap=True)
     return table
-
-
-def _said(data: dict[str, Any], text: str) -> str:
-    return fill(text, lambda key, form: show(resolve(data, key), form))

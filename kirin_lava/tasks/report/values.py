@@ -7,15 +7,13 @@ A key is a path such as `evaluation.perplexity` or `counts.core.3.spikes`. Whate
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["FORMS", "UNKNOWN", "fill", "resolve", "show"]
+__all__ = ["FORMS", "UNKNOWN", "present", "resolve", "show"]
 
 UNKNOWN = "unknown"
 
-_PLACE = re.compile(r"\{([^{}|]+)(?:\|([^{}]+))?\}")
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 
 
@@ -45,9 +43,10 @@ def show(value: Any, form: str = "plain") -> str:
     return f"{text}{unit}" if name == "si" else f"{text} {unit}" if unit else text
 
 
-def fill(text: str, put: Callable[[str, str], str]) -> str:
-    """Replace every `{key}` and `{key|form}` of a text by `put(key, form)`."""
-    return _PLACE.sub(lambda match: put(match[1], match[2] or "plain"), text)
+def present(report: Any, key: str) -> bool:
+    """Whether a part is there: a part that cannot be had is absent or `{"missing": reason}`."""
+    found = resolve(report, key)
+    return found is not None and not (isinstance(found, dict) and "missing" in found)
 
 
 def _si(value: float) -> str:
@@ -78,5 +77,6 @@ FORMS: dict[str, Callable[[Any], str]] = {
     "short": lambda v: str(v)[:16],
     "yes": lambda v: "yes" if v else "no",
     "list": lambda v: ", ".join(str(x) for x in v) if v else "none",
+    "shares": lambda v: ", ".join(f"{entry['name']} {100 * entry['value']:g}\u00a0%" for entry in v) if v else "none",
 }
 """Formats by name."""

@@ -119,7 +119,7 @@ def test_steps_and_the_papers_claim_stand_side_by_side(made: Report) -> None:
 
 def test_four_networks_under_every_profile(made: Report) -> None:
     for profile in made.data["energy"]["profiles"]:
-        assert [column["network"] for column in profile["columns"]] == ["fp16", "integer", "rate", "kirin"]
+        assert [column["network"] for column in profile["columns"]] == ["fp16", "integer", "rate", "ours"]
         assert len(profile["verdict"]) > 40
     wins = made.data["energy"]["twin_wins"]
     assert wins == sum("integer twin wins" in profile["verdict"] for profile in made.data["energy"]["profiles"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kirin_lava.tasks.report.values import FORMS, UNKNOWN, fill, resolve, show
+from kirin_lava.tasks.report.values import FORMS, UNKNOWN, present, resolve, show
 
 REPORT: dict[str, Any] = {"counts": {"spikes": 1234.5, "rows": [{"name": "a"}, {"name": "b"}]}, "none": None}
 
@@ -43,6 +43,12 @@ def test_keys_are_paths(key: str, value: object) -> None:
         ([-3, 40000], "span", "-3 to 40,000"),
         (["a", "b"], "list", "a, b"),
         ([], "list", "none"),
+        (
+            [{"name": "attn.p", "value": 0.02}, {"name": "attn.q", "value": 0.125}],
+            "shares",
+            "attn.p 2\u00a0%, attn.q 12.5\u00a0%",
+        ),
+        ([], "shares", "none"),
         (5, "code", "code 5"),
         (None, "int", UNKNOWN),
         (math.nan, "two", UNKNOWN),
@@ -65,7 +71,10 @@ def test_an_unknown_form_is_a_mistake() -> None:
         show(1, "nothing")
 
 
-def test_texts_are_filled() -> None:
-    filled = fill("{counts.spikes|int} of {counts.rows.0.name}", lambda key, form: show(resolve(REPORT, key), form))
-    assert filled == "1,234 of a"
+def test_names_of_forms_can_stand_in_an_attribute() -> None:
     assert all(" " not in name or name == "whole percent" for name in FORMS)
+
+
+def test_a_part_is_there_or_missing() -> None:
+    report: dict[str, Any] = {"a": {"missing": "no weights"}, "b": [], "c": None}
+    assert [present(report, key) for key in ("a", "b", "c", "d")] == [False, True, False, False]

@@ -10,13 +10,17 @@ import pytest
 
 from kirin_lava.export.bundle import Bundle, Probe
 from kirin_lava.graph.ops import Linear
+from kirin_lava.methods.kirin import KIRIN
+from kirin_lava.methods.kirin.trace import SHOWN
 from kirin_lava.spikes.codes.coding import ENCODINGS, decode_raster
-from kirin_lava.tasks.report.window import SHOWN, window_of
+from kirin_lava.tasks.report.gather import window_of
 
 
 def _parts(path: Path) -> tuple[dict[str, Any], Linear, Probe]:
     bundle = Bundle(path)
-    window = window_of(bundle)
+    picture = KIRIN.picture()
+    assert picture is not None
+    window = window_of(bundle, picture)
     linear = next(s.linear for s in bundle.segments(window["block"]) if s.linear.name == window["segment"])
     return window, linear, bundle.probes(window["block"])[window["segment"]]
 

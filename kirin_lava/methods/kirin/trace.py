@@ -2,9 +2,8 @@
 
 A real token's codes arrive as spikes and messages while the threshold is infinite; then the threshold falls by one ramp per
 step and every neuron fires once, at the time that is its output code. Everything is computed by
-`kirin_lava.spikes.neurons.neuron` from the
-codes that the compiler kept in the bundle, and compared with the integer reference. Membranes are given in ramps of their own
-neuron, so that one ladder serves all:
+`kirin_lava.spikes.neurons.neuron` from the codes that the compiler kept, and compared with the integer reference. Membranes
+are given in ramps of their own neuron, so that one ladder serves all:
 
     level(t) = (2^shift * v(t) + lift) / D,   lift = offset + zero_out * D - 2^shift * zero_in * sum_k w
 """
@@ -18,17 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from kirin_lava.base.errors import UsageError
 from kirin_lava.base.loihi2 import STATE_MAX
-from kirin_lava.export.bundle import Bundle, Probe
-from kirin_lava.export.netx.read import Segment
-from kirin_lava.export.netx.stimulus import is_mirrored
 from kirin_lava.graph import executor as reference
 from kirin_lava.graph.ops import Fire, Linear
 from kirin_lava.spikes.codes.coding import Encoding, encode_raster, is_outlier, is_silent
 from kirin_lava.spikes.neurons.neuron import simulate
 
-__all__ = ["window_of"]
+__all__ = ["SHOWN", "trace"]
 
 Int64 = npt.NDArray[np.int64]
 
@@ -39,45 +34,40 @@ _SPREAD = 0.98  # of the outputs of a segment that gets ramps for the picture li
 _FINE_RAMP = 64  # a ramp of at least this rounds the step by less than one percent
 
 
-def window_of(bundle: Bundle) -> dict[str, Any]:
-    """The picture's numbers, JSON-able: of a segment that fires if there is one, else of one whose membranes are read out.
+def trace(linear: Linear, scale: npt.NDArray[np.float32] | None, codes: npt.NDArray[np.integer[Any]]) -> dict[str, Any]:
+    """The picture's numbers, JSON-able. A segment that is read out gets ramps such that nearly all outputs are spike codes.
 
-    A read segment gets ramps for the picture, such that nearly all outputs are within the spike codes.
-
-    Raises:
-        UsageError: the bundle has no segment whose inputs spike, or no probe of it.
+    Args:
+        linear: a segment whose inputs spike. scale: (N,) real value of a unit of its sums, None where that is unknown.
+        codes: (windows, K) codes that came to it.
     """
-    block, segment, probe = _choose(bundle)
-    stored = segment.linear
-    codes = probe.codes.astype(np.int64)
-    linear = stored
-    if stored.fire is None:
-        linear = replace(stored, fire=_ramps(stored, segment.scale, codes, bundle.recipe.activations))
+    q = codes.astype(np.int64)
+    fires = linear.fire is not None
+    if not fires:
+        linear = replace(linear, fire=_ramps(linear, scale, q))
     fire = linear.fire
     assert fire is not None
     period = max(linear.encoding.window, fire.encoding.window)
-    payload = _payload(linear.encoding, codes, period)
+    payload = _payload(linear.encoding, q, period)
     fired = simulate(linear, payload, period)
     hasty = simulate(linear, payload, period, silence=False)
-    sums = torch.from_numpy(codes @ linear.weight.astype(np.int64).T).double()
+    sums = torch.from_numpy(q @ linear.weight.astype(np.int64).T).double()
     exact = reference.fire(sums, fire, linear.name).numpy().astype(np.int64)
-    index = max(range(len(codes)), key=lambda i: (len(np.unique(fired[i])), -i))
+    index = max(range(len(q)), key=lambda i: (len(np.unique(fired[i])), -i))
     levels = _levels(linear, fire, payload[:, index * period : (index + 1) * period])
     return {
-        "block": block,
-        "segment": stored.name,
-        "fires": stored.fire is not None,
+        "fires": fires,
         "index": index,
         "inputs": linear.weight.shape[1],
         "neurons": linear.weight.shape[0],
         "encoding": linear.encoding.name,
         "output_encoding": fire.encoding.name,
-        "signed": is_mirrored(fire.encoding),
+        "signed": _mirrored(fire.encoding),
         "zero": fire.encoding.zero,
         "steps": period,
         "first_fall": period - fire.encoding.window,
         "thresholds": [level - 0.5 for level in range(fire.encoding.window - 1, 0, -1)],
-        "raster": _raster(linear.encoding, codes[index], payload[:, index * period : (index + 1) * period]),
+        "raster": _raster(linear.encoding, q[index], payload[:, index * period : (index + 1) * period]),
         "outputs": [_output(int(n), int(fired[index, n]), fire.encoding, period) for n in range(min(SHOWN, fired.shape[1]))],
         "traces": [
             {
@@ -90,7 +80,7 @@ def window_of(bundle: Bundle) -> dict[str, Any]:
             for n in _telling(levels[:SHOWN], fired[index, :SHOWN], hasty[index, :SHOWN], fire.encoding)
         ],
         "silence": {
-            "windows": len(codes),
+            "windows": len(q),
             "compared": int(fired.size),
             "wrong_with": int((fired != exact).sum()),
             "wrong_without": int((hasty != exact).sum()),
@@ -99,29 +89,14 @@ def window_of(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _choose(bundle: Bundle) -> tuple[str, Segment, Probe]:
-    """A firing segment of the block nearest to the middle that has one; without any, the middle block's first spiking one."""
-    names = [name for name in bundle.block_names if name != "head"] or bundle.block_names
-    middle = len(names) // 2
-    ordered = sorted(names, key=lambda name: abs(names.index(name) - middle))
-    reading: tuple[str, Segment, Probe] | None = None
-    for name in ordered[:2]:  # layers of a decoder are built alike: the second is for odd ones
-        probes = bundle.probes(name)
-        for segment in bundle.segments(name):
-            linear = segment.linear
-            if not linear.encoding.has_spikes or linear.name not in probes:
-                continue
-            found = name, segment, probes[linear.name]
-            if linear.fire is not None:
-                return found
-            reading = reading or found
-    if reading is None:
-        raise UsageError(f"{bundle.path} holds no segment with spiking inputs and a probe: export again")
-    return reading
+def _mirrored(enc: Encoding) -> bool:
+    """Whether codes have signs, so that a second ladder falls for negative membranes."""
+    return enc.spike_min + enc.zero < 0
 
 
-def _ramps(linear: Linear, scale: npt.NDArray[np.float32] | None, codes: Int64, enc: Encoding) -> Fire:
-    """A fire phase for a segment that has none: one real step for all neurons."""
+def _ramps(linear: Linear, scale: npt.NDArray[np.float32] | None, codes: Int64) -> Fire:
+    """A fire phase in the input's encoding for a segment that has none: one real step for all neurons."""
+    enc = linear.encoding
     sums = codes @ linear.weight.astype(np.int64).T
     per_code = np.ones(len(linear.weight)) if scale is None else np.abs(scale.astype(np.float64)) + 1e-30
     step = float(np.quantile(np.abs(sums) * per_code, _SPREAD)) / enc.spike_max or 1.0
@@ -178,11 +153,11 @@ def _telling(levels: npt.NDArray[np.float64], fired: Int64, hasty: Int64, enc: E
     codes, and some would have fired wrongly without silence."""
     top = enc.window - 1
     final = levels[:, -1]
-    above = np.maximum(levels.max(1) - top - 0.4, 0) + (np.maximum(-levels.min(1) - top - 0.4, 0) if is_mirrored(enc) else 0)
-    below = 0 if is_mirrored(enc) else np.maximum(-levels.min(1) - 0.4 * top, 0)
+    above = np.maximum(levels.max(1) - top - 0.4, 0) + (np.maximum(-levels.min(1) - top - 0.4, 0) if _mirrored(enc) else 0)
+    below = 0 if _mirrored(enc) else np.maximum(-levels.min(1) - 0.4 * top, 0)
     fit = 2.0 * above + 0.3 * below - np.where(fired != hasty, 1.5, 0.0)
     chosen: list[int] = []
-    for share in (0.85, 0.5, -0.6 if is_mirrored(enc) else 0.25, 0.0)[: len(final)]:
+    for share in (0.85, 0.5, -0.6 if _mirrored(enc) else 0.25, 0.0)[: len(final)]:
         cost = np.abs(final - share * top) + fit
         for n in chosen:
             cost[np.abs(final - final[n]) < top / 6] += 100  # their labels would meet

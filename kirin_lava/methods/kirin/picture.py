@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kirin_lava.tasks.report.draw import PALETTE, keyed
+from kirin_lava.methods.kirin.trace import trace
+from kirin_lava.methods.method import Keyed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["WINDOW_HEIGHTS", "draw_window"]
+__all__ = ["HEIGHTS", "LABEL", "draw", "trace"]
 
-WINDOW_HEIGHTS = (560, 760)
-"""Pixels of the wide and of the narrow form."""
+HEIGHTS = (560, 760)
+LABEL = (
+    "Three panels over time. Left above: input spikes, one per channel, and outlier messages in the last step of the window. "
+    "Right above: one output spike per neuron in the following window. Below: the membranes of some neurons grow while the "
+    "threshold is infinite; then a staircase threshold falls, and each neuron spikes where it meets its membrane."
+)
 
 _HEADROOM = 2.9  # in ramps: for the label of a spike and the band of the infinite threshold
 _COLOURS = ("spike", "outlier", "third", "fourth")
 _MARKERS = ("o", "D", "^", "s")
 
 
-def draw_window(figure: Figure, data: dict[str, Any], narrow: bool) -> None:
-    """data: of `kirin_lava.tasks.report.window.window_of`."""
+class Look(NamedTuple):
+    """Colours by name, and what marks a text as a value; see `kirin_lava.methods.method.Picture`."""
+
+    palette: Mapping[str, str]
+    keyed: Keyed
+
+
+def draw(figure: Figure, data: dict[str, Any], narrow: bool, palette: Mapping[str, str], keyed: Keyed) -> None:
+    """See `kirin_lava.methods.method.Picture`."""
+    look = Look(palette, keyed)
     steps = data["steps"]
     if narrow:
         rows = (1.0, 0.36, 0.85, 0.2, 1.6)  # every other one is a gap
@@ -32,9 +46,9 @@ def draw_window(figure: Figure, data: dict[str, Any], narrow: bool) -> None:
         grid = figure.add_gridspec(2, 2, height_ratios=(1.0, 1.35), **edges)
         inputs, outputs = (figure.add_subplot(grid[0, i]) for i in (0, 1))
         membrane = figure.add_subplot(grid[1, :])
-    _inputs(inputs, data, narrow)
-    _outputs(outputs, data, narrow)
-    _membranes(membrane, data, narrow)
+    _inputs(inputs, data, narrow, look)
+    _outputs(outputs, data, narrow, look)
+    _membranes(membrane, data, narrow, look)
     for axes, start in ((inputs, 0), (outputs, steps)):
         axes.set_xlim(start - 0.5, start + steps - 0.5)
         axes.set_xticks(_ticks(start, start + steps, narrow), labels=None if narrow else [])
@@ -47,10 +61,10 @@ def _ticks(start: int, stop: int, narrow: bool) -> list[int]:
     return list(range(start, stop, by))
 
 
-def _inputs(axes: Axes, data: dict[str, Any], narrow: bool) -> None:
+def _inputs(axes: Axes, data: dict[str, Any], narrow: bool, look: Look) -> None:
     raster = data["raster"]
     axes.set_title("Inputs: the time of a spike is its value")
-    for sign, face in ((1, PALETTE["spike"]), (-1, PALETTE["page"])):
+    for sign, face in ((1, look.palette["spike"]), (-1, look.palette["page"])):
         rows = [row for row in raster["spikes"] if row["payload"] == sign]
         if not rows:
             continue
@@ -61,7 +75,7 @@ def _inputs(axes: Axes, data: dict[str, Any], narrow: bool) -> None:
             marker="o",
             markersize=3.4,
             markerfacecolor=face,
-            markeredgecolor=PALETTE["spike"],
+            markeredgecolor=look.palette["spike"],
             markeredgewidth=0.9,
             label="spike" if sign > 0 else "negative spike",
         )
@@ -71,7 +85,7 @@ def _inputs(axes: Axes, data: dict[str, Any], narrow: bool) -> None:
         [row["channel"] for row in rows],
         s=[16 + min(abs(row["payload"]), 64) for row in rows],
         marker="D",
-        color=PALETTE["outlier"],
+        color=look.palette["outlier"],
         label="outlier" if narrow else "outlier: integer message",
         zorder=3,
     )
@@ -88,18 +102,18 @@ def _inputs(axes: Axes, data: dict[str, Any], narrow: bool) -> None:
             ha="right",
             va="center",
             fontsize=8,
-            color=PALETTE["outlier"],
+            color=look.palette["outlier"],
         )
-        keyed(text, f"window.raster.outliers.{index}.payload", "plain")
+        look.keyed(text, f"raster.outliers.{index}.payload", "plain")
     axes.set_ylabel("input channel")
     below = (-0.01, -0.1 if narrow else -0.02)
     axes.legend(loc="upper left", bbox_to_anchor=below, ncol=3, handletextpad=0.1, columnspacing=1.0, borderpad=0)
     _rows(axes, raster["channels"])
 
 
-def _outputs(axes: Axes, data: dict[str, Any], narrow: bool) -> None:
+def _outputs(axes: Axes, data: dict[str, Any], narrow: bool, look: Look) -> None:
     axes.set_title("Outputs: one spike each, its time is the code")
-    traced = {trace["neuron"] for trace in data["traces"]}
+    traced = {row["neuron"] for row in data["traces"]}
     for sign in (1, -1):
         rows = [r for r in data["outputs"] if r["step"] is not None and r["payload"] == sign and r["neuron"] not in traced]
         axes.plot(
@@ -108,14 +122,14 @@ def _outputs(axes: Axes, data: dict[str, Any], narrow: bool) -> None:
             linestyle="",
             marker="o",
             markersize=3.4,
-            markerfacecolor=PALETTE["muted"] if sign > 0 else PALETTE["page"],
-            markeredgecolor=PALETTE["muted"],
+            markerfacecolor=look.palette["muted"] if sign > 0 else look.palette["page"],
+            markeredgecolor=look.palette["muted"],
             markeredgewidth=0.9,
         )
-    for trace, colour, marker in zip(data["traces"], _COLOURS, _MARKERS, strict=False):
-        axes.axhline(trace["neuron"], color=PALETTE[colour], linewidth=0.7, alpha=0.45)
-        if trace["step"] is not None:
-            axes.plot([trace["step"]], [trace["neuron"]], marker=marker, markersize=6.5, color=PALETTE[colour])
+    for row, colour, marker in zip(data["traces"], _COLOURS, _MARKERS, strict=False):
+        axes.axhline(row["neuron"], color=look.palette[colour], linewidth=0.7, alpha=0.45)
+        if row["step"] is not None:
+            axes.plot([row["step"]], [row["neuron"]], marker=marker, markersize=6.5, color=look.palette[colour])
     _rows(axes, len(data["outputs"]))
     if narrow:
         axes.set_ylabel("neuron")
@@ -133,26 +147,26 @@ def _rows(axes: Axes, count: int) -> None:
     axes.grid(axis="x")
 
 
-def _membranes(axes: Axes, data: dict[str, Any], narrow: bool) -> None:
+def _membranes(axes: Axes, data: dict[str, Any], narrow: bool, look: Look) -> None:
     steps, signed, zero = data["steps"], data["signed"], data["zero"]
     thresholds = data["thresholds"]
-    highest = max(max(trace["level"]) for trace in data["traces"])
+    highest = max(max(row["level"]) for row in data["traces"])
     top = max(thresholds[0], min(highest, 1.5 * thresholds[0])) + _HEADROOM
     bottom = -top if signed else max(-0.5 * top, min(-1.5, *(min(t["level"]) for t in data["traces"])) - 0.4)
     bottom -= 0.1 * (top - bottom)  # for a line of words
     axes.set_ylim(bottom, top)
-    _threshold(axes, data, top, bottom, narrow)
-    for index, (trace, colour, marker) in enumerate(zip(data["traces"], _COLOURS, _MARKERS, strict=False)):
-        tint = PALETTE[colour]
-        level, end = trace["level"], trace["level"][-1]
+    _threshold(axes, data, top, bottom, narrow, look)
+    for index, (row, colour, marker) in enumerate(zip(data["traces"], _COLOURS, _MARKERS, strict=False)):
+        tint = look.palette[colour]
+        level, end = row["level"], row["level"][-1]
         axes.plot(range(steps), level, color=tint, linewidth=1.8, marker=".", markersize=4, solid_joinstyle="round")
-        stop = trace["step"] if trace["step"] is not None else 2 * steps - 1
+        stop = row["step"] if row["step"] is not None else 2 * steps - 1
         axes.plot([steps - 1, stop], [end, end], color=tint, linewidth=1.2, linestyle=(0, (1, 1.6)))
-        if trace["step"] is not None:
+        if row["step"] is not None:
             axes.plot([stop], [end], marker=marker, markersize=7.5, color=tint, zorder=5)
         late = stop > 2 * steps - 4
         label = axes.annotate(
-            f"code {trace['code']}",
+            f"code {row['code']}",
             (stop, end),
             (-6, -10) if late else (7, -9 if end < 0 else 9),  # below the staircase, which falls to the right
             textcoords="offset points",
@@ -162,40 +176,40 @@ def _membranes(axes: Axes, data: dict[str, Any], narrow: bool) -> None:
             fontweight="bold",
             fontsize=9,
         )
-        keyed(label, f"window.traces.{index}.code", "code")
+        look.keyed(label, f"traces.{index}.code", "code")
     axes.set_xlabel("time step")
     axes.set_ylabel("membrane, in ramps of the neuron", labelpad=2)
     axes.yaxis.tick_right()
     levels = range(-len(thresholds) if signed else 0, len(thresholds) + 1, 2 if len(thresholds) <= 8 else 3)
     axes.set_yticks(list(levels), labels=[str(level - zero) for level in levels])
     axes.yaxis.set_tick_params(length=0)
-    axes.text(1.005, 1.0, "code", transform=axes.transAxes, fontsize=8, color=PALETTE["muted"], va="top")
+    axes.text(1.005, 1.0, "code", transform=axes.transAxes, fontsize=8, color=look.palette["muted"], va="top")
     axes.spines["left"].set_visible(False)
 
 
-def _threshold(axes: Axes, data: dict[str, Any], top: float, bottom: float, narrow: bool) -> None:
+def _threshold(axes: Axes, data: dict[str, Any], top: float, bottom: float, narrow: bool, look: Look) -> None:
     """Infinite while inputs arrive, then a staircase; and where a staircase without silence would have stood."""
     steps, first, thresholds = data["steps"], data["first_fall"], data["thresholds"]
     half = top - 1.0
     signs = (1, -1) if data["signed"] else (1,)
-    axes.axvspan(-0.5, steps - 0.5, color=PALETTE["band"], linewidth=0)
+    axes.axvspan(-0.5, steps - 0.5, color=look.palette["band"], linewidth=0)
     for sign in signs:
-        span, tint = [-0.5, steps - 0.5], PALETTE["muted"]
+        span, tint = [-0.5, steps - 0.5], look.palette["muted"]
         axes.fill_between(span, sign * half, sign * top, facecolor="none", edgecolor=tint, hatch="////", linewidth=0)
-        axes.plot(span, [sign * half] * 2, color=PALETTE["ink"], linewidth=1.6)
+        axes.plot(span, [sign * half] * 2, color=look.palette["ink"], linewidth=1.6)
         for start, style in ((0, {"linewidth": 0.9, "alpha": 0.45, "linestyle": (0, (3, 2))}), (steps, {"linewidth": 1.6})):
             edges = [start + first - 0.5 + i for i in range(len(thresholds) + 1)]
-            axes.stairs([sign * t for t in thresholds], edges, baseline=None, color=PALETTE["ink"], **style)
-    for trace, colour in zip(data["traces"], _COLOURS, strict=False):
-        hasty = trace["hasty"]
-        if hasty["code"] != trace["code"] and hasty["step"] is not None:
+            axes.stairs([sign * t for t in thresholds], edges, baseline=None, color=look.palette["ink"], **style)
+    for row, colour in zip(data["traces"], _COLOURS, strict=False):
+        hasty = row["hasty"]
+        if hasty["code"] != row["code"] and hasty["step"] is not None:
             step = hasty["step"]
-            axes.plot([step], [trace["level"][step]], marker="x", markersize=6, color=PALETTE[colour], markeredgewidth=1.6)
-    axes.axvline(steps - 0.5, color=PALETTE["muted"], linewidth=0.8)
-    box = {"facecolor": PALETTE["band"], "edgecolor": "none", "pad": 1.5}
+            axes.plot([step], [row["level"][step]], marker="x", markersize=6, color=look.palette[colour], markeredgewidth=1.6)
+    axes.axvline(steps - 0.5, color=look.palette["muted"], linewidth=0.8)
+    box = {"facecolor": look.palette["band"], "edgecolor": "none", "pad": 1.5}
     words: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "fontweight": "bold"}
     axes.text(steps / 2 - 0.5, (half + top) / 2, "threshold ∞" if narrow else "silence: threshold ∞", bbox=box, **words)
     falls = "the threshold falls" if narrow else "the threshold falls by one ramp per step"
     axes.text(1.5 * steps - 0.5, (half + top) / 2, falls, **words)
     note = "× spikes that a threshold falling" + ("\n   " if narrow else " ") + "without silence would cause"
-    axes.text(-0.2, bottom + 0.015 * (top - bottom), note, fontsize=8, color=PALETTE["muted"], va="bottom")
+    axes.text(-0.2, bottom + 0.015 * (top - bottom), note, fontsize=8, color=look.palette["muted"], va="bottom")
