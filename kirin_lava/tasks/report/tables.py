@@ -26,7 +26,7 @@ _FACTS = {  # a row is left out where its last value is unknown, or where no int
     ),
     "cores, chips": (("placement.cores", "int"), ("placement.chips", "int")),
     "time step on chip, at least": (("timing.step_seconds", "si:s"),),
-    "energy saved by the paper's way of counting, its claim": (
+    "energy saved as papers count it, its claim": (
         ("energy.paper.against_dense", "percent2"),
         ("energy.paper.claimed_energy_reduction", "percent2"),
     ),
