@@ -35,8 +35,9 @@ from kirin_lava.graph.executor import Cache, Executor
 from kirin_lava.graph.ops import Model
 from kirin_lava.hardware.split import make_provable
 from kirin_lava.methods.recipe import Recipe, load_recipe
-from kirin_lava.models.checkpoint import Checkpoint, load_tokenizer, open_checkpoint
+from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
 from kirin_lava.models.text import CALIBRATION_TEXT, EVALUATION_TEXT, read_text, token_rows
+from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.quantize.calibrate import Calibration
 from kirin_lava.quantize.convert import convert_model, frame_of
 from kirin_lava.quantize.lower import lower_block, lower_head

@@ -1,5 +1,15 @@
-"""`python -m kirin_lava` is the command line."""
+"""`kirin-lava` and `python -m kirin_lava`: first Ctrl-C, then the command line."""
 
-from kirin_lava.cli.main import main
+from kirin_lava.cli.interrupt import interrupt
 
-main()
+
+def main() -> None:
+    """The command line, as a program of its own."""
+    interrupt.own()
+    from kirin_lava.cli.main import main as commands
+
+    commands()
+
+
+if __name__ == "__main__":
+    main()

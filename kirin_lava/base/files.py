@@ -16,6 +16,7 @@ import safetensors
 import safetensors.numpy
 
 from kirin_lava.base.errors import UsageError
+from kirin_lava.base.readers import require_file
 
 __all__ = ["disk_errors", "flush_folder", "inside", "load_arrays", "save_arrays", "save_json", "save_text", "whole_file"]
 
@@ -77,6 +78,7 @@ def save_arrays(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
 
 def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     """Read arrays; `UsageError` for a missing or damaged file."""
+    require_file(path)
     try:
         return safetensors.numpy.load_file(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:

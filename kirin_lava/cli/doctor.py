@@ -17,6 +17,7 @@ from rich.table import Table
 
 import kirin_lava
 from kirin_lava.base.errors import BackendError, KirinError
+from kirin_lava.base.units import in_bytes
 from kirin_lava.export.netx.write import write_segment
 from kirin_lava.graph.ops import Linear
 from kirin_lava.processes.runtime import require_backend, require_lava, run_job
@@ -88,7 +89,7 @@ def examine(timeout: float | None = None) -> Examination:
     result.add("open files (ulimit -n)", soft >= need, detail)
     shm = Path("/dev/shm")
     free = shutil.disk_usage(shm).free if shm.is_dir() else 0
-    result.add("shared memory", free >= _SHARED_MEMORY, f"{free / 1e6:.0f} MB free in {shm}; Lava's channels live there")
+    result.add("shared memory", free >= _SHARED_MEMORY, f"{in_bytes(free)} free in {shm}; Lava's channels live there")
     _cuda(result)
     try:
         require_backend("loihi2")

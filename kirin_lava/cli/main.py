@@ -2,71 +2,26 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 import kirin_lava
-from kirin_lava.base.console import print_error, print_json, print_table, progress_bar, say, survive_any_text
-from kirin_lava.base.errors import KirinError
+from kirin_lava.base.console import print_json, print_line, print_table, print_text, progress_bar, say
+from kirin_lava.base.units import in_bytes
 from kirin_lava.cli import options
-from kirin_lava.methods.recipes import DEFAULT_RECIPE, recipe_help
+from kirin_lava.cli.commands import Commands, CommandWithRecipes
+from kirin_lava.cli.interrupt import interrupt
+from kirin_lava.methods.recipes import DEFAULT_RECIPE
 
 __all__ = ["main"]
 
 
-class _CtrlC:
-    """Knows whether Ctrl-C was pressed: a library in the middle of a call may make another error of it."""
-
-    def __init__(self) -> None:
-        self.pressed = False
-
-    def __enter__(self) -> _CtrlC:
-        self._before = signal.getsignal(signal.SIGINT)
-        if self._before is signal.default_int_handler:  # in another program, or where it is switched off, leave it as it is
-            signal.signal(signal.SIGINT, self._hear)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _hear(self, number: int, frame: object) -> None:
-        self.pressed = True
-        raise KeyboardInterrupt
+interrupt.imports_of(__file__, options.__file__)
 
 
-class _WithRecipes(click.Command):
-    """A command whose help lists the recipes with their price, one line each."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Recipes"):
-            for line in recipe_help():
-                formatter.write(f"{' ' * formatter.current_indent if line else ''}{line}\n")
-
-
-class _Commands(_WithRecipes, click.Group):
-    """Turns errors raised on purpose into one line on stderr and their exit code."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        survive_any_text()
-        with _CtrlC() as ctrl_c:
-            try:
-                return super().invoke(ctx)
-            except BaseException as error:
-                if ctrl_c.pressed or isinstance(error, KeyboardInterrupt):
-                    say("interrupted")
-                    ctx.exit(130)
-                if isinstance(error, KirinError):
-                    print_error(str(error))
-                    ctx.exit(error.exit_code)
-                raise
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(kirin_lava.__version__, prog_name="kirin-lava")
 def main() -> None:
     """Convert pretrained language models to exact spiking networks for Lava and Loihi 2.
@@ -89,12 +44,12 @@ def _print(result: Any, as_json: bool) -> None:
 
 def _print_as(result: Any, form: str | None) -> None:
     if form == "csv":
-        click.echo(result.to_csv(), nl=False)
+        print_text(result.to_csv())
     else:
         _print(result, form == "json")
 
 
-@main.command(cls=_WithRecipes)
+@main.command(cls=CommandWithRecipes)
 @options.sample_options(rows=32)
 @click.option("-o", "--output", required=True, type=options.PATH, metavar="OUT", help="Folder of the bundle to write.")
 @click.option(
@@ -155,10 +110,10 @@ def export(output: Path, as_json: bool, quiet: bool, dry_run: bool, **arguments:
         return
     if result.verification is not None:
         print_table(result.verification.table())
-        click.echo(result.verification.summary())
-    click.echo(
-        f"{result.model} -> {result.path} by {result.recipe}: {result.segments} segments, {result.bytes / 1e6:.2f} MB, "
-        f"{result.seconds:.1f} s, peak memory {result.peak_memory_bytes / 1e6:.0f} MB, digest {result.digest[:16]}"
+        print_line(result.verification.summary())
+    print_line(
+        f"{result.model} -> {result.path} by {result.recipe}: {result.segments} segments, {in_bytes(result.bytes)}, "
+        f"{result.seconds:.1f} s, peak memory {in_bytes(result.peak_memory_bytes)}, digest {result.digest[:16]}"
     )
 
 
@@ -194,7 +149,7 @@ def verify(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
         result = run(bundle, progress=progress, **arguments)
     _print(result, as_json)
     if not as_json:
-        click.echo(result.summary())
+        print_line(result.summary())
     result.require()
 
 
@@ -226,10 +181,10 @@ def doctor(as_json: bool, timeout: float | None) -> None:
 
 @main.command()
 @click.argument("bundle", type=options.EXISTING)
-@click.option("--prompt", default="Once upon a time", show_default=True, help="Text to go on from.")
+@click.option("--prompt", default="Once upon a time", show_default=True, type=options.WORDS, help="Text to go on from.")
 @click.option("--max-new-tokens", default=100, show_default=True, type=options.COUNT, metavar="N", help="Stop after so many.")
-@click.option("--temperature", default=0.0, show_default=True, type=click.FloatRange(0), metavar="T", help="0 is greedy.")
-@click.option("--top-k", default=0, show_default=True, type=click.IntRange(0), metavar="N", help="0: all tokens.")
+@click.option("--temperature", default=0.0, show_default=True, type=options.TEMPERATURE, metavar="T", help="0 is greedy.")
+@click.option("--top-k", default=0, show_default=True, type=options.COUNT_OR_NONE, metavar="N", help="0: all tokens.")
 @click.option("--seed", default=0, show_default=True, type=options.SEED, metavar="N", help="Seed of what is drawn.")
 @click.option(
     "--backend",
@@ -246,8 +201,8 @@ def run(bundle: Path, **arguments: Any) -> None:
     """Generate text with a converted model."""
     from kirin_lava.tasks.generate import generate
 
-    result = generate(bundle, on_text=lambda piece: click.echo(piece, nl=False), **arguments)
-    click.echo()
+    result = generate(bundle, on_text=print_text, **arguments)
+    print_text("\n")
     say(result.summary())
 
 
@@ -307,7 +262,7 @@ def report(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
     _print(result, as_json)
 
 
-@main.command(cls=_WithRecipes)
+@main.command(cls=CommandWithRecipes)
 @click.argument("recipes", nargs=-1, metavar="RECIPE...")
 @options.sample_options(rows=128)
 @click.option("--text", type=options.EXISTING, metavar="FILE", help="UTF-8 text to evaluate on; a small one is built in.")
@@ -331,7 +286,7 @@ def compare(form: str | None, quiet: bool, **arguments: Any) -> None:
 @main.command()
 @options.sample_options(rows=8)
 @click.option("--recipe", default=DEFAULT_RECIPE, show_default=True, metavar="NAME|FILE", help="Whose encoding to measure.")
-@click.option("--share", default=0.1, show_default=True, type=click.FloatRange(0, 0.5), metavar="P", help="Of all codes.")
+@click.option("--share", default=0.1, show_default=True, type=options.Number(0, 0.5), metavar="P", help="Of all codes.")
 @options.form_options
 @options.quiet_option
 def budget(form: str | None, quiet: bool, **arguments: Any) -> None:
@@ -342,7 +297,7 @@ def budget(form: str | None, quiet: bool, **arguments: Any) -> None:
         result = compute(progress=progress, **arguments)
     _print_as(result, form)
     if form is None:
-        click.echo(result.recipe_lines())
+        print_text(f"{result.recipe_lines()}\n")
 
 
 @main.command()
@@ -357,7 +312,3 @@ def harness(bundle: Path, form: str | None, **arguments: Any) -> None:
     from kirin_lava.tasks.quality.harness import harness as compute
 
     _print_as(compute(bundle, **arguments), form)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,19 +2,83 @@
 
 from __future__ import annotations
 
+import math
+import reprlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kirin_lava.base.errors import BackendError
+from kirin_lava.base.errors import BackendError, UsageError
+from kirin_lava.base.readers import check_path
 
-PATH = click.Path(path_type=Path)
-EXISTING = click.Path(path_type=Path, exists=True)
-COUNT = click.IntRange(1)
-TOKENS = click.IntRange(2)
-SEED = click.IntRange(0, 2**32 - 1)
+_MOST_DIGITS = 9
+
+
+class Whole(click.IntRange):
+    """A whole number in a range that has two ends."""
+
+    def __init__(self, min: int, max: int) -> None:
+        super().__init__(min, max)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click does it, but Python's complaint of thousands of digits is none of the user's."""
+        if isinstance(value, str) and len(value.strip()) > 40:
+            self.fail(f"{reprlib.repr(value)} is not in the range {self.min}<=x<={self.max}.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Number(click.FloatRange):
+    """A finite number in a range that has two ends: a plain range takes "nan", which is neither below nor above it."""
+
+    def __init__(self, min: float, max: float, min_open: bool = False) -> None:
+        super().__init__(min, max, min_open)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or click's error."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+class _Path(click.Path):
+    """A path that a file system can have."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A `Path`, or click's error."""
+        try:
+            check_path(Path(value))
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _Words(click.ParamType):
+    """Text as a person writes it: bytes that are no UTF-8 come in as half characters, which no tokenizer knows."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The text, or click's error."""
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            self.fail(f"it is no valid UTF-8 (byte {error.start + 1} of it)", param, ctx)
+        return value
+
+
+WORDS = _Words()
+PATH = _Path(path_type=Path)
+EXISTING = _Path(path_type=Path, exists=True)
+_MOST = 2**31 - 1
+COUNT = Whole(1, _MOST)
+COUNT_OR_NONE = Whole(0, _MOST)
+TOKENS = Whole(2, _MOST)
+SEED = Whole(0, 2**32 - 1)
+TEMPERATURE = Number(0, 1e6)
+SECONDS = Number(0, 1e6, min_open=True)  # 11 days; a system waits for at most 2^31 ms
 
 Command = Callable[..., Any]
 
@@ -56,8 +120,7 @@ def quiet_option(command: Command) -> Command:
 
 def timeout_option(command: Command) -> Command:
     """--timeout."""
-    limit = click.FloatRange(min=0, min_open=True)
-    return click.option("--timeout", type=limit, metavar="SECONDS", help="Limit of each Lava run.")(command)
+    return click.option("--timeout", type=SECONDS, metavar="SECONDS", help="Limit of each Lava run.")(command)
 
 
 def layers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -65,9 +128,13 @@ def layers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[in
     if value is None:
         return None
     first, dash, last = value.partition("-")
-    if not (first.isascii() and first.isdigit()) or (dash and not (last.isascii() and last.isdigit())):
-        raise click.BadParameter(f"{value!r} is no layer or range of layers such as 0-3")
+    if not _is_number(first) or (dash and not _is_number(last)):
+        raise click.BadParameter(f"{reprlib.repr(value)} is no layer or range of layers such as 0-3")
     return int(first), int(last or first)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
 
 
 def names(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
@@ -86,8 +153,8 @@ def formats_of(_: click.Context, __: click.Parameter, value: str) -> tuple[str, 
 def device(_: click.Context, __: click.Parameter, value: str) -> str:
     """A device that PyTorch has here."""
     kind, colon, number = value.partition(":")
-    if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and number.isascii() and number.isdigit())):
-        raise click.BadParameter(f"{value!r} is none of cpu, cuda, cuda:0, cuda:1, ...")
+    if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and _is_number(number))):
+        raise click.BadParameter(f"{reprlib.repr(value)} is none of cpu, cuda, cuda:0, cuda:1, ...")
     if kind == "cuda":
         import torch
 

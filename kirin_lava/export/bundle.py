@@ -34,12 +34,12 @@ import numpy.typing as npt
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import disk_errors, inside, load_arrays, save_json
+from kirin_lava.base.readers import check_path, file_sha256, read_json
 from kirin_lava.export.netx.read import Segment, read_segment
 from kirin_lava.export.serial import block_from_json
 from kirin_lava.graph.ops import Block, Embedding, Linear, Model, Rotary
 from kirin_lava.graph.wiring import check_wiring
 from kirin_lava.methods.recipe import Recipe
-from kirin_lava.models.checkpoint import file_sha256, read_json
 from kirin_lava.models.config import MOST, MOST_LAYERS, MOST_POSITIONS
 
 __all__ = ["EMBEDDING", "FORMAT", "JOURNAL", "MANIFEST", "Bundle", "Probe", "hash_is", "host_name", "net_name", "probe_name"]
@@ -88,8 +88,8 @@ class Bundle:
     """
 
     def __init__(self, path: Path):
-        if not (path / MANIFEST).is_file():
-            hint = " (an unfinished export: run it again with --resume)" if (path / JOURNAL).is_file() else ""
+        if not os.path.lexists(check_path(path) / MANIFEST):
+            hint = " (an unfinished export: run it again with --resume)" if os.path.isfile(path / JOURNAL) else ""
             raise UsageError(f"{path} is no bundle: it has no {MANIFEST}{hint}")
         self.path = path
         self.manifest = read_json(inside(path, MANIFEST))

@@ -19,12 +19,12 @@ import numpy as np
 import kirin_lava
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import disk_errors, flush_folder, inside, save_arrays, save_json, save_text
+from kirin_lava.base.readers import file_sha256, read_json
 from kirin_lava.export.bundle import EMBEDDING, FORMAT, JOURNAL, MANIFEST, Probe, hash_is, host_name, net_name, probe_name
 from kirin_lava.export.netx.write import write_segment
 from kirin_lava.export.serial import block_to_json
 from kirin_lava.graph.ops import Block, Decode, Embedding
 from kirin_lava.methods.recipe import Recipe
-from kirin_lava.models.checkpoint import file_sha256, read_json
 
 __all__ = ["BundleWriter", "check_out"]
 

@@ -19,14 +19,15 @@ price contains it) or unknown (null: what it would price is left out and listed)
 from __future__ import annotations
 
 import math
+import os
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kirin_lava.base.errors import UsageError
+from kirin_lava.base.readers import read_yaml
 
 __all__ = ["PRICES", "Price", "Profile", "load_profile", "profile_names"]
 
@@ -92,9 +93,9 @@ class Profile:
         entries = _entries(values, name, ("title", "about", "events_only", "hops", "static_watts_per_chip", "prices"))
         for key in ("title", "about"):
             if not isinstance(entries[key], str) or not entries[key].strip():
-                raise UsageError(f"{name}: {key} is {entries[key]!r}, not a text")
+                raise UsageError(f"{name}: {key} is {reprlib.repr(entries[key])}, not a text")
         if not isinstance(entries["events_only"], bool):
-            raise UsageError(f"{name}: events_only is {entries['events_only']!r}, not true or false")
+            raise UsageError(f"{name}: events_only is {reprlib.repr(entries['events_only'])}, not true or false")
         prices = _entries(entries["prices"], f"{name}: prices", PRICES)
         return Profile(
             name=name,
@@ -115,19 +116,16 @@ def profile_names() -> list[str]:
 def load_profile(name: str) -> Profile:
     """A profile by its name or from a YAML file."""
     path = _FOLDER / f"{name}.yaml" if name in profile_names() else Path(name)
-    if not path.is_file():
-        raise UsageError(f"no energy profile {name!r}: use one of {', '.join(profile_names())}, or a YAML file")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"{path} cannot be read as YAML: {error}") from None
-    return Profile.from_dict(values, path.stem)
+    if not os.path.exists(path) or os.path.isdir(path):
+        known = ", ".join(profile_names())
+        raise UsageError(f"no energy profile {reprlib.repr(name)}: use one of {known}, or a YAML file")
+    return Profile.from_dict(read_yaml(path), path.stem)
 
 
 def _entries(values: Any, where: str, known: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UsageError(f"{where}: expected entries, found {type(values).__name__}")
-    unknown = [str(key) for key in values if key not in known]
+    unknown = [key[:80] if isinstance(key, str) else reprlib.repr(key) for key in values if key not in known][:8]
     missing = [key for key in known if key not in values]
     for word, keys in (("unknown", unknown), ("missing", missing)):
         if keys:
@@ -139,15 +137,17 @@ def _price(values: Any, where: str) -> Price:
     entries = _entries(values, where, ("value", "kind", "source"))
     value, kind, source = entries["value"], entries["kind"], entries["source"]
     if kind not in _KINDS:
-        raise UsageError(f"{where}: kind is {kind!r}; choose one of {', '.join(_KINDS)}")
+        raise UsageError(f"{where}: kind is {reprlib.repr(kind)}; choose one of {', '.join(_KINDS)}")
     if not isinstance(source, str) or not source.strip():
-        raise UsageError(f"{where}: source is {source!r}; say where the number is from")
+        raise UsageError(f"{where}: source is {reprlib.repr(source)}; say where the number is from")
     if kind == "unknown" and value is not None:
-        raise UsageError(f"{where}: value is {value!r}, but its kind is unknown: write null, or say where it is from")
+        raise UsageError(
+            f"{where}: value is {reprlib.repr(value)}, but its kind is unknown: write null, or say where it is from"
+        )
     if kind != "unknown" and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise UsageError(f"{where}: value is {value!r}, not a number")
+        raise UsageError(f"{where}: value is {reprlib.repr(value)}, not a number")
     if value is not None and not (0 <= value < math.inf):
-        raise UsageError(f"{where}: value is {value!r}, not a number from 0 up")
+        raise UsageError(f"{where}: value is {reprlib.repr(value)}, not a number from 0 up")
     if kind == "included" and value != 0:
-        raise UsageError(f"{where}: value is {value!r}, but it is included in another price: write 0")
+        raise UsageError(f"{where}: value is {reprlib.repr(value)}, but it is included in another price: write 0")
     return Price(None if value is None else float(value), kind, source.strip())

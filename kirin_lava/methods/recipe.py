@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 
 from kirin_lava.base.errors import UsageError
+from kirin_lava.base.readers import read_yaml
 from kirin_lava.methods.recipes import DEFAULT_RECIPE, recipe_file, recipe_names
 from kirin_lava.quantize.weights import WeightSpec
 from kirin_lava.spikes.codes.coding import INTEGER4, INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding
@@ -31,6 +32,8 @@ __all__ = [
     "recipe_names",
     "with_recovery",
 ]
+
+_MOST_STEPS = 2**31 - 1
 
 
 def site_of_all(site: str) -> str:
@@ -119,8 +122,8 @@ class Recipe:
         _choice("recovery.method", self.recovery.method, ("none", "blocks", "distill"))
         if self.recovery.method != "none" and self.attention.output == "fire":
             raise UsageError("recipe: recovery does not train through an attention that fires; use attention.output: read")
-        if self.recovery.steps < 1:
-            raise UsageError(f"recipe: recovery.steps is {self.recovery.steps}, not a positive number")
+        if not 1 <= self.recovery.steps <= _MOST_STEPS:
+            raise UsageError(f"recipe: recovery.steps is {self.recovery.steps}, not a positive number up to {_MOST_STEPS}")
 
     def check_sites(self, known: Sequence[str], layers: int) -> None:
         """Raise `UsageError` for a ratio of a site that the model does not have.
@@ -216,16 +219,6 @@ def _choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
         raise UsageError(f"recipe: {name} is {_short(value)}; choose one of {', '.join(map(repr, allowed))}")
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain values only, and no entry twice: YAML itself would keep the last one without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        values: dict[Any, Any] = super().construct_mapping(node, deep)
-        if len(values) != len(node.value):
-            raise yaml.constructor.ConstructorError(None, None, "an entry is there twice, or merged", node.start_mark)
-        return values
-
-
 def with_recovery(recipe: Recipe, method: str | None, steps: int | None) -> Recipe:
     """The recipe with another recovery where one is given."""
     recovery = RecoverySpec(method or recipe.recovery.method, steps or recipe.recovery.steps)
@@ -237,12 +230,9 @@ def load_recipe(name: str) -> Recipe:
     path = recipe_file(name)
     if name not in recipe_names():
         path = Path(name)
-        if not os.path.isfile(path):
+        if not os.path.exists(path) or os.path.isdir(path):
             raise UsageError(f"no recipe {_short(name)}: use one of {', '.join(recipe_names())}, or a YAML file")
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader: no tag makes an object
-    except (OSError, ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    values = read_yaml(path)
     if values is None:
         raise UsageError(f"{path} is empty; copy one of {', '.join(recipe_names())} and edit it")
     return Recipe.from_dict(values, str(path))

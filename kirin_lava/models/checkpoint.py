@@ -6,28 +6,29 @@ the embedded models. Only safetensors are read and no code from a checkpoint is 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import safetensors
 import torch
 from torch import Tensor
 
 from kirin_lava.base.errors import KirinError, UnsupportedError, UsageError
+from kirin_lava.base.readers import check_path, file_sha256, read_json, require_file
 from kirin_lava.models import family_of
 from kirin_lava.models.config import Config, ConfigError
+from kirin_lava.models.foreign import foreign_file, foreign_folder, foreign_names, names_in
 from kirin_lava.models.layout import Family
+from kirin_lava.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["EMBEDDED_MODELS", "Checkpoint", "file_sha256", "load_tokenizer", "open_checkpoint", "open_config"]
+__all__ = ["EMBEDDED_MODELS", "Checkpoint", "open_checkpoint", "open_config"]
 
 _DATA = Path(__file__).parent / "data"
 EMBEDDED_MODELS = {"demo": _DATA / "demo-llama", "demo-opt": _DATA / "demo-opt"}
@@ -38,28 +39,6 @@ _DERIVED = "rotary_emb.inv_freq"  # older Llama files keep it; it follows from t
 _LFS = b"version https://git-lfs"
 _HUB_FILES = ["*.json", "*.safetensors", "tokenizer*", "*.model", "vocab*", "merges*"]
 _HUB_OTHERS = ["*/*", "consolidated*"]  # the same weights in other layouts
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; `UsageError` names the file and what is wrong with it."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise UsageError(f"{path} holds no JSON object")
-    return value
 
 
 @dataclass(frozen=True)
@@ -147,13 +126,12 @@ class Checkpoint:
 
     def _weight_files(self) -> list[Path]:
         """Files that hold the weights: the single one before the index, as transformers takes them."""
-        if (self.path / SINGLE).is_file():
+        if os.path.lexists(self.path / SINGLE):  # a link that leads nowhere is told as one
             return [self.path / SINGLE]
-        if (self.path / INDEX).exists():
+        if os.path.lexists(self.path / INDEX):
             return sorted({self.path / file for file in self._index().values()})
-        others = sorted(p.name for p in self.path.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
-        hint = f" ({others[0]} is a pickle, which is never opened: save it as safetensors)" if others else ""
-        raise UsageError(f"{self.path}: there is no {SINGLE} and no {INDEX}{hint}")
+        missing = UsageError(f"{self.path}: there is no {SINGLE} and no {INDEX}; fetch the checkpoint again")
+        raise foreign_folder(self.path) or missing
 
     def _index(self) -> dict[str, str]:
         """File name of every tensor of a sharded checkpoint; the files lie beside the index."""
@@ -164,13 +142,13 @@ class Checkpoint:
         for name, file in index.items():
             if not isinstance(file, str) or file != Path(file).name or not file.endswith(".safetensors"):
                 raise UsageError(f"{path}: {name} points to {reprlib.repr(file)}, not to a safetensors file beside it")
-            if not (self.path / file).is_file():
+            if not os.path.lexists(self.path / file):
                 raise UsageError(f"{self.path}: the weight file {file} is missing; fetch the checkpoint again")
         return index
 
     def _check_index(self) -> None:
         """A tensor must be in the file that the index gives for it."""
-        if (self.path / SINGLE).is_file():
+        if os.path.lexists(self.path / SINGLE):
             return
         for name, file in self._index().items():
             if name not in self._entries or self._entries[name].file.name != file:
@@ -203,7 +181,11 @@ class Checkpoint:
 
 
 def _read_config(path: Path) -> tuple[Config, Family]:
-    """A config.json and the family that converts it; errors name the file."""
+    """A config.json and the family that converts it; errors name the file, or say what else the folder is."""
+    if not os.path.lexists(path):
+        found = foreign_folder(path.parent)
+        if found is not None:
+            raise found
     config = read_json(path)
     try:
         return config, family_of(config)
@@ -215,6 +197,7 @@ def _read_header(path: Path) -> list[_Entry]:
     """What a safetensors file holds. The library checks sizes and offsets against the length of the file."""
     if not str(path).isprintable() and os.fsencode(path).decode(errors="ignore") != str(path):
         raise UsageError(f"{path}: the path is no UTF-8, which safetensors needs; rename the folder")
+    require_file(path, pointers=True)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
@@ -239,8 +222,9 @@ def open_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
         return Checkpoint(path, path.resolve().name)
     embedded = f"embedded are: {', '.join(EMBEDDED_MODELS)}"
     if os.path.exists(path) or model.startswith((".", "/", "~")) or model.count("/") > 1:
-        what = "is a file; give the folder of the checkpoint" if os.path.isfile(path) else f"does not exist ({embedded})"
-        raise UsageError(f"{model} {what}")
+        if os.path.exists(check_path(path)):
+            raise foreign_file(path)
+        raise UsageError(f"{model} does not exist ({embedded})")
     return _fetch(model, revision, embedded)
 
 
@@ -265,11 +249,17 @@ def _fetch(model: str, revision: str | None, embedded: str) -> Checkpoint:
         folder = huggingface_hub.snapshot_download(
             model, revision=revision, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_OTHERS
         )
+        if not any(name.endswith(".safetensors") for name in names_in(Path(folder))):
+            raise _foreign_repository(model, revision) or errors.EntryNotFoundError(f"it has no {SINGLE}")
     except errors.HFValidationError:
         raise UsageError(f"{reprlib.repr(model)} is neither a folder here nor a hub id; {embedded}") from None
     except KirinError:
         raise
     except Exception as error:  # requests, httpx and hub errors share no base class
+        missing = isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError)
+        foreign = _foreign_repository(model, revision) if missing else None
+        if foreign is not None:
+            raise foreign from None
         if constants.HF_HUB_OFFLINE:
             reason = "it is not in the local cache and HF_HUB_OFFLINE is set: unset it or give a folder"
         elif isinstance(error, errors.GatedRepoError):
@@ -286,13 +276,12 @@ def _fetch(model: str, revision: str | None, embedded: str) -> Checkpoint:
     return Checkpoint(Path(folder), model, revision=Path(folder).name)
 
 
-def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer saved in a folder, from local files alone."""
-    from transformers import AutoTokenizer
+def _foreign_repository(model: str, revision: str | None) -> KirinError | None:
+    """What a repository of the hub seems to be that lacks a config or safetensors; None where that cannot be told."""
+    import huggingface_hub
 
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # the tokenizers library raises bare exceptions for a damaged file
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UsageError(f"{path}: the tokenizer cannot be loaded ({reason}); fetch the checkpoint again") from None
-    return tokenizer
+        names = huggingface_hub.list_repo_files(model, revision=revision)
+    except Exception:  # what it could say is not needed: the error before it stands
+        return None
+    return foreign_names([name for name in names if "/" not in name], f"{model} (on the hub)")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
+from kirin_lava.base import readers
 from kirin_lava.base.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,10 +54,7 @@ _MIN_OPENINGS = 0.05  # of all paragraphs, for a text to count as stories
 
 def read_text(path: Path) -> str:
     """A UTF-8 text file; `UsageError` where it cannot be read or is empty."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # with or without a byte order mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as UTF-8 text: {error}") from None
+    text = readers.read_text(path)
     if not text.strip():
         raise UsageError(f"{path} is empty: give a text with at least one sentence")
     return text

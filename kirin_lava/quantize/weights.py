@@ -19,6 +19,7 @@ from kirin_lava.quantize.gptq import damped, quantize_gptq
 from kirin_lava.quantize.grid import Grid, search_scales
 
 _CODES = {4: (-8, 7), 8: (-127, 127)}
+_LARGEST_GROUP = 1 << 24  # wider than any layer
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class WeightSpec:
             raise UsageError(f"weight rounding {self.method!r} is unknown: use 'rtn' or 'gptq'")
         if self.group_size < 0:
             raise UsageError(f"group size {self.group_size} is negative: use 0 for no groups, or 32")
+        if self.group_size > _LARGEST_GROUP:
+            raise UsageError(f"group size {self.group_size} is above {_LARGEST_GROUP}: use 0 for no groups, or 32")
         if self.group_size and self.bits != 4:
             raise UsageError(f"shifted groups of {self.bits}-bit codes overflow an int8 synapse: use group size 0")
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.memory import peak_memory
+from kirin_lava.base.units import in_bytes
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.bundle_write import BundleWriter, check_out
 from kirin_lava.export.nir import write_nir
@@ -205,4 +206,4 @@ def _check_disk(out: Path, checkpoint: Checkpoint) -> None:
     need = sum(path.stat().st_size for path in checkpoint.files()) * _SPARE_DISK
     free = shutil.disk_usage(parent).free
     if free < need:
-        raise UsageError(f"{parent} has {free / 1e9:.2f} GB free, the bundle may need {need / 1e9:.2f} GB; give another folder")
+        raise UsageError(f"{parent} has {in_bytes(free)} free, the bundle may need {in_bytes(need)}; give another folder")

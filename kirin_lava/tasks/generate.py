@@ -13,11 +13,12 @@ from torch import Tensor
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import disk_errors, save_json
+from kirin_lava.base.readers import read_json
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.netx.decoder import StockDecoder
 from kirin_lava.graph.counter import Counter
 from kirin_lava.graph.executor import Cache, Executor
-from kirin_lava.models.checkpoint import load_tokenizer, read_json
+from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.processes.runtime import require_backend
 
 __all__ = ["Generation", "choose", "generate", "stop_ids"]
@@ -167,7 +168,7 @@ def choose(logits: Tensor, temperature: float, top_k: int, generator: torch.Gene
     """The next token from logits (vocabulary,)."""
     if temperature == 0:
         return int(logits.argmax())
-    scaled = logits.double() / temperature
+    scaled = (logits.double() - logits.max().double()) / temperature  # the largest is 0, however cold it is
     if top_k:
         least = scaled.topk(min(top_k, len(scaled))).values[-1]
         scaled = scaled.masked_fill(scaled < least, -torch.inf)

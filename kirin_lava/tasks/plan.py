@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.table import Table
 
 from kirin_lava.base.console import csv_lines
+from kirin_lava.base.units import in_bytes
 from kirin_lava.methods.recipe import DEFAULT_RECIPE, load_recipe
 from kirin_lava.models.checkpoint import open_checkpoint, open_config
 from kirin_lava.models.text import CALIBRATION_TEXT, read_text, sample_rows, token_rows
@@ -42,10 +43,10 @@ class Plan:
             "segments, weights": f"{values['model']['segments']}, {values['model']['weights']:,}",
             "chips, cores": f"{placement['chips']}, {placement['cores']:,} ({placement['cores_per_chip']} used per chip)",
             "mean use of a core": f"{100 * placement['mean_utilisation']:.1f} %",
-            "keys and values on chip": f"{placement['cache_bytes'] / 1e6:.1f} MB for {placement['context']} positions",
+            "keys and values on chip": f"{in_bytes(placement['cache_bytes'])} for {placement['context']} positions",
             "time of a token, at least": f"{1e3 * values['time']['seconds_per_token']:.2f} ms",
-            "bundle": f"{export['bundle_bytes'] / 1e9:.3f} GB",
-            "peak memory of the export": f"{export['peak_memory_bytes'] / 1e9:.3f} GB",
+            "bundle": in_bytes(export["bundle_bytes"]),
+            "peak memory of the export": in_bytes(export["peak_memory_bytes"]),
         }.items():
             facts.add_row(name, value)
         steps = Table(title="steps per token")

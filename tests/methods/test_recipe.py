@@ -118,6 +118,7 @@ def test_a_copied_and_edited_file(tmp_path: Path) -> None:
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 30)
 )
+MERGES = "a0: &a0 {x: 1, y: 2}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 40)}]}}\n" for i in range(1, 6))
 HOSTILE: list[tuple[str, str, str]] = [
     ("unknown entry", "colour: red", "unknown entry 'colour'"),
     ("unknown entry within", "weights: {bitz: 4}", "weights: unknown entry 'bitz'; known are: bits"),
@@ -127,7 +128,7 @@ HOSTILE: list[tuple[str, str, str]] = [
     ("fraction", "weights: {bits: 4.0}", "bits is 4.0, not a whole number"),
     ("bool for a number", "outliers: {ratio: yes}", "ratio is True, not a number"),
     ("number for a text", "encoding: 16", "encoding is 16, not a text"),
-    ("date for a text", "name: 2024-01-01", "not a text"),
+    ("date for a number", "outliers: {ratio: 2024-01-01}", "ratio is '2024-01-01', not a number"),
     ("list for entries", "weights: [4, rtn]", "weights: expected entries"),
     ("text for entries", "weights: 4bit", "weights: expected entries"),
     ("null for entries", "weights:", "weights: expected entries"),
@@ -139,8 +140,8 @@ HOSTILE: list[tuple[str, str, str]] = [
     ("site without a name", "outliers: {sites: {1: 0.2}}", "an entry without a name"),
     ("ratio too high", "outliers: {ratio: 0.7}", "outliers.ratio is 0.7, not a number from 0 to 0.5"),
     ("negative ratio", "outliers: {sites: {attn.q: -0.1}}", "outliers.sites.attn.q is -0.1"),
-    ("no number", "outliers: {ratio: .nan}", "outliers.ratio is nan"),
-    ("infinite", "outliers: {ratio: .inf}", "outliers.ratio is inf"),
+    ("no number", "outliers: {ratio: .nan}", "line 1: .nan is not a finite number"),
+    ("infinite", "outliers: {ratio: .inf}", "line 1: .inf is not a finite number"),
     ("unknown encoding", "encoding: rate", "encoding is 'rate'; choose one of 'offset', 'signed'"),
     ("unknown policy", "outliers: {policy: layer}", "choose one of 'element', 'channel'"),
     ("bits", "weights: {bits: 3}", "3 bits are not supported: use 4 or 8"),
@@ -161,9 +162,24 @@ HOSTILE: list[tuple[str, str, str]] = [
     ("tab", "weights:\n\tbits: 4", "cannot be read as YAML"),
     ("unhashable key", "? [a, b]\n: c", "cannot be read as YAML"),
     ("nested deep", "[" * 5000 + "]" * 5000, "cannot be read as YAML"),
-    ("aliases that explode", BOMB, "unknown entry 'a0'"),
-    ("aliases that explode inside", BOMB.replace("a0:", "name:", 1), "name is ["),
-    ("aliases that bite their tail", "name: &a [*a]", "name is ["),
+    ("aliases that explode", BOMB, "line 2: aliases (*name) are not taken: write the value out"),
+    ("aliases that explode inside", BOMB.replace("a0:", "name:", 1), "aliases (*name) are not taken"),
+    ("aliases that bite their tail", "name: &a [*a]", "line 1: aliases (*name) are not taken"),
+    ("merge key", "<<: {name: x}", "line 1: merge keys (<<) are not taken"),
+    ("merges that explode", MERGES, "are not taken"),
+    ("a number of 6,000 digits", "weights: {bits: 9" + "0" * 6000 + "}", "line 1: a number of 6001 digits"),
+    ("the same in base 16", "weights: {bits: 0x" + "f" * 6000 + "}", "line 1: a number of 6002 digits"),
+    ("beyond float64's integers", "weights: {group_size: 9007199254740993}", "group size 9007199254740993 is above 16777216"),
+    ("steps without end", "recovery: {steps: 9007199254740993}", "recovery.steps is 9007199254740993, not a positive number"),
+    ("a date that is none", "name: 2024-99-99\nencoding: 2024-99-99", "encoding is '2024-99-99'; choose one of"),
+    ("bytes", "name: !!binary aGVsbG8=", "line 1: could not determine a constructor"),
+    ("a set", "name: !!set {a, b}", "line 1: could not determine a constructor"),
+    ("nested within bounds of Python", "name: " + "[" * 150 + "]" * 150, "it is nested more than 100 deep"),
+    ("an integer that is none", "weights: {bits: !!int x}", "cannot be read as YAML"),
+    ("an empty integer", "weights: {bits: !!int ''}", "cannot be read as YAML"),
+    ("a map that is none", "- !!map [1]", "cannot be read as YAML"),
+    ("a letter beyond Unicode", 'name: "\\U00110000"', "cannot be read as YAML"),
+    ("larger than any recipe", "# " + "x" * 200_000, "has 200 kB, at most 131 kB are read"),
     ("control character", "name: a\x00b", "cannot be read as YAML"),
 ]
 

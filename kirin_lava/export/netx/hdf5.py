@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kirin_lava.base.errors import KirinError, UsageError
+from kirin_lava.base.readers import require_file
 
 __all__ = ["Container", "save"]
 
@@ -26,6 +27,8 @@ _MAX_BYTES = 1 << 30
 _MAX_RATIO = 2048  # deflate gets to 1032 : 1
 _SMALL = 1 << 20  # bytes, allocated without asking for the ratio
 _CHUNK = (64, 4096)
+_MOST_MEMBERS = 4096  # of a group
+_LONGEST_TEXT = 4096  # letters; types and names of layers have ten
 _COMPRESSED = 4096  # bytes; below, the index of the chunks would be larger than what it saves
 
 
@@ -66,10 +69,14 @@ class Container:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.is_file():
-            raise UsageError(f"{path}: {'is no file' if path.exists() else 'there is no such file'}")
+        require_file(path)
         try:
             self._file = h5py.File(path, "r")
+        except BlockingIOError:
+            raise UsageError(
+                f"{path}: another program has it open for writing (HDF5 locks it); close it there, or set "
+                "HDF5_USE_FILE_LOCKING=FALSE where nothing writes to it"
+            ) from None
         except Exception as error:
             raise UsageError(f"{path}: is no HDF5 file, or a damaged one ({_first_line(error)})") from error
 
@@ -89,6 +96,8 @@ class Container:
         """Names of the members of a group, none where there is no such group."""
         with self._reading(name):
             node = self._find(name)
+            if isinstance(node, h5py.Group) and len(node) > _MOST_MEMBERS:
+                raise self.error(name, f"has {len(node)} members, at most {_MOST_MEMBERS} are read")
             names = list(node) if isinstance(node, h5py.Group) else []
             if not all(isinstance(member, str) for member in names):
                 raise self.error(name, "has a member whose name is no text")
@@ -129,6 +138,7 @@ class Container:
             dataset = self._dataset(name)
             if dataset.dtype.kind not in "SO" or dataset.shape is None or len(dataset.shape) > 1 or dataset.size == 0:
                 raise self.error(name, f"has type {dataset.dtype} and shape {dataset.shape}, not one string")
+            self._check_length(name, dataset.dtype.itemsize)
             self._check_size(name, dataset)
             value = dataset[()] if not dataset.shape else dataset[0]
             return self._decoded(name, value)
@@ -143,15 +153,19 @@ class Container:
             attribute = node.attrs.get_id(key)
             if attribute.shape != () or attribute.dtype.kind not in "iuSO":
                 raise self.error(name, f"has type {attribute.dtype} and shape {attribute.shape}, not one string or integer")
+            self._check_length(name, attribute.dtype.itemsize)
             value = node.attrs[key]
             return int(value) if attribute.dtype.kind in "iu" else self._decoded(name, value)
 
     def _decoded(self, name: str, value: Any) -> str:
-        if isinstance(value, str):
-            return value
-        if not isinstance(value, bytes):
+        if not isinstance(value, (str, bytes)):
             raise self.error(name, f"is a {type(value).__name__}, not a string")
-        return value.decode("utf-8")
+        self._check_length(name, len(value))  # of a string of any length, only now
+        return value if isinstance(value, str) else value.decode("utf-8")
+
+    def _check_length(self, name: str, length: int) -> None:
+        if length > _LONGEST_TEXT:
+            raise self.error(name, f"is a string of {length} letters, at most {_LONGEST_TEXT} are read")
 
     def _find(self, name: str) -> Any:
         """The group or dataset of a path, without following a link; None where it is missing."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kirin_lava.base.errors import KirinError, UsageError
+from kirin_lava.base.readers import parse_json
 from kirin_lava.export.netx.hdf5 import Container
 from kirin_lava.export.netx.ranges import Range
 from kirin_lava.export.netx.stimulus import ControlLine, Layout
@@ -82,7 +82,7 @@ def read_segment(path: Path, intact: bool = True) -> Segment:
         if hashlib.sha256(text).hexdigest() != file.attribute("kirin", "sha256"):
             raise file.error(_METADATA, "is not what was written: the file is damaged or was edited, export again")
         try:
-            metadata = json.loads(text)
+            metadata = parse_json(text, f"{path}: {_METADATA}")
             return _Reader(file, metadata, intact).segment()
         except KirinError:
             raise

@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from kirin_lava.base.units import in_bytes
 from kirin_lava.export.bundle import Bundle
 
 __all__ = ["BundleReport", "SegmentInfo", "inspect_bundle"]
@@ -69,7 +70,7 @@ class BundleReport:
             + ("" if self.complete else " (only some layers were exported)"),
             "recipe": f"{self.recipe['name']}: {self.recipe['description']}",
             "verified": f"{'yes' if self.verified else 'no'}{f' ({checks})' if checks else ''}; on silicon: no",
-            "size": f"{self.bytes / 1e6:.2f} MB in {len(self.segments)} segments, digest {self.digest[:16]}",
+            "size": f"{in_bytes(self.bytes)} in {len(self.segments)} segments, digest {self.digest[:16]}",
             "damaged files": ", ".join(self.damaged) or "none",
             "host operations": ", ".join(f"{count} {kind}" for kind, count in self.host_ops.items()),
         }

@@ -24,8 +24,9 @@ from kirin_lava.base.console import csv_lines
 from kirin_lava.base.errors import UsageError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph.executor import Executor
-from kirin_lava.models.checkpoint import load_tokenizer, open_checkpoint
+from kirin_lava.models.checkpoint import open_checkpoint
 from kirin_lava.models.text import documents, fingerprints, plain_windows, read_text, token_rows
+from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.tasks.quality.layer_errors import LayerError, layer_errors, worst_first
 
 if TYPE_CHECKING:

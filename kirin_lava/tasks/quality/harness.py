@@ -19,7 +19,7 @@ from kirin_lava.base.console import csv_lines
 from kirin_lava.base.errors import BackendError, UsageError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph.executor import Cache, Executor
-from kirin_lava.models.checkpoint import load_tokenizer
+from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.tasks.generate import choose, stop_ids
 
 if TYPE_CHECKING:

@@ -14,16 +14,18 @@ import yaml
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import disk_errors, save_text
+from kirin_lava.base.readers import MOST_YAML, parse_yaml, read_json, read_text
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.hardware.energy import NETWORKS
 from kirin_lava.methods import method_of
-from kirin_lava.models.checkpoint import EMBEDDED_MODELS, read_json
+from kirin_lava.models.checkpoint import EMBEDDED_MODELS
 from kirin_lava.tasks.report.gather import FORMAT, manifest_part
 from kirin_lava.tasks.report.templates import render
 from kirin_lava.tasks.report.values import resolve
 
 __all__ = ["model_card", "refresh_card", "source_license"]
 
+_MOST_CARD = 1 << 24  # bytes
 _TAGS = ("spiking-neural-network", "neuromorphic", "lava", "loihi-2", "quantized", "kirin-lava")
 
 
@@ -54,8 +56,8 @@ def refresh_card(bundle: Bundle) -> None:
     """Write README.md anew with what was verified and reported since, unless somebody has edited or removed it."""
     path = bundle.path / "README.md"
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        text = read_text(path)
+    except UsageError:
         return
     if text == _marked(text.rpartition("\n<!--")[0]):
         with disk_errors(path):
@@ -89,10 +91,9 @@ def source_license(model: str, revision: str | None = None) -> str | None:
             return None
         readme = Path(cached)
     try:
-        text = readme.read_text(encoding="utf-8")
-        head = text.split("---", 2)[1] if text.startswith("---") else ""
-        values = yaml.safe_load(head)
-    except (OSError, UnicodeDecodeError, IndexError, yaml.YAMLError, RecursionError):
+        parts = read_text(readme, _MOST_CARD).split("---", 2)
+        values = parse_yaml(parts[1], str(readme)) if len(parts) == 3 and not parts[0] and len(parts[1]) < MOST_YAML else None
+    except UsageError:
         return None
     found = values.get("license") if isinstance(values, dict) else None
     return found if isinstance(found, str) else None

@@ -31,8 +31,8 @@ from kirin_lava.graph.ops import Model
 from kirin_lava.hardware.observe import RangeObserver
 from kirin_lava.methods import Method, method_of
 from kirin_lava.methods.method import Picture
-from kirin_lava.models.checkpoint import load_tokenizer
 from kirin_lava.models.text import read_text, token_rows
+from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.tasks.inspect.bundle import inspect_bundle
 from kirin_lava.tasks.quality.evaluate import check_unseen, evaluate
 from kirin_lava.tasks.report.codes import code_histograms

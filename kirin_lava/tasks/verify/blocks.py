@@ -20,8 +20,8 @@ from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph.executor import BlockExecutor, Cache, Executor
 from kirin_lava.graph.host import Codes, Value
 from kirin_lava.graph.ops import Block, CoreOp, Float32, Linear, Mix, Model, Op
-from kirin_lava.models.checkpoint import load_tokenizer
 from kirin_lava.models.text import EVALUATION_TEXT, read_text, token_rows
+from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.processes.runtime import run_job
 from kirin_lava.spikes.codes.coding import is_outlier, is_silent
 from kirin_lava.tasks.generate import choose

@@ -173,8 +173,8 @@ def test_the_float_perplexity_is_that_of_transformers(tmp_path: Path, texts: tup
 
 
 def test_windows_with_a_stride_score_every_token_once(tmp_path: Path, texts: tuple[Path, Path]) -> None:
-    from kirin_lava.models.checkpoint import load_tokenizer
     from kirin_lava.models.text import read_text
+    from kirin_lava.models.tokenizer import load_tokenizer
 
     model = save_model(tmp_path / "model")
     export(str(model), tmp_path / "out", "fast", texts[0], num_samples=2, seq_len=48, verify_with="none")

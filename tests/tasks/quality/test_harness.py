@@ -11,7 +11,7 @@ import torch
 from kirin_lava.base.errors import UsageError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph.executor import Executor
-from kirin_lava.models.checkpoint import load_tokenizer
+from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.tasks.export import export
 from tests.hf_models import save_model
 

@@ -19,8 +19,8 @@ from kirin_lava.graph.executor import Executor
 from kirin_lava.graph.host import Codes, Value
 from kirin_lava.graph.ops import Block, Linear, Mix, Op, Score
 from kirin_lava.methods.recipe import Recipe
-from kirin_lava.models.checkpoint import load_tokenizer
 from kirin_lava.models.text import read_text, token_rows
+from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.spikes.codes.coding import is_outlier, is_silent
 from kirin_lava.tasks.export import export
 from kirin_lava.tasks.quality.evaluate import evaluate
