@@ -65,10 +65,10 @@ def print_line(text: str) -> None:
 def csv_lines(rows: Sequence[dict[str, Any]]) -> str:
     """A header and a line per row; all rows have the entries of the first. Control characters are escaped."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return plain(out.getvalue())
+    writer = csv.writer(out, lineterminator="\n")
+    for cells in (list(rows[0]), *([row[name] for name in rows[0]] for row in rows)):
+        writer.writerow([plain(cell) if isinstance(cell, str) else cell for cell in cells])
+    return out.getvalue()
 
 
 def print_table(table: RenderableType) -> None:

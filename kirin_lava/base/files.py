@@ -16,7 +16,7 @@ import safetensors
 import safetensors.numpy
 
 from kirin_lava.base.errors import UsageError
-from kirin_lava.base.readers import require_file
+from kirin_lava.base.readers import check_path, require_file
 
 __all__ = ["disk_errors", "flush_folder", "inside", "load_arrays", "save_arrays", "save_json", "save_text", "whole_file"]
 
@@ -26,7 +26,7 @@ _LONGEST_NAME = 1024
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; renamed to it at the end, removed on an error."""
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = check_path(path).with_name(f".{path.name}.part")
     try:
         yield temporary
         with open(temporary, "rb") as file:

@@ -147,7 +147,7 @@ def file_sha256(path: Path) -> str:
 
 
 def read_text(path: Path, most: int = MOST_TEXT) -> str:
-    """A UTF-8 text, with or without a byte order mark, of any system's line ends; `UsageError` where it cannot be read as one."""
+    """UTF-8 text, with or without a byte order mark, of any system's line ends; `UsageError` where the file holds none."""
     try:
         text = read_bytes(path, most).decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -11,12 +11,14 @@ drops the exception, makes another of it or aborts; in a destructor it is lost a
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
-from types import FrameType
-from typing import Any
+
+TYPE_CHECKING = False  # `typing` itself would take a while
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any
 
 __all__ = ["CODE", "WORD", "Interrupt", "interrupt"]
 
@@ -121,6 +123,7 @@ def _on_its_way() -> bool:
 
 
 def _leave() -> None:
-    with contextlib.suppress(OSError):
+    try:
         os.write(2, f"{WORD}\n".encode())
-    os._exit(CODE)
+    finally:  # whether anybody reads it or not
+        os._exit(CODE)

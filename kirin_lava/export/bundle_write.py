@@ -19,7 +19,7 @@ import numpy as np
 import kirin_lava
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import disk_errors, flush_folder, inside, save_arrays, save_json, save_text
-from kirin_lava.base.readers import file_sha256, read_json
+from kirin_lava.base.readers import check_path, file_sha256, read_json
 from kirin_lava.export.bundle import EMBEDDING, FORMAT, JOURNAL, MANIFEST, Probe, hash_is, host_name, net_name, probe_name
 from kirin_lava.export.netx.write import write_segment
 from kirin_lava.export.serial import block_to_json
@@ -49,6 +49,7 @@ def check_out(out: Path, force: bool) -> None:
     """Raise `UsageError` where no bundle may be written: something is there, and it may not or must not be replaced."""
     if not out.name:
         raise UsageError(f"{out} cannot be a bundle; give a folder that does not exist yet")
+    check_path(out)
     with disk_errors(out):
         if not os.path.lexists(out):
             return

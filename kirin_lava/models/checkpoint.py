@@ -281,7 +281,7 @@ def _foreign_repository(model: str, revision: str | None) -> KirinError | None:
     import huggingface_hub
 
     try:
-        names = huggingface_hub.list_repo_files(model, revision=revision)
+        siblings = huggingface_hub.model_info(model, revision=revision).siblings or []
     except Exception:  # what it could say is not needed: the error before it stands
         return None
-    return foreign_names([name for name in names if "/" not in name], f"{model} (on the hub)")
+    return foreign_names([file.rfilename for file in siblings if "/" not in file.rfilename], f"{model} (on the hub)")
