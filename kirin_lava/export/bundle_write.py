@@ -25,6 +25,7 @@ from kirin_lava.export.netx.write import write_segment
 from kirin_lava.export.serial import block_to_json
 from kirin_lava.graph.ops import Block, Decode, Embedding
 from kirin_lava.methods.recipe import Recipe
+from kirin_lava.models.tokenizer import TOKENIZER_FILES
 
 __all__ = ["BundleWriter", "check_out"]
 
@@ -32,17 +33,7 @@ LOCK, README = ".lock", "README.md"
 SCRATCH = "recovery.pt"
 _FOLDERS = ("net", "host", "probe")
 _PACKAGES = ("torch", "transformers", "numpy", "h5py", "lava-nc", "lava-dl")
-_SOURCE_FILES = (
-    "config.json",  # some tokenizers are found by it
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-)
+_SOURCE_FILES = ("config.json", "generation_config.json", *TOKENIZER_FILES)  # some tokenizers are found by the config
 
 
 def check_out(out: Path, force: bool) -> None:

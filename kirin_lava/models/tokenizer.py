@@ -24,8 +24,10 @@ TOKENIZER_FILES = (
     "tokenizer.model",
     "vocab.json",
     "merges.txt",
+    "vocab.txt",
+    "spiece.model",
 )
-_READ_TOO = ("config.json", "chat_template.json", "chat_template.jinja", "processor_config.json", "vocab.txt", "spiece.model")
+_READ_TOO = ("config.json", "chat_template.json", "chat_template.jinja", "processor_config.json")
 _MOST = 1 << 28  # bytes; the largest known have 40 MB
 _TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+=* \d+\n")  # a token in base64 and its rank
 
