@@ -38,7 +38,7 @@ __all__ = [
     "require_file",
 ]
 
-MOST_JSON, MOST_YAML, MOST_TEXT = 1 << 28, 1 << 17, 1 << 31
+MOST_JSON, MOST_YAML, MOST_TEXT = 1 << 28, 1 << 16, 1 << 31
 """Bytes: larger than any manifest, recipe and calibration text."""
 _MOST_DEPTH = 100
 _MOST_DIGITS = 40  # transformers writes 10^30 for "no limit"

@@ -11,6 +11,7 @@ __all__ = ["Loader"]
 
 _MOST_DEPTH = 100
 _MOST_DIGITS = 40
+_MOST_NODES = 10_000
 _PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")
 
 
@@ -19,12 +20,15 @@ class Loader(yaml.SafeLoader):
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
-        self._depth = 0
+        self._depth = self._nodes = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """As YAML does it, but no alias and not too deep."""
         if self.check_event(yaml.AliasEvent):
             self._refuse("aliases (*name) are not taken: write the value out", self.peek_event())
+        self._nodes += 1
+        if self._nodes > _MOST_NODES:  # each takes about half a millisecond
+            self._refuse(f"it has more than {_MOST_NODES} values", self.peek_event())
         self._depth += 1
         if self._depth > _MOST_DEPTH:
             self._refuse(f"it is nested more than {_MOST_DEPTH} deep", self.peek_event())

@@ -199,7 +199,7 @@ def test_a_bomb_takes_no_memory() -> None:
         "resource.setrlimit(resource.RLIMIT_AS, (have, have))\n"
         "bomb = 'a0: &a0 {x: 1, y: 2}\\n' + ''.join(\n"
         "    f'a{i}: &a{i} {{<<: [' + ', '.join([f'*a{i - 1}'] * 40) + ']}\\n' for i in range(1, 9))\n"
-        "for text in (bomb, '[' * 100_000, '- ' * 60_000, '{a: ' * 30_000, '? ' * 60_000, 'a: |\\n' + ' x\\n' * 40_000):\n"
+        "for text in (bomb, '[' * 100_000, '- ' * 60_000, '{a: ' * 30_000, '? ' * 60_000, '[1, 2]: 1\\n' * 9_999):\n"
         "    try:\n        parse_yaml(text, 'w')\n    except UsageError as error:\n        assert len(str(error)) < 300\n"
         "print('done')"
     )
@@ -221,3 +221,9 @@ def test_a_bomb_takes_no_memory() -> None:
 def test_front_matter_of_a_card(tmp_path: Path, front: str, license_: str | None) -> None:
     (tmp_path / "README.md").write_text(f"---\n{front}\n---\n# A model\n")
     assert source_license(str(tmp_path)) == license_
+
+
+def test_more_values_than_any_recipe_has() -> None:
+    with pytest.raises(UsageError, match=r"line \d+: it has more than 10000 values"):
+        parse_yaml("".join(f"k{i}: {{a: [1, 2, 3]}}\n" for i in range(3000)), "w")
+    assert len(parse_yaml("".join(f"blocks.{i}.attn.q: 0.25\n" for i in range(2000)), "w")) == 2000

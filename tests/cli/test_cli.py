@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 SMALL = ["--recipe", "fast", "--num-samples", 1, "--seq-len", 8]
 COMMANDS = sorted(main.commands)
-HEAVY = {"torch", "transformers", "numpy", "lava", "h5py", "huggingface_hub"}
+HEAVY = set("torch transformers tokenizers numpy scipy lava h5py huggingface_hub safetensors sentencepiece rich".split())
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_recipes_have_a_line_each(cli: Cli, command: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--version"], ["--help"], ["export", "--help"], ["verify", "--help"], ["export"], ["nonsense"]]
+    "arguments", [["--version"], ["--help"], *([name, "--help"] for name in COMMANDS), ["export"], ["nonsense"]], ids=" ".join
 )
 def test_nothing_heavy_is_loaded_to_say_what_there_is(arguments: list[str]) -> None:
     code = (

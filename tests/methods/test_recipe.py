@@ -179,7 +179,7 @@ HOSTILE: list[tuple[str, str, str]] = [
     ("an empty integer", "weights: {bits: !!int ''}", "cannot be read as YAML"),
     ("a map that is none", "- !!map [1]", "cannot be read as YAML"),
     ("a letter beyond Unicode", 'name: "\\U00110000"', "cannot be read as YAML"),
-    ("larger than any recipe", "# " + "x" * 200_000, "has 200 kB, at most 131 kB are read"),
+    ("larger than any recipe", "# " + "x" * 200_000, "has 200 kB, at most 65.5 kB are read"),
     ("control character", "name: a\x00b", "cannot be read as YAML"),
 ]
 
