@@ -78,7 +78,10 @@ def save_arrays(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
 
 def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     """Read arrays; `UsageError` for a missing or damaged file."""
-    require_file(path)
+    try:
+        require_file(path)
+    except UsageError as error:
+        raise UsageError(f"{error}; export again") from None
     try:
         return safetensors.numpy.load_file(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
