@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.graph.ops import Block, Float32
+from kirin_lava.graph.block import Block
+from kirin_lava.graph.values import Float32
 
 __all__ = ["BlockBench", "Built", "Round"]
 

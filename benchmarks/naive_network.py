@@ -20,7 +20,9 @@ import numpy as np
 
 from benchmarks.naive_block import OpProcess, Task, Wire
 from kirin_lava.base.errors import BackendError, UnsupportedError
-from kirin_lava.graph.ops import Block, Decode, Encode, Float32, Gate, Linear, Mix, Score, Slice, Softmax
+from kirin_lava.graph.block import Block
+from kirin_lava.graph.ops import Decode, Encode, Gate, Linear, Mix, Score, Slice, Softmax
+from kirin_lava.graph.values import Float32
 from kirin_lava.processes.build import Network, connect_linear
 from kirin_lava.processes.host import Mailbox
 from kirin_lava.processes.matmul import SpikeMatmul

@@ -21,11 +21,13 @@ from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from kirin_lava.base.errors import BackendError
 from kirin_lava.graph import host
-from kirin_lava.graph.host import Codes, HostContext, Value
-from kirin_lava.graph.ops import Decode, Encode, Float32, Softmax
+from kirin_lava.graph.values import Codes, HostContext, Value
+from kirin_lava.graph.ops import Decode, Encode, Softmax
+from kirin_lava.graph.values import Float32
 from kirin_lava.processes.host import Mailbox
 from kirin_lava.processes.shared import shared_zeros, write_text
-from kirin_lava.spikes.codes.coding import Encoding, encode_raster
+from kirin_lava.spikes.codes import SpikeCode
+from kirin_lava.spikes.codes.coding_FIXME import encode_raster
 
 __all__ = ["OpProcess", "PyOpModel", "Task", "Wire"]
 

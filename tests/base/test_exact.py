@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kirin_lava.base import exact
 from kirin_lava.base.exact import EXACT_SUM_LIMIT, EXP2, EXP2_COARSE, ExactMatmul, RankBound, exact_sum, exp2
-from kirin_lava.spikes.codes.coding import ENCODINGS, OFFSET, UNSIGNED8, Encoding
+from kirin_lava.spikes.codes import CODES, OFFSET, UNSIGNED8, SpikeCode
 
 CPU = torch.device("cpu")
 ULP = 2.0**-23  # of float32 numbers from 1 to 2

@@ -11,7 +11,7 @@ import pytest
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.nir import write_nir
 from kirin_lava.graph.ops import Linear
-from kirin_lava.spikes.codes.coding import encode_raster
+from kirin_lava.spikes.codes.coding_FIXME import encode_raster
 from tests.tasks.report.bundles import small_bundle
 
 nir = pytest.importorskip("nir", reason="the library nir is not installed")

@@ -13,7 +13,7 @@ from kirin_lava.hardware.work import assumed_work
 from kirin_lava.methods.kirin import KIRIN
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.quantize.without_weights import shape_of_config
-from kirin_lava.spikes.codes.coding import OFFSET, UNSIGNED16
+from kirin_lava.spikes.codes import OFFSET, UNSIGNED16
 from tests.small_models import CONFIGS
 
 

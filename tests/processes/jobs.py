@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kirin_lava.graph.ops import Block, Float32, Linear
+from kirin_lava.graph.block import Block
+from kirin_lava.graph.values import Float32
+from kirin_lava.graph.ops import Linear
 from kirin_lava.processes.runs import BlockRun, SegmentRun
 from kirin_lava.processes.runtime import progress
-from kirin_lava.spikes.codes.coding import Integers
+from kirin_lava.spikes.codes import Integers
 
 
 def run_segments(work: Sequence[tuple[Linear, Integers, int | None]]) -> list[SegmentRun]:
@@ -62,7 +64,7 @@ class Endless:
 
     def __init__(self) -> None:
         from kirin_lava.processes import SpikeEncoder, SpikeProbe
-        from kirin_lava.spikes.codes.coding import SIGNED
+        from kirin_lava.spikes.codes import SIGNED
 
         source = SpikeEncoder(codes=np.ones((2, 3), np.int64), encoding=SIGNED)
         self.sink = SpikeProbe(shape=(3,), period=8, windows=2)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kirin_lava.processes.runtime import run_job
-from kirin_lava.spikes.codes.coding import OFFSET, SIGNED, UNSIGNED8, Encoding, Integers, encode_raster
+from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, SpikeCode, Integers
+from kirin_lava.spikes.codes.coding_FIXME import encode_raster
 from tests.processes.jobs import multiply
 
 HEADS, KV_HEADS, WIDTH, CAPACITY = 4, 2, 3, 3

@@ -188,7 +188,7 @@ def compare(
             counter = Counter()
             sums = score(Executor(Bundle(out).model(), observer=counter), original, rows)
             size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-            found.append(_ours(recipe.name, recipe.activations.window, sums, counter, size, seconds))
+            found.append(_ours(recipe.name, recipe.method.activations(recipe.options).window, sums, counter, size, seconds))
         if rivals:
             tokens = sample_rows(token_rows(tokenizer, learned, length), num_samples, seed)
             against = chosen[0] if chosen else load_recipe(DEFAULT_RECIPE)

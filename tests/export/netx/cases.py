@@ -10,8 +10,10 @@ import numpy.typing as npt
 
 from kirin_lava.export.netx.stimulus import columns
 from kirin_lava.export.netx.stock import StockLayer
-from kirin_lava.graph.ops import Fire, Linear
-from kirin_lava.spikes.codes.coding import ENCODINGS, INTEGER4, INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding
+from kirin_lava.spikes.neurons import Silence
+from kirin_lava.graph.ops import Linear
+from kirin_lava.spikes.codes import CODES, INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
+from kirin_lava.spikes.codes.coding_FIXME import INTEGER4
 
 Integers = npt.NDArray[np.integer[Any]]
 Int64 = npt.NDArray[np.int64]

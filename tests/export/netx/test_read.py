@@ -16,7 +16,7 @@ from kirin_lava.base.errors import UsageError
 from kirin_lava.export.netx.describe import describe
 from kirin_lava.export.netx.read import read_segment
 from kirin_lava.export.netx.write import write_segment
-from kirin_lava.spikes.codes.coding import OFFSET, SIGNED
+from kirin_lava.spikes.codes import OFFSET, SIGNED
 from tests.export.netx.cases import expected, some_codes, some_linear, with_fire
 
 Edit = Callable[[h5py.File], object]

@@ -17,7 +17,7 @@ from kirin_lava.export.netx.stimulus import fired_codes, read_sums
 from kirin_lava.export.netx.write import write_segment
 from kirin_lava.graph.ops import Linear
 from kirin_lava.processes.runtime import Session, run_job
-from kirin_lava.spikes.codes.coding import OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding
+from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
 from tests.export.netx.cases import INPUTS, OUTPUTS, emulate, expected, some_codes, some_linear, with_fire
 
 pytestmark = pytest.mark.lava

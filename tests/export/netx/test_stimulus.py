@@ -7,7 +7,7 @@ import pytest
 
 from kirin_lava.base.errors import UsageError, VerificationError
 from kirin_lava.export.netx.stimulus import ControlLine, Layout, columns, fired_codes, read_sums
-from kirin_lava.spikes.codes.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED8, Encoding
+from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED8, SpikeCode
 from tests.export.netx.cases import INPUTS, some_codes
 
 READ = Layout(SIGNED, 3, 2, None, ())

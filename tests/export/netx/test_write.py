@@ -18,7 +18,7 @@ from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.export.netx.read import read_segment
 from kirin_lava.export.netx.write import write_segment
 from kirin_lava.graph.ops import Linear
-from kirin_lava.spikes.codes.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED16, Encoding
+from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED16, SpikeCode
 from tests.export.netx.cases import INPUTS, OUTPUTS, expected, some_codes, some_linear, with_fire
 
 
@@ -162,7 +162,7 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
 import resource, sys
 from pathlib import Path
 import numpy as np
-from kirin_lava.spikes.codes.coding import SIGNED
+from kirin_lava.spikes.codes import SIGNED
 from kirin_lava.base.errors import UsageError
 from kirin_lava.export.netx.write import write_segment
 from kirin_lava.graph.ops import Linear
