@@ -26,10 +26,10 @@ from kirin_lava.graph.values import Float32
 from kirin_lava.processes.build import Network, connect_linear
 from kirin_lava.processes.host import Mailbox
 from kirin_lava.processes.matmul import SpikeMatmul
-from kirin_lava.processes.plan import plan_block
+from kirin_lava.processes.pipeline import plan_block
 from kirin_lava.processes.runs import BlockRun
 from kirin_lava.processes.shared import read_text, shared_zeros
-from kirin_lava.processes.silence import SilenceNeuron
+from kirin_lava.spikes.neurons.silence.process import SilenceNeuron
 
 __all__ = ["NaiveBlock"]
 
@@ -149,7 +149,7 @@ class NaiveBlock(Network):
             else:
                 source = (op.input, made, slice(group * share, (group + 1) * share))
             one = replace(op, groups=1)
-            processes.append(self._process(one, x_in=source, sends=1, plays=(op.encoding, share), row_delay=delay))
+            processes.append(self._process(one, x_in=source, sends=1, plays=(op.code, share), row_delay=delay))
         self._codes[op.output] = _Made(processes, self._stage, 1)
 
     def _decode(self, op: Decode) -> None:
@@ -204,7 +204,7 @@ class NaiveBlock(Network):
                 head_dim=dim,
                 capacity=self._capacity,
                 period=self.period,
-                zero=op.encoding.zero,
+                zero=op.code.zero,
             )
             source = self._codes[op.input].processes[head]
             source.s_out.connect(matmul.s_in)

@@ -35,7 +35,6 @@ from kirin_lava.quantize.calibrate import search_step
 from kirin_lava.quantize.convert import convert_blocks, frame_of
 from kirin_lava.quantize.record import probe_block
 from kirin_lava.spikes.codes import OFFSET, SIGNED, SpikeCode
-from kirin_lava.spikes.codes.coding_FIXME import encode_raster
 from kirin_lava.spikes.neurons.neuron import simulate
 
 Codes = npt.NDArray[np.integer[Any]]
@@ -63,7 +62,7 @@ class Ablation:
     restless: int
 
 
-def ablate(name: str, op: Linear, codes: Codes, outputs: Encoding) -> Ablation:
+def ablate(name: str, op: Linear, codes: Codes, outputs: SpikeCode) -> Ablation:
     """Simulate a layer on codes (windows, K), with silence and without; one that does not fire is made to fire `outputs`."""
     own = op.fire is not None
     if op.fire is None:
@@ -71,19 +70,19 @@ def ablate(name: str, op: Linear, codes: Codes, outputs: Encoding) -> Ablation:
     assert op.fire is not None
     sums = codes.astype(np.int64) @ op.weight.T.astype(np.int64)
     expected = fire(torch.from_numpy(sums), op.fire, op.name).to(torch.int64).numpy()
-    period = max(op.encoding.window, op.fire.encoding.window)
-    spikes, outliers = encode_raster(codes, op.encoding, period)
+    period = max(op.code.window, op.fire.code.window)
+    spikes, outliers = op.code.raster(codes, period)
     payload = np.moveaxis(spikes + outliers, 0, 1).reshape(codes.shape[1], -1)  # window after window
     silent, restless = (int((simulate(op, payload, period, silence) != expected).sum()) for silence in (True, False))
-    return Ablation(name, f"{op.encoding.name} -> {op.fire.encoding.name}", own, expected.size, silent, restless)
+    return Ablation(name, f"{op.code.name} -> {op.fire.code.name}", own, expected.size, silent, restless)
 
 
-def with_fire(op: Linear, codes: Codes, outputs: Encoding) -> Linear:
+def with_fire(op: Linear, codes: Codes, outputs: SpikeCode) -> Linear:
     """The layer with neurons that fire codes for a next one, in steps of least squared error on these windows."""
     sums = codes.astype(np.float64) @ op.weight.T.astype(np.float64)
     steps = search_step(torch.from_numpy(sums), outputs).numpy()
     ramp = np.maximum(np.rint(steps * 2**SHIFT), 1).astype(np.int64)
-    return replace(op, fire=Fire(outputs, ramp, np.zeros_like(ramp), SHIFT, step=1.0))
+    return replace(op, neuron=Silence(outputs, ramp, np.zeros_like(ramp), SHIFT, step=1.0))
 
 
 def random_layers() -> Iterator[Ablation]:

@@ -27,7 +27,6 @@ from kirin_lava.graph.values import Float32
 from kirin_lava.processes.host import Mailbox
 from kirin_lava.processes.shared import shared_zeros, write_text
 from kirin_lava.spikes.codes import SpikeCode
-from kirin_lava.spikes.codes.coding_FIXME import encode_raster
 
 __all__ = ["OpProcess", "PyOpModel", "Task", "Wire"]
 
@@ -64,7 +63,7 @@ class Task:
     sends: int = 0
     offset: int = 0
     leads: bool = True
-    plays: tuple[Encoding, int] | None = None
+    plays: tuple[SpikeCode, int] | None = None
     row_delay: int | None = None
 
 
@@ -231,7 +230,7 @@ class PyOpModel(PyLoihiProcessModel):
             q = value.q.flatten().numpy().astype(np.int32)
             codes[: len(q)] = q
             if task.row_delay is None:
-                self._spikes, self._outliers = encode_raster(codes, encoding, task.period)
+                self._spikes, self._outliers = encoding.raster(codes, task.period)
             else:
                 row = np.concatenate([np.array([position + 1], np.int32), codes])
             value = value.step

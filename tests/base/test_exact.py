@@ -79,10 +79,10 @@ def test_exact_sums_up_to_their_limit() -> None:
     assert Fraction(float(exact_sum(x))) == 2**15 * Fraction(term)
 
 
-SPIKING = [enc for enc in ENCODINGS.values() if enc.has_spikes]
+SPIKING = [enc for enc in CODES if enc.has_spikes]
 
 
-def bound_of(enc: Encoding, digits: int) -> RankBound:
+def bound_of(enc: SpikeCode, digits: int) -> RankBound:
     return RankBound((enc.spike_max + 0.499) / (enc.code_max + 0.49), digits)
 
 
@@ -103,7 +103,7 @@ def rounded_up(value: float, digits: int) -> float:
     scale=st.integers(-60, 60),
 )
 def test_rank_bounds_by_sorting(
-    enc: Encoding, digits: int, seed: int, width: int, budget: int, spread: str, scale: int
+    enc: SpikeCode, digits: int, seed: int, width: int, budget: int, spread: str, scale: int
 ) -> None:
     """Both ways, selection and counting, against the definition."""
     rng = np.random.default_rng(seed)

@@ -536,7 +536,7 @@ HOSTILE: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("verified as text", put("verified", value="yes"), "verified is 'yes'"),
     ("unknown kind", set_op("attn.residual", kind="Exec"), "kind 'Exec' is none of Norm, "),
     ("kind as a list", set_op("attn.residual", kind=["Add"]), "kind ['Add'] is none of"),
-    ("fire phase as an operation", set_op("attn.residual", kind="Fire"), "kind 'Fire' is none of"),
+    ("fire phase as an operation", set_op("attn.residual", kind="Silence"), "kind 'Silence' is none of"),
     ("unknown entry", set_op("attn.residual", colour="red"), "entries colour are missing or unknown"),
     ("missing entry", lambda m: op(m, "attn.residual").pop("other"), "entries other are missing or unknown"),
     ("entry of a wrong type", set_op("attn.q", start="0"), "start is '0', not of type int"),

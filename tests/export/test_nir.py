@@ -11,7 +11,6 @@ import pytest
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.nir import write_nir
 from kirin_lava.graph.ops import Linear
-from kirin_lava.spikes.codes.coding_FIXME import encode_raster
 from tests.tasks.report.bundles import small_bundle
 
 nir = pytest.importorskip("nir", reason="the library nir is not installed")
@@ -41,12 +40,12 @@ def test_weights_and_metadata_come_back(written: dict[str, tuple[Bundle, dict[st
             assert node.weight.dtype == np.int8 and np.array_equal(node.weight, linear.weight)
             assert node.metadata["bits"] == linear.bits
             assert node.metadata["guarantee"] == segment.layer.guarantee
-            assert node.metadata["encoding"]["name"] == linear.encoding.name
-            assert node.metadata["encoding"]["window"] == linear.encoding.window
+            assert node.metadata["encoding"]["name"] == linear.code.name
+            assert node.metadata["encoding"]["window"] == linear.code.window
             if linear.group_shift is not None:
                 assert np.array_equal(node.metadata["group_shift"], linear.group_shift)
             membrane = graph.nodes[f"{linear.name}.v"].metadata
-            assert membrane["window"] == linear.encoding.window
+            assert membrane["window"] == linear.code.window
             if segment.scale is not None:
                 assert np.array_equal(membrane["scale"], segment.scale)
             if linear.fire is not None:
@@ -77,7 +76,7 @@ def test_a_graph_computes_the_recorded_integers(written: dict[str, tuple[Bundle,
 
 def _run(graph: Any, linear: Linear, codes: Any) -> Any:
     weights, u_node, v_node = (graph.nodes[f"{linear.name}.{part}"] for part in ("weights", "u", "v"))
-    spikes, outliers = encode_raster(codes.astype(np.int64), linear.encoding)
+    spikes, outliers = encode_raster(codes.astype(np.int64), linear.code)
     u = v = np.zeros(len(u_node.r))
     for arriving in (spikes + outliers).T:
         u = u + u_node.r * (weights.weight @ arriving)

@@ -21,7 +21,6 @@ from kirin_lava.methods.recipe import AttentionSpec, load_recipe
 from kirin_lava.processes.runtime import run_job
 from kirin_lava.quantize.convert import convert_model
 from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, code_named
-from kirin_lava.spikes.codes.coding_FIXME import encode_raster
 from kirin_lava.tasks.verify.blocks import run_block_job
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 
@@ -42,7 +41,7 @@ class RasterCounter:
         row = self.counts.setdefault(
             (block.name, op.name), dict.fromkeys(("elements", "spikes", "outliers", "adds", "macs"), 0)
         )
-        rasters = encode_raster(source.q.numpy().astype(np.int64), op.encoding)
+        rasters = encode_raster(source.q.numpy().astype(np.int64), op.code)
         spikes, outliers = (np.count_nonzero(raster, axis=-1) for raster in rasters)
         for index in np.ndindex(*spikes.shape):
             fan_out = self._fan_out(op, values, index, spikes.shape)
@@ -155,7 +154,7 @@ def test_batch_and_single_tokens_count_alike(tmp_path: Path) -> None:
 def test_a_layer_counted_by_hand() -> None:
     """Three inputs, two neurons, two tokens; see the comments."""
     weight = np.array([[1, 0, -3], [2, 5, 0]], np.int8)  # channels with 2, 1 and 1 synapses
-    phase = Fire(UNSIGNED8, np.array([4, 4]), np.zeros(2, np.int64), 0, 1.0)
+    phase = Silence(UNSIGNED8, np.array([4, 4]), np.zeros(2, np.int64), 0, 1.0)
     encode = Encode("encode", "x", "codes", SIGNED, static_step=1.0)
     block = Block("b", (encode, Linear("fire", "codes", "fired", weight, 4, SIGNED, phase)), "x")
     counter = Counter()

@@ -14,10 +14,8 @@ from torch import Tensor
 
 from kirin_lava.base.errors import FitError
 from kirin_lava.graph.values import Codes
-from kirin_lava.graph.host_FIXME import encode
 from kirin_lava.spikes.steps import message_budget
 from kirin_lava.graph.ops import Encode
-from kirin_lava.spikes.codes.coding_FIXME import INTEGER4
 from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
 
 PLAIN = Encode("site.encode", "x", "codes", SIGNED)
@@ -36,7 +34,7 @@ def probabilities(heads: int, length: int, start: int = 0, seed: int = 0) -> Ten
     return scores.masked_fill(later, -torch.inf).softmax(-1)
 
 
-def outliers(q: Tensor, enc: Encoding) -> Tensor:
+def outliers(q: Tensor, enc: SpikeCode) -> Tensor:
     """How many codes of a row (..., W) are none of a spike."""
     return ((q < enc.spike_min) | (q > enc.spike_max)).sum(-1)
 
@@ -55,7 +53,7 @@ def same(a: Codes, b: Codes) -> bool:
     scale=st.integers(-30, 30),
 )
 def test_the_step_is_the_smallest_that_keeps_the_budget(
-    seed: int, enc: Encoding, width: int, ratio: float, steep: int, scale: int
+    seed: int, enc: SpikeCode, width: int, ratio: float, steep: int, scale: int
 ) -> None:
     x = random(1, 3, width, seed=seed) ** steep * 2.0**scale
     codes = encode(replace(PLAIN, encoding=enc, ratio=ratio), x, HERE)
@@ -75,7 +73,7 @@ def test_budgets() -> None:
 
 
 @pytest.mark.parametrize("enc", [INTEGER8, INTEGER4])
-def test_integers_use_their_whole_range(enc: Encoding) -> None:
+def test_integers_use_their_whole_range(enc: SpikeCode) -> None:
     codes = encode(replace(PLAIN, encoding=enc), random(2, 5, 40), HERE)
     assert codes.q.abs().amax(-1).eq(enc.code_max).all()
 
@@ -105,7 +103,7 @@ def test_extreme_scales(scale: float) -> None:
     batch=st.integers(1, 3),
     length=st.integers(1, 60),
 )
-def test_a_token_is_encoded_alone(seed: int, groups: int, ratio: float, enc: Encoding, batch: int, length: int) -> None:
+def test_a_token_is_encoded_alone(seed: int, groups: int, ratio: float, enc: SpikeCode, batch: int, length: int) -> None:
     op = replace(PLAIN, encoding=enc, groups=groups, ratio=ratio)
     x = random(batch, length, 160, seed=seed)
     together = encode(op, x, torch.arange(length))
@@ -169,7 +167,7 @@ def test_a_broken_activation_is_named(op: Encode, broken: float) -> None:
     enc=st.sampled_from([UNSIGNED8, UNSIGNED16]),
 )
 def test_probabilities_know_only_their_own_row(
-    seed: int, start: int, length: int, ratio: float, groups: int, enc: Encoding
+    seed: int, start: int, length: int, ratio: float, groups: int, enc: SpikeCode
 ) -> None:
     op = replace(CAUSAL, ratio=ratio, groups=groups, encoding=enc)
     x = probabilities(3, length, start, seed)

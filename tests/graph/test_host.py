@@ -91,10 +91,10 @@ def taken(values: dict[str, Value], rows: slice, tokens: slice) -> dict[str, Val
 @pytest.mark.parametrize("op", ROWWISE.values(), ids=ROWWISE)
 def test_a_token_is_computed_alone(op: HostOp, seed: int, batch: int, length: int, start: int) -> None:
     values = inputs(batch, length, seed)
-    together = host.apply(op, values, HostContext(torch.arange(start, start + length), TABLES))
+    together = op.compute(values, HostContext(torch.arange(start, start + length), TABLES))
     for row, token in {(0, 0), (batch - 1, length - 1), (seed % batch, seed % length)}:
         part = taken(values, slice(row, row + 1), slice(token, token + 1))
-        alone = host.apply(op, part, HostContext(torch.tensor([start + token]), TABLES))
+        alone = op.compute(part, HostContext(torch.tensor([start + token]), TABLES))
         for whole, single in zip(tensors(together), tensors(alone), strict=True):
             assert torch.equal(whole[row, token], single[0, 0])
 
@@ -104,13 +104,13 @@ def test_a_token_is_computed_alone(op: HostOp, seed: int, batch: int, length: in
 def test_threads_change_nothing(op: HostOp) -> None:
     values = inputs(4, 500, 0)
     context = HostContext(torch.arange(500), TABLES)
-    two = host.apply(op, values, context)
+    two = op.compute(values, context)
     torch.set_num_threads(1)
-    assert equal(host.apply(op, values, context), two)
+    assert equal(op.compute(values, context), two)
 
 
 def normed(op: Norm, x: Tensor) -> Tensor:
-    result = host.apply(op, {"x": x}, HostContext(torch.arange(x.shape[1])))
+    result = op.compute({"x": x}, HostContext(torch.arange(x.shape[1])))
     assert isinstance(result, Tensor)
     return result
 
@@ -197,7 +197,7 @@ def test_sums_stay_exact_and_codes_keep_their_step_when_sliced() -> None:
 def test_codes_in_place_of_numbers_are_refused(op: HostOp) -> None:
     codes = Codes(torch.zeros(1, 1, 4), torch.ones(1, 1, 1))
     with pytest.raises(TypeError, match="holds codes"):
-        host.apply(op, {op.input: codes, "codes": codes}, HostContext(torch.arange(1)))
+        op.compute({op.input: codes, "codes": codes}, HostContext(torch.arange(1)))
 
 
 def attention(length: int, start: int, seed: int, spread: float = 300.0) -> tuple[Tensor, Codes, dict[str, Tensor]]:
@@ -211,7 +211,7 @@ def attention(length: int, start: int, seed: int, spread: float = 300.0) -> tupl
 
 def softmax(sums: Tensor, query: Codes, steps: dict[str, Tensor], start: int) -> Tensor:
     positions = torch.arange(start, start + sums.shape[2])
-    result = host.apply(SOFTMAX, {"s": sums, "q": query}, HostContext(positions, steps=steps))
+    result = SOFTMAX.compute({"s": sums, "q": query}, HostContext(positions, steps=steps))
     assert isinstance(result, Tensor)
     return result
 
@@ -285,8 +285,8 @@ def test_cuda_computes_the_same_bits() -> None:
     }
     positions = torch.arange(50)
     for op in ROWWISE.values():
-        result = host.apply(op, there, HostContext(positions, (TABLES[0].cuda(), TABLES[1].cuda())))
-        expected = host.apply(op, values, HostContext(positions, TABLES))
+        result = op.compute(there, HostContext(positions, (TABLES[0].cuda(), TABLES[1].cuda())))
+        expected = op.compute(values, HostContext(positions, TABLES))
         assert all(torch.equal(a.cpu(), b) for a, b in zip(tensors(result), tensors(expected), strict=True)), op.name
     sums, query, steps = attention(50, 0, 0)
     moved = Codes(query.q.cuda(), query.step.cuda()), {name: step.cuda() for name, step in steps.items()}

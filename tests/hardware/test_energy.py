@@ -30,7 +30,6 @@ from kirin_lava.methods.method import Paper
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.quantize.convert import convert_model
 from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED16, SpikeCode
-from kirin_lava.spikes.codes.coding_FIXME import is_outlier, is_silent
 from kirin_lava.tasks.cost import cost_of
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 
@@ -222,12 +221,12 @@ def test_measured_work_is_the_average_of_a_run(tmp_path: Path, kind: str) -> Non
 
 
 @pytest.mark.parametrize("enc", [OFFSET, SIGNED, INTEGER8])
-def test_assumed_densities_are_those_of_normal_values(enc: Encoding) -> None:
+def test_assumed_densities_are_those_of_normal_values(enc: SpikeCode) -> None:
     """The encoder on 400 tokens of 1000 normal values."""
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 400, 1000))).float()
     q = host.encode(Encode("e", "x", "q", enc, ratio=0.1), x, torch.arange(400)).q.numpy().astype(np.int64)
     density = assumed_density(enc, 0.1, 1000)
-    outliers, silent = is_outlier(q, enc).mean(), is_silent(q, enc).mean()
+    outliers, silent = enc.is_message(q).mean(), enc.is_silent(q).mean()
     assert density.outliers == pytest.approx(outliers, abs=0.02)
     assert density.spikes == pytest.approx(1 - outliers - silent, abs=0.02)
     largest = np.abs(q).max(-1, keepdims=True)
@@ -235,7 +234,7 @@ def test_assumed_densities_are_those_of_normal_values(enc: Encoding) -> None:
 
 
 @given(st.sampled_from([OFFSET, SIGNED, UNSIGNED16, INTEGER8]), st.floats(0, 0.5), st.integers(1, 10**5), st.booleans())
-def test_assumed_densities_are_shares(enc: Encoding, share: float, width: int, fired: bool) -> None:
+def test_assumed_densities_are_shares(enc: SpikeCode, share: float, width: int, fired: bool) -> None:
     density = assumed_density(enc, share, width, fired and enc is UNSIGNED16)
     assert density.spikes >= 0 and density.outliers >= 0 and density.spikes + density.outliers <= 1 + 1e-9
     assert 0 < density.rate <= 255

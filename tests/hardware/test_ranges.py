@@ -26,12 +26,11 @@ from kirin_lava.hardware.ranges import CALIBRATED, PROVED, UNFIT, SegmentRange, 
 from kirin_lava.methods.recipe import OutlierSpec, load_recipe
 from kirin_lava.quantize.convert import convert_model
 from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
-from kirin_lava.spikes.codes.coding_FIXME import encode_raster, is_outlier
 from kirin_lava.spikes.neurons.neuron import TwoStateNeuron
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 
 
-def read_block(weight: np.ndarray, enc: Encoding, fire: Fire | None = None, **encode: object) -> Block:
+def read_block(weight: np.ndarray, enc: SpikeCode, fire: Silence | None = None, **encode: object) -> Block:
     settings = {"static_step": 1.0, **encode}
     ops = (Encode("encode", "x", "codes", enc, **settings), Linear("wide", "codes", "sums", weight, 8, enc, fire))  # type: ignore[arg-type]
     return Block("b", ops, "x")
@@ -51,12 +50,12 @@ def run(block: Block, codes: np.ndarray) -> RangeObserver:
 
 @pytest.mark.parametrize("budget", [0, 1, 2, None])
 @pytest.mark.parametrize("enc", [OFFSET, SIGNED, UNSIGNED8])
-def test_extremes_are_those_of_all_code_vectors(enc: Encoding, budget: int | None) -> None:
+def test_extremes_are_those_of_all_code_vectors(enc: SpikeCode, budget: int | None) -> None:
     weight = np.array([[3, -5], [-8, 0], [7, 7], [-1, -2]], np.int8)
     edges = {enc.code_min, enc.code_max, enc.spike_min, enc.spike_max, -enc.zero, 1}
     vectors = np.array(list(itertools.product(sorted(edges), repeat=2)))
     if budget is not None:
-        vectors = vectors[is_outlier(vectors, enc).sum(1) <= budget]
+        vectors = vectors[enc.is_message(vectors).sum(1) <= budget]
     sums = vectors @ weight.T.astype(np.int64)
     span = code_extremes(weight, Arrivals(enc, budget))
     assert span.low.tolist() == sums.min(0).tolist() and span.high.tolist() == sums.max(0).tolist()
@@ -68,7 +67,7 @@ def test_extremes_are_those_of_all_code_vectors(enc: Encoding, budget: int | Non
     st.floats(0, 0.5),
     st.booleans(),
 )
-def test_no_state_leaves_its_worst_case(enc: Encoding, seed: int, ratio: float, by_channel: bool) -> None:
+def test_no_state_leaves_its_worst_case(enc: SpikeCode, seed: int, ratio: float, by_channel: bool) -> None:
     """Real values through the encoder, stepped through the neuron: u, v and the membrane stay inside, in every step."""
     rng = np.random.default_rng(seed)
     inputs = int(rng.integers(1, 40))
@@ -81,7 +80,7 @@ def test_no_state_leaves_its_worst_case(enc: Encoding, seed: int, ratio: float, 
     seen = arrivals(block, "codes", enc, inputs)
     states, final = payload_extremes(weight, seen), code_extremes(weight, seen)
     neuron = TwoStateNeuron((5, 3), enc.window)
-    raster = sum(encode_raster(codes, enc))
+    raster = sum(enc.raster(codes))
     assert isinstance(raster, np.ndarray)
     for step in range(enc.window):
         if step == enc.window - 1:  # before the window's end takes the states away
@@ -124,7 +123,7 @@ def test_a_segment_beyond_the_state_is_calibrated_step_by_step() -> None:
     (row,) = block_ranges(block, 1, run(block, codes))
     assert row.guarantee == CALIBRATED
     assert row.advice == "split its fan-in of 8192 over 16 read segments"
-    raster = sum(encode_raster(codes, OFFSET))
+    raster = sum(OFFSET.raster(codes))
     assert isinstance(raster, np.ndarray)
     u = np.cumsum(np.einsum("nk,bkt->bnt", weight.astype(np.int64), raster), axis=-1)
     v = np.cumsum(u, axis=-1)
@@ -160,7 +159,7 @@ def test_an_overflow_on_text_does_not_fit() -> None:
 
 def test_firing_neurons_carry_their_shift_bias_and_threshold() -> None:
     weight = np.array([[5, -3]], np.int8)
-    phase = Fire(UNSIGNED16, np.array([40]), np.array([-7]), 3, 1.0)
+    phase = Silence(UNSIGNED16, np.array([40]), np.array([-7]), 3, 1.0)
     (row,) = block_ranges(read_block(weight, OFFSET, phase), 1)
     assert row.kind == "fire" and row.guarantee == PROVED
     assert bound(row, "stored weight").worst == (-24, 40)
@@ -174,7 +173,7 @@ def test_firing_neurons_carry_their_shift_bias_and_threshold() -> None:
 
 
 def test_fired_codes_bring_no_messages() -> None:
-    phase = Fire(UNSIGNED8, np.array([4, 4]), np.zeros(2, np.int64), 0, 1.0)
+    phase = Silence(UNSIGNED8, np.array([4, 4]), np.zeros(2, np.int64), 0, 1.0)
     first = Linear("first", "codes", "fired", np.eye(2, dtype=np.int8), 4, SIGNED, phase)
     second = Linear("second", "fired", "sums", np.array([[7, -8]], np.int8), 4, UNSIGNED8)
     block = Block("b", (Encode("e", "x", "codes", SIGNED, static_step=1.0), first, second), "x")

@@ -120,7 +120,7 @@ def test_a_split_block_is_written_and_read_back() -> None:
 
 
 def test_what_fires_is_not_split() -> None:
-    phase = Fire(UNSIGNED8, np.array([4]), np.zeros(1, np.int64), 0, 1.0)
+    phase = Silence(UNSIGNED8, np.array([4]), np.zeros(1, np.int64), 0, 1.0)
     with pytest.raises(FitError, match="cannot be split"):
         split_linear(Linear("fc1", "a", "b", np.ones((1, 4), np.int8), 4, SIGNED, phase), 2)
 

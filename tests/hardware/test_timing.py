@@ -6,7 +6,7 @@ import pytest
 
 from kirin_lava.base import loihi2
 from kirin_lava.base.errors import UsageError
-from kirin_lava.export.netx.stimulus import Layout
+from kirin_lava.spikes.stock.layout import Layout
 from kirin_lava.hardware.placement import place
 from kirin_lava.hardware.timing import CONSTANTS, step_rows, time_bound
 from kirin_lava.hardware.work import assumed_work

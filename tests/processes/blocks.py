@@ -28,7 +28,7 @@ def tokens(seed: int, count: int) -> Float32:
     return (rng.normal(0, 1, (count, WIDTH)) * rng.choice([1, 8], (count, WIDTH), p=[0.9, 0.1])).astype(np.float32)
 
 
-def unsigned(enc: Encoding) -> Encoding:
+def unsigned(enc: SpikeCode) -> SpikeCode:
     """The unsigned encoding beside a signed one."""
     return UNSIGNED16 if enc is OFFSET else UNSIGNED8
 
@@ -36,7 +36,7 @@ def unsigned(enc: Encoding) -> Encoding:
 class Maker:
     """Makes operations in order."""
 
-    def __init__(self, seed: int, enc: Encoding) -> None:
+    def __init__(self, seed: int, enc: SpikeCode) -> None:
         self.rng, self.enc = np.random.default_rng(seed), enc
         self.ops: list[Op] = []
 
@@ -50,7 +50,7 @@ class Maker:
         """4-bit weights."""
         return self.rng.integers(-8, 8, (n, k)).astype(np.int8)
 
-    def linear(self, x: str, y: str, n: int, k: int, codes: str | None = None, enc: Encoding | None = None) -> None:
+    def linear(self, x: str, y: str, n: int, k: int, codes: str | None = None, enc: SpikeCode | None = None) -> None:
         """real x (or codes) -> real y by a read segment."""
         source, encoding = codes or f"{y}.in", enc or self.enc
         if codes is None:
@@ -76,7 +76,7 @@ class Maker:
         if rides:
             width = HEADS * HEAD_DIM
             ramp = self.rng.integers(150, 400, width).astype(np.int64)
-            fire = Fire(self.enc, ramp, np.zeros(width, np.int64), 4, 1.5, rides=True)
+            fire = Silence(self.enc, ramp, np.zeros(width, np.int64), 4, 1.5, rides=True)
             self.ops.append(Mix("mix", "p.codes", "v.codes", "mix.codes", HEADS, KV_HEADS, p_enc, fire))
             return "mix.codes"
         self.ops += [
@@ -86,7 +86,7 @@ class Maker:
         return None
 
 
-def llama_block(enc: Encoding = SIGNED, rides: bool = False, seed: int = 0) -> Block:
+def llama_block(enc: SpikeCode = SIGNED, rides: bool = False, seed: int = 0) -> Block:
     """Norm, qkv, rotary, attention, output projection, residual, norm, gated feed-forward, residual."""
     make, width = Maker(seed, enc), HEADS * HEAD_DIM
     kv = KV_HEADS * HEAD_DIM
@@ -110,7 +110,7 @@ def llama_block(enc: Encoding = SIGNED, rides: bool = False, seed: int = 0) -> B
     return Block("llama", tuple(make.ops), "y")
 
 
-def opt_block(enc: Encoding = SIGNED, seed: int = 0) -> Block:
+def opt_block(enc: SpikeCode = SIGNED, seed: int = 0) -> Block:
     """Layer norm with bias, attention without rotary, and fc1 -> ReLU -> fc2 from spike to spike."""
     make, width = Maker(seed, enc), HEADS * HEAD_DIM
     kv = KV_HEADS * HEAD_DIM
@@ -123,7 +123,7 @@ def opt_block(enc: Encoding = SIGNED, seed: int = 0) -> Block:
     make.ops.append(Add("residual1", "x", "o", "middle"))
     make.norm("middle", "n2", center=True)
     ramp = make.rng.integers(20, 60, HIDDEN).astype(np.int64)
-    fire = Fire(unsigned(enc), ramp, make.rng.integers(-50, 50, HIDDEN).astype(np.int64), 1, 1.0)
+    fire = Silence(unsigned(enc), ramp, make.rng.integers(-50, 50, HIDDEN).astype(np.int64), 1, 1.0)
     fc1 = np.asarray(make.weight(HIDDEN, WIDTH), np.int8)
     make.ops += [
         Encode("fc1.encode", "n2", "fc1.in", enc, static_step=0.4),

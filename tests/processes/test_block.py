@@ -16,11 +16,10 @@ from kirin_lava.graph.block import Block
 from kirin_lava.graph.ops import Encode, Linear, Mix, Op, Score
 from kirin_lava.graph.values import Float32
 from kirin_lava.hardware.split import split_block
-from kirin_lava.processes.plan import plan_block
+from kirin_lava.processes.pipeline import plan_block
 from kirin_lava.processes.runs import BlockRun
 from kirin_lava.processes.runtime import Session, run_job
 from kirin_lava.spikes.codes import OFFSET, SIGNED
-from kirin_lava.spikes.codes.coding_FIXME import is_outlier, is_silent
 from tests.processes.blocks import WIDTH, head_block, llama_block, opt_block, rotary_tables, tokens
 from tests.processes.jobs import open_block, run_block, run_blocks
 
@@ -54,10 +53,10 @@ def assert_equals_executor(block: Block, x: Float32, runs: list[BlockRun]) -> No
                 got = run.integers[name]
                 np.testing.assert_array_equal(got, right[..., :stop] if got.ndim == 3 else right, err_msg=name)
             codes = run.integers[op.input]
-            outliers = int(is_outlier(codes, op.encoding).sum())
+            outliers = int(op.code.is_message(codes).sum())
             assert run.outliers[op.name] == outliers
             # codes of positions that are not there yet are silent, so they do not count
-            assert run.spikes[op.name] == codes.size - outliers - int(is_silent(codes, op.encoding).sum())
+            assert run.spikes[op.name] == codes.size - outliers - int(op.code.is_silent(codes).sum())
         at = stop
     assert at == len(x)
 

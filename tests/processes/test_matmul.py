@@ -7,7 +7,6 @@ import pytest
 
 from kirin_lava.processes.runtime import run_job
 from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, SpikeCode, Integers
-from kirin_lava.spikes.codes.coding_FIXME import encode_raster
 from tests.processes.jobs import multiply
 
 HEADS, KV_HEADS, WIDTH, CAPACITY = 4, 2, 3, 3
@@ -31,14 +30,14 @@ def expected(kind: str, q: Integers, cached: Integers, shift: int) -> np.ndarray
 @pytest.mark.parametrize(
     ("kind", "enc", "shift"), [("score", SIGNED, 0), ("score", OFFSET, 0), ("mix", UNSIGNED8, 4), ("mix", OFFSET, 1)]
 )
-def test_products_equal_the_definition(kind: str, enc: Encoding, shift: int) -> None:
+def test_products_equal_the_definition(kind: str, enc: SpikeCode, shift: int) -> None:
     rng = np.random.default_rng(1)
     cached = rng.integers(-127, 128, (CAPACITY, KV_HEADS * WIDTH))
     fan_in = HEADS * (WIDTH if kind == "score" else CAPACITY)
     q = rng.integers(enc.code_min, enc.code_max + 1, (CAPACITY, fan_in))
     if kind == "mix":  # positions that are not there yet are silent
         q.reshape(CAPACITY, HEADS, CAPACITY)[~np.tri(CAPACITY, dtype=bool)[:, None].repeat(HEADS, 1)] = -enc.zero
-    spikes, outliers = encode_raster(q, enc)
+    spikes, outliers = enc.raster(q)
     rows = np.hstack([np.arange(1, CAPACITY + 1)[:, None], cached])
     got, cache, rejected = run_job(multiply, kind, enc.zero, shift, enc.window, CAPACITY, spikes + outliers, rows, timeout=300)
     np.testing.assert_array_equal(got, expected(kind, q, cached, shift))

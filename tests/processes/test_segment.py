@@ -12,7 +12,6 @@ from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.graph.ops import Linear
 from kirin_lava.processes.runtime import run_job
 from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode, Integers
-from kirin_lava.spikes.codes.coding_FIXME import is_outlier, is_silent
 from tests.processes.jobs import count_in_one_job, run_segments
 from tests.spikes.test_neuron import formula, layer, random_codes
 
@@ -23,7 +22,7 @@ def cases() -> list[tuple[Linear, Integers, int | None]]:
     """Every input encoding with every output, each with another kind of codes, fan-in and period."""
     rng = np.random.default_rng(0)
     work: list[tuple[Linear, Integers, int | None]] = []
-    outputs: list[Encoding | None] = [None, OFFSET, SIGNED, UNSIGNED16, UNSIGNED8]
+    outputs: list[SpikeCode | None] = [None, OFFSET, SIGNED, UNSIGNED16, UNSIGNED8]
     for i, enc in enumerate([OFFSET, SIGNED, UNSIGNED16, UNSIGNED8]):
         for j, out in enumerate(outputs):
             fan_in = [1, 7, 60, 300][(i + j) % 4]
@@ -46,8 +45,8 @@ def test_native_segments_equal_the_definition() -> None:
     compared = 0
     for (op, q, _), run in zip(work, run_job(run_segments, work, timeout=600), strict=True):
         np.testing.assert_array_equal(run.result, formula(op, q))
-        np.testing.assert_array_equal(run.outliers, is_outlier(q, op.encoding).sum(1))
-        np.testing.assert_array_equal(run.spikes, (~is_outlier(q, op.encoding) & ~is_silent(q, op.encoding)).sum(1))
+        np.testing.assert_array_equal(run.outliers, op.code.is_message(q).sum(1))
+        np.testing.assert_array_equal(run.spikes, (~op.code.is_message(q) & ~op.code.is_silent(q)).sum(1))
         compared += run.result.size
     assert compared > 700
 

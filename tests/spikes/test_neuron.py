@@ -16,7 +16,6 @@ from kirin_lava.graph.executor import ExactMatmul, fire
 from kirin_lava.spikes.neurons import Silence
 from kirin_lava.graph.ops import Linear
 from kirin_lava.spikes.codes import CODES, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
-from kirin_lava.spikes.codes.coding_FIXME import encode_raster, is_outlier
 from kirin_lava.spikes.neurons.neuron import Events, TwoStateNeuron, codes_of, membranes, simulate
 
 INPUTS = [OFFSET, SIGNED, UNSIGNED16, UNSIGNED8]
@@ -25,18 +24,18 @@ NEURON_WINDOWS = 200_000
 EXAMPLES = 200
 
 
-def layer(rng: np.random.Generator, neurons: int, fan_in: int, enc: Encoding, out: Encoding | None, shift: int = 0) -> Linear:
+def layer(rng: np.random.Generator, neurons: int, fan_in: int, enc: SpikeCode, out: SpikeCode | None, shift: int = 0) -> Linear:
     """A random 4-bit layer; a firing one has ramps that spread its membranes over the levels."""
     weight = rng.integers(-8, 8, (neurons, fan_in)).astype(np.int8)
     phase = None
     if out is not None:
         spread = np.sqrt(fan_in) * 20 * 2**shift / out.window
         ramp = np.maximum(1, rng.normal(spread, spread / 2, neurons)).astype(np.int64)
-        phase = Fire(out, ramp, rng.integers(-5 * ramp, 5 * ramp + 1).astype(np.int64), shift, 1.0)
+        phase = Silence(out, ramp, rng.integers(-5 * ramp, 5 * ramp + 1).astype(np.int64), shift, 1.0)
     return Linear("layer", "x", "y", weight, 4, enc, phase)
 
 
-def random_codes(rng: np.random.Generator, shape: tuple[int, ...], enc: Encoding, kind: str) -> np.ndarray:
+def random_codes(rng: np.random.Generator, shape: tuple[int, ...], enc: SpikeCode, kind: str) -> np.ndarray:
     """Codes of one kind; "per-channel" has its outliers in a fixed set of channels, "per-element" anywhere."""
     if kind == "silent":
         return np.full(shape, -enc.zero)
@@ -51,9 +50,9 @@ def random_codes(rng: np.random.Generator, shape: tuple[int, ...], enc: Encoding
     return np.where(where, wide, spikes)
 
 
-def payloads(q: np.ndarray, enc: Encoding, period: int | None = None) -> np.ndarray:
+def payloads(q: np.ndarray, enc: SpikeCode, period: int | None = None) -> np.ndarray:
     """Spikes and messages of codes (..., K) in one raster (..., K, T): both count in the same membrane."""
-    spikes, outliers = encode_raster(q, enc, period)
+    spikes, outliers = enc.raster(q, period)
     return spikes + outliers
 
 
@@ -62,7 +61,7 @@ def formula(op: Linear, q: np.ndarray) -> np.ndarray:
     v = q.astype(np.int64) @ op.weight.astype(np.int64).T
     if op.fire is None:
         return v
-    enc, ramp = op.fire.encoding, op.fire.ramp
+    enc, ramp = op.fire.code, op.fire.ramp
     m = v * 2**op.fire.shift + op.fire.offset
     if enc is SIGNED:
         return np.sign(m) * np.minimum((np.abs(m) + ramp // 2) // ramp, enc.window - 1)
@@ -71,15 +70,13 @@ def formula(op: Linear, q: np.ndarray) -> np.ndarray:
 
 def reference(op: Linear, q: np.ndarray) -> np.ndarray:
     """The same by the executor's own functions, in float32 matrix products."""
-    sums = ExactMatmul(op.weight, max(-op.encoding.code_min, op.encoding.code_max), torch.device("cpu"))(
-        torch.from_numpy(q).float()
-    )
+    sums = ExactMatmul(op.weight, max(-op.code.code_min, op.code.code_max), torch.device("cpu"))(torch.from_numpy(q).float())
     return (sums if op.fire is None else fire(sums, op.fire)).to(torch.int64).numpy()
 
 
 def closed_form(op: Linear, raster: np.ndarray) -> np.ndarray:
     """raster: (windows, K, T)."""
-    v = membranes(Events.of(raster), op.weight) - op.encoding.zero * op.weight.astype(np.int64).sum(1)
+    v = membranes(Events.of(raster), op.weight) - op.code.zero * op.weight.astype(np.int64).sum(1)
     return v if op.fire is None else codes_of(v, op.fire)
 
 
@@ -106,8 +103,8 @@ def test_three_ways_agree_on_200000_neuron_windows() -> None:
     def check(
         seed: int,
         fan_in: int,
-        enc: Encoding,
-        out: Encoding | None,
+        enc: SpikeCode,
+        out: SpikeCode | None,
         kind: str,
         rows: int,
         spare: int,
@@ -132,7 +129,7 @@ def test_three_ways_agree_on_200000_neuron_windows() -> None:
         np.testing.assert_array_equal(closed, expected)
         np.testing.assert_array_equal(stepped, expected)
         if op.fire is not None:
-            assert expected.min() >= op.fire.encoding.spike_min and expected.max() <= op.fire.encoding.spike_max
+            assert expected.min() >= op.fire.code.spike_min and expected.max() <= op.fire.code.spike_max
         compared += expected.size
 
     check()
@@ -140,12 +137,12 @@ def test_three_ways_agree_on_200000_neuron_windows() -> None:
 
 
 @pytest.mark.parametrize("out", OUTPUTS[1:], ids=lambda e: e.name)
-def test_every_code_of_the_output_comes_up_and_borders_round_half_up(out: Encoding) -> None:
+def test_every_code_of_the_output_comes_up_and_borders_round_half_up(out: SpikeCode) -> None:
     for ramp in (1, 2, 3, 10, 11):
-        phase = Fire(out, np.array([ramp]), np.array([0]), 0, 1.0)
+        phase = Silence(out, np.array([ramp]), np.array([0]), 0, 1.0)
         op = Linear("layer", "x", "y", np.array([[1]], np.int8), 4, replace(SIGNED, code_min=-999, code_max=999), phase)
         q = np.arange(-18 * ramp, 18 * ramp + 1)[:, None]
-        raster = payloads(q, op.encoding, 16)
+        raster = payloads(q, op.code, 16)
         expected = formula(op, q)
         assert set(expected[:, 0]) == set(range(out.spike_min, out.spike_max + 1))
         np.testing.assert_array_equal(closed_form(op, raster), expected)
@@ -154,7 +151,7 @@ def test_every_code_of_the_output_comes_up_and_borders_round_half_up(out: Encodi
 
 @pytest.mark.parametrize("out", OUTPUTS[1:], ids=lambda e: e.name)
 @pytest.mark.parametrize("enc", [OFFSET, SIGNED], ids=lambda e: e.name)
-def test_without_silence_codes_come_out_wrong(enc: Encoding, out: Encoding) -> None:
+def test_without_silence_codes_come_out_wrong(enc: SpikeCode, out: SpikeCode) -> None:
     rng = np.random.default_rng(3)
     op = layer(rng, 64, 128, enc, out)
     q = random_codes(rng, (50, 128), enc, "per-element")
@@ -202,7 +199,7 @@ def test_states_up_to_the_limit_fit_and_one_more_does_not() -> None:
 
 
 def test_a_window_too_short_for_the_output_codes_is_refused() -> None:
-    phase = Fire(UNSIGNED16, np.array([1]), np.array([0]), 0, 1.0)
+    phase = Silence(UNSIGNED16, np.array([1]), np.array([0]), 0, 1.0)
     with pytest.raises(FitError, match="8 steps cannot hold unsigned-16 codes"):
         TwoStateNeuron((1,), 8, fire=phase)
 
@@ -215,4 +212,4 @@ def test_random_codes_cover_what_they_claim() -> None:
         assert 0.03 < share < 0.15
         by_channel = is_outlier(random_codes(rng, (500, 50), enc, "per-channel"), enc).any(0)
         assert 0 < by_channel.sum() < 25
-    assert set(ENCODINGS.values()) >= set(INPUTS)
+    assert set(CODES) >= set(INPUTS)

@@ -8,22 +8,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.export.netx.stimulus import columns
-from kirin_lava.export.netx.stock import StockLayer
+from kirin_lava.spikes.stock.layout import columns
+from kirin_lava.spikes.stock.layer import StockLayer
 from kirin_lava.spikes.neurons import Silence
 from kirin_lava.graph.ops import Linear
 from kirin_lava.spikes.codes import CODES, INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
-from kirin_lava.spikes.codes.coding_FIXME import INTEGER4
 
 Integers = npt.NDArray[np.integer[Any]]
 Int64 = npt.NDArray[np.int64]
 
-INPUTS = tuple(ENCODINGS.values())
+INPUTS = CODES
 OUTPUTS = (OFFSET, SIGNED, UNSIGNED16, UNSIGNED8)
 assert set(INPUTS) == {*OUTPUTS, INTEGER8, INTEGER4}
 
 
-def some_codes(rng: np.random.Generator, enc: Encoding, windows: int, inputs: int, outliers: float = 0.05) -> Int64:
+def some_codes(rng: np.random.Generator, enc: SpikeCode, windows: int, inputs: int, outliers: float = 0.05) -> Int64:
     """Spike codes with a share of outliers; the second window is silent, the third all outliers where there are any."""
     anything = rng.integers(enc.code_min, enc.code_max + 1, (windows, inputs))
     if not enc.has_spikes:
@@ -46,29 +45,29 @@ def some_weights(rng: np.random.Generator, outputs: int, inputs: int, low: int =
     return weight
 
 
-def some_linear(rng: np.random.Generator, inputs: int, outputs: int, enc: Encoding, low: int = -8, high: int = 7) -> Linear:
+def some_linear(rng: np.random.Generator, inputs: int, outputs: int, enc: SpikeCode, low: int = -8, high: int = 7) -> Linear:
     """A read segment."""
     return Linear("seg", "x", "y", some_weights(rng, outputs, inputs, low, high), 4 if low >= -8 else 8, enc)
 
 
-def with_fire(rng: np.random.Generator, linear: Linear, out: Encoding, sums: Int64, shift: int) -> Linear:
+def with_fire(rng: np.random.Generator, linear: Linear, out: SpikeCode, sums: Int64, shift: int) -> Linear:
     """The same with a fire phase whose levels the given sums use."""
     n = len(linear.weight)
     reach = max(8, int(np.abs(sums).max())) << shift
     ramp = rng.integers(max(1, reach // (4 * out.window)), max(2, reach // out.window) + 1, n)
     offset = rng.integers(-reach // 8, reach // 8 + 1, n)
-    return replace(linear, fire=Fire(out, ramp, offset, shift, 1.0))
+    return replace(linear, neuron=Silence(out, ramp, offset, shift, 1.0))
 
 
 def expected(linear: Linear, codes: Integers) -> Int64:
-    """The integers of a segment by the formulas of `graph.Linear` and `graph.Fire`, written out."""
+    """The integers of a segment by the formulas of `graph.Linear` and `graph.Silence`, written out."""
     v = codes.astype(np.int64) @ linear.weight.T.astype(np.int64)
     fire = linear.fire
     if fire is None:
         return v
-    top, ramp, zero = fire.encoding.window - 1, fire.ramp, fire.encoding.zero
+    top, ramp, zero = fire.code.window - 1, fire.ramp, fire.code.zero
     m = 2**fire.shift * v + fire.offset
-    if fire.encoding is SIGNED:
+    if fire.code is SIGNED:
         return np.sign(m) * np.minimum((np.abs(m) + ramp // 2) // ramp, top)
     return np.clip((m + zero * ramp + ramp // 2) // ramp, 0, top) - zero
 

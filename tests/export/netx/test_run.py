@@ -13,7 +13,7 @@ import pytest
 from kirin_lava.base.errors import FitError, UsageError, VerificationError
 from kirin_lava.export.netx.read import read_segment
 from kirin_lava.export.netx.run import StockNetx, run_stock
-from kirin_lava.export.netx.stimulus import fired_codes, read_sums
+from kirin_lava.spikes.stock.layout import fired_codes, read_sums
 from kirin_lava.export.netx.write import write_segment
 from kirin_lava.graph.ops import Linear
 from kirin_lava.processes.runtime import Session, run_job
@@ -31,7 +31,7 @@ def stock() -> Iterator[Session]:
 
 @pytest.mark.parametrize("weights", [(-8, 7), (-128, 127), (-128, -1), (0, 0)], ids=str)
 @pytest.mark.parametrize("enc", INPUTS, ids=lambda enc: enc.name)
-def test_read_segments_are_exact(stock: Session, tmp_path: Path, enc: Encoding, weights: tuple[int, int]) -> None:
+def test_read_segments_are_exact(stock: Session, tmp_path: Path, enc: SpikeCode, weights: tuple[int, int]) -> None:
     """Outliers, a silent window, one of outliers only, zero rows, extreme weights, several windows in a row."""
     rng = np.random.default_rng(abs(weights[0]) + enc.window)
     linear = some_linear(rng, 40, 17, enc, *weights)
@@ -42,7 +42,7 @@ def test_read_segments_are_exact(stock: Session, tmp_path: Path, enc: Encoding, 
 
 @pytest.mark.parametrize("out", OUTPUTS, ids=lambda enc: enc.name)
 @pytest.mark.parametrize("enc", INPUTS, ids=lambda enc: enc.name)
-def test_fire_segments_are_exact(stock: Session, tmp_path: Path, enc: Encoding, out: Encoding) -> None:
+def test_fire_segments_are_exact(stock: Session, tmp_path: Path, enc: SpikeCode, out: SpikeCode) -> None:
     rng = np.random.default_rng(7)
     linear = some_linear(rng, 24, 16, enc, -7, 7)
     codes = some_codes(rng, enc, 5, 24)

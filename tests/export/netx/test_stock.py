@@ -10,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kirin_lava.base.errors import FitError, UsageError
-from kirin_lava.export.netx.ranges import CURRENT, MEMBRANE, check_codes, measure
-from kirin_lava.export.netx.stimulus import fired_codes, read_sums
-from kirin_lava.export.netx.stock import LIF_LIMIT, fire_layer, read_layer
+from kirin_lava.spikes.stock.ranges import CURRENT, MEMBRANE, check_codes, measure
+from kirin_lava.spikes.stock.layout import fired_codes, read_sums
+from kirin_lava.spikes.neurons.silence.stock import LIF_LIMIT, fire_layer, read_layer
 from kirin_lava.spikes.neurons import Silence
 from kirin_lava.graph.ops import Linear
-from kirin_lava.spikes.codes.coding_FIXME import INTEGER4
 from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
 from tests.export.netx.cases import INPUTS, OUTPUTS, emulate, expected, some_codes, some_linear, with_fire
 
@@ -31,7 +30,7 @@ from tests.export.netx.cases import INPUTS, OUTPUTS, emulate, expected, some_cod
     shift=st.integers(0, 6),
 )
 def test_random_layers_are_exact(
-    seed: int, enc: Encoding, out: Encoding, inputs: int, outputs: int, weights: tuple[int, int], shift: int
+    seed: int, enc: SpikeCode, out: SpikeCode, inputs: int, outputs: int, weights: tuple[int, int], shift: int
 ) -> None:
     rng = np.random.default_rng(seed)
     linear = some_linear(rng, inputs, outputs, enc, *weights)
@@ -49,7 +48,7 @@ def test_random_layers_are_exact(
 
 @pytest.mark.parametrize("out", OUTPUTS, ids=lambda enc: enc.name)
 @pytest.mark.parametrize("enc", INPUTS, ids=lambda enc: enc.name)
-def test_every_pair_of_encodings_fires_every_level(enc: Encoding, out: Encoding) -> None:
+def test_every_pair_of_encodings_fires_every_level(enc: SpikeCode, out: SpikeCode) -> None:
     rng = np.random.default_rng(5)
     linear = some_linear(rng, 32, 32, enc, -7, 7)
     codes = some_codes(rng, enc, 100, 32)
@@ -66,7 +65,7 @@ def test_thresholds_round_half_up_on_every_membrane() -> None:
     for shift in (0, 3):
         for ramp in (1, 2, 5, 8, 13, 40):
             for offset in (-11, 0, 7):
-                fire = Fire(SIGNED, np.array([ramp]), np.array([offset]), shift, 1.0)
+                fire = Silence(SIGNED, np.array([ramp]), np.array([offset]), shift, 1.0)
                 linear = Linear("one", "x", "y", np.ones((1, 1), np.int8), 4, SIGNED, fire)
                 layer = fire_layer(linear)
                 np.testing.assert_array_equal(fired_codes(layer.layout, emulate(layer, codes)[0]), expected(linear, codes))
@@ -94,7 +93,7 @@ def test_a_whole_ramp_needs_no_lines_for_single_steps() -> None:
 
 
 @pytest.mark.parametrize("enc", INPUTS, ids=lambda enc: enc.name)
-def test_the_worst_case_is_reached_by_the_worst_codes(enc: Encoding) -> None:
+def test_the_worst_case_is_reached_by_the_worst_codes(enc: SpikeCode) -> None:
     rng = np.random.default_rng(1)
     linear = some_linear(rng, 20, 1, enc)
     worst = np.where(linear.weight > 0, enc.code_max, max(enc.code_min, -enc.zero if enc.code_min == 0 else enc.code_min))
@@ -169,7 +168,7 @@ def test_a_proved_layer_asks_nothing_of_its_codes() -> None:
 
 @pytest.mark.parametrize("ramp", [400_000, 40_000])
 def test_a_ramp_too_coarse_for_the_membrane_is_refused(ramp: int) -> None:
-    fire = Fire(UNSIGNED16, np.array([ramp]), np.array([300_000]), 0, 1.0)
+    fire = Silence(UNSIGNED16, np.array([ramp]), np.array([300_000]), 0, 1.0)
     linear = Linear("coarse", "x", "y", np.ones((1, 3), np.int8), 4, SIGNED, fire)
     with pytest.raises(FitError, match=r"coarse: .*neuron 0.*finer output steps"):
         fire_layer(linear)
@@ -177,7 +176,7 @@ def test_a_ramp_too_coarse_for_the_membrane_is_refused(ramp: int) -> None:
 
 def test_a_dead_neuron_fits_whatever_its_ramp() -> None:
     ramps = np.array([10, 5_000_000, 20])
-    fire = Fire(UNSIGNED16, ramps, np.array([0, -3_000_000, 0]), 2, 1.0)
+    fire = Silence(UNSIGNED16, ramps, np.array([0, -3_000_000, 0]), 2, 1.0)
     linear = Linear("dead", "x", "y", np.ones((3, 4), np.int8), 4, SIGNED, fire)
     codes = some_codes(np.random.default_rng(0), SIGNED, 5, 4)
     layer = fire_layer(linear)
@@ -192,7 +191,7 @@ def test_offsets_and_zero_points_of_any_size_fit_or_are_refused() -> None:
     codes = some_codes(rng, OFFSET, 4, 24)
     fitted = 0
     for offset in (-400_000, -120_000, -30_000, 0, 30_000, 100_000, 120_000, 400_000):
-        fire = Fire(UNSIGNED16, np.full(6, 300), np.full(6, offset), 0, 1.0)
+        fire = Silence(UNSIGNED16, np.full(6, 300), np.full(6, offset), 0, 1.0)
         try:
             layer = fire_layer(replace(linear, fire=fire), codes)
         except FitError:
@@ -214,7 +213,7 @@ def test_what_cannot_be_a_segment_is_refused() -> None:
         read_layer(replace(good, weight=good.weight.astype(np.float32)))
     with pytest.raises(UsageError, match=r"\(0, 4\)"):
         read_layer(replace(good, weight=good.weight[:0]))
-    fire = Fire(UNSIGNED16, np.ones(3, np.int64), np.zeros(3, np.int64), 0, 1.0)
+    fire = Silence(UNSIGNED16, np.ones(3, np.int64), np.zeros(3, np.int64), 0, 1.0)
     with pytest.raises(UsageError, match="integer-4 codes are no spikes"):
         fire_layer(replace(good, fire=replace(fire, encoding=INTEGER4)))
     with pytest.raises(UsageError, match="2 ramps and 3 offsets for 3 neurons"):
@@ -225,7 +224,7 @@ def test_what_cannot_be_a_segment_is_refused() -> None:
 
 def test_minus_128_has_no_mirror() -> None:
     weight = np.array([[1, -128]], np.int8)
-    fire = Fire(SIGNED, np.array([50]), np.array([0]), 0, 1.0)
+    fire = Silence(SIGNED, np.array([50]), np.array([0]), 0, 1.0)
     with pytest.raises(FitError, match="weight 0, 1 is -128"):
         fire_layer(Linear("m", "x", "y", weight, 8, SIGNED, fire))
     assert fire_layer(Linear("m", "x", "y", weight, 8, SIGNED, replace(fire, encoding=UNSIGNED8))).guarantee == "proved"

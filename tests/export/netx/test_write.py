@@ -22,7 +22,7 @@ from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED16, SpikeC
 from tests.export.netx.cases import INPUTS, OUTPUTS, expected, some_codes, some_linear, with_fire
 
 
-def _fire_linear(seed: int = 0, enc: Encoding = OFFSET, out: Encoding = UNSIGNED16) -> tuple[Linear, np.ndarray]:
+def _fire_linear(seed: int = 0, enc: SpikeCode = OFFSET, out: SpikeCode = UNSIGNED16) -> tuple[Linear, np.ndarray]:
     rng = np.random.default_rng(seed)
     linear = some_linear(rng, 20, 6, enc)
     codes = some_codes(rng, enc, 5, 20)
@@ -30,7 +30,7 @@ def _fire_linear(seed: int = 0, enc: Encoding = OFFSET, out: Encoding = UNSIGNED
 
 
 @pytest.mark.parametrize("enc", INPUTS, ids=lambda enc: enc.name)
-def test_a_read_segment_comes_back_as_it_was(tmp_path: Path, enc: Encoding) -> None:
+def test_a_read_segment_comes_back_as_it_was(tmp_path: Path, enc: SpikeCode) -> None:
     linear = some_linear(np.random.default_rng(1), 7, 5, enc)
     scale = np.arange(1, 6, dtype=np.float32) / 3
     provenance = {"model": "m", "recipe": "r"}
@@ -50,7 +50,7 @@ def test_a_read_segment_comes_back_as_it_was(tmp_path: Path, enc: Encoding) -> N
 
 
 @pytest.mark.parametrize("out", OUTPUTS, ids=lambda enc: enc.name)
-def test_a_fire_segment_comes_back_as_it_was(tmp_path: Path, out: Encoding) -> None:
+def test_a_fire_segment_comes_back_as_it_was(tmp_path: Path, out: SpikeCode) -> None:
     linear, codes = _fire_linear(out=out)
     assert linear.fire is not None
     linear = replace(
