@@ -31,8 +31,8 @@ from rich.table import Table
 from torch import Tensor
 
 from kirin_lava.base.console import print_table, say
-from kirin_lava.graph.executor import Cache, Executor
 from kirin_lava.graph.block import Model
+from kirin_lava.graph.executor import Cache, Executor
 from kirin_lava.hardware.split import make_provable
 from kirin_lava.methods.recipe import Recipe, load_recipe
 from kirin_lava.models.checkpoint import Checkpoint, load_tokenizer, open_checkpoint

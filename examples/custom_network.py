@@ -16,9 +16,9 @@ from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2SimCfg
 from lava.proc.io.sink import RingBuffer
 
-from kirin_lava.spikes.neurons import Silence
 from kirin_lava.processes import SilenceNeuron, SpikeEncoder, outlier_synapse, spike_synapse
 from kirin_lava.spikes.codes import SIGNED, UNSIGNED8
+from kirin_lava.spikes.neurons import Silence
 
 INPUTS, HIDDEN, OUTPUTS, WINDOWS = 20, 12, 4, 6
 PERIOD = 8  # time steps per window, the same for every Process

@@ -26,7 +26,6 @@ from rich.table import Table
 
 from kirin_lava.base.console import print_table, say
 from kirin_lava.graph.executor import fire
-from kirin_lava.spikes.neurons import Silence
 from kirin_lava.graph.ops import Linear
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.models.checkpoint import EMBEDDED_MODELS, open_checkpoint
@@ -35,6 +34,7 @@ from kirin_lava.quantize.calibrate import search_step
 from kirin_lava.quantize.convert import convert_blocks, frame_of
 from kirin_lava.quantize.record import probe_block
 from kirin_lava.spikes.codes import OFFSET, SIGNED, SpikeCode
+from kirin_lava.spikes.neurons import Silence
 from kirin_lava.spikes.neurons.neuron import simulate
 
 Codes = npt.NDArray[np.integer[Any]]

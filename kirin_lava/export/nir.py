@@ -118,7 +118,9 @@ def _output(linear: Linear, end: str, nodes: dict[str, Any], edges: list[tuple[s
     edges.append((end, name))
 
 
-def _chain(linear: Linear, segment: StoredSegment, nodes: dict[str, Any], edges: list[tuple[str, str]], source: str | None) -> str:
+def _chain(
+    linear: Linear, segment: StoredSegment, nodes: dict[str, Any], edges: list[tuple[str, str]], source: str | None
+) -> str:
     """Add the nodes of a segment; returns the name of the last."""
     import nir
 

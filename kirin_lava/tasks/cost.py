@@ -125,6 +125,4 @@ def dry_run(
     """
     shape = shape_of_config(config, recipe)
     work = assumed_work(shape, shape.max_positions if context is None else context)
-    return DryRun(
-        cost_of(shape, work, context, profiles, recipe.method), export_estimate(shape, recipe, num_samples, seq_len)
-    )
+    return DryRun(cost_of(shape, work, context, profiles, recipe.method), export_estimate(shape, recipe, num_samples, seq_len))

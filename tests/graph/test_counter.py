@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 
+from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.counter import Counter, together
 from kirin_lava.graph.counts import CoreCounts
 from kirin_lava.graph.executor import BlockExecutor, Cache, Executor, cached_name
-from kirin_lava.graph.values import Codes, Value
-from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.ops import Encode, Linear, Mix, Op, Score
-from kirin_lava.spikes.neurons import Silence
+from kirin_lava.graph.values import Codes, Value
 from kirin_lava.methods.recipe import AttentionSpec, load_recipe
 from kirin_lava.processes.runtime import run_job
 from kirin_lava.quantize.convert import convert_model
-from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, code_named
+from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8
+from kirin_lava.spikes.neurons import Silence
 from kirin_lava.tasks.verify.blocks import run_block_job
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kirin_lava.base.errors import FitError
-from kirin_lava.graph.values import Codes
-from kirin_lava.spikes.steps import message_budget
 from kirin_lava.graph.ops import Encode
+from kirin_lava.graph.values import Codes
 from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
 
 PLAIN = Encode("site.encode", "x", "codes", SIGNED)

@@ -17,14 +17,14 @@ from torch import Tensor
 from kirin_lava.base.errors import FitError, KirinError, UsageError
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.graph import executor as reference
-from kirin_lava.graph.executor import BlockExecutor, Cache, ExactMatmul, Executor, fire
-from kirin_lava.graph.values import Codes, Value
 from kirin_lava.graph.block import Block, Embedding, Model
-from kirin_lava.spikes.neurons import Silence
+from kirin_lava.graph.executor import BlockExecutor, Cache, ExactMatmul, Executor, fire
 from kirin_lava.graph.ops import Linear, Mix, Op, Score
+from kirin_lava.graph.values import Codes, Value
 from kirin_lava.methods.recipe import AttentionSpec, HeadSpec, OutlierSpec, Recipe, load_recipe
 from kirin_lava.quantize.convert import convert_model
 from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, SpikeCode
+from kirin_lava.spikes.neurons import Silence
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 
 LENGTH = 24

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kirin_lava.graph import host
-from kirin_lava.graph.values import Codes, HostContext, Value
 from kirin_lava.graph.ops import Add, Decode, Encode, Gate, HostOp, Norm, Rotary, Slice, Softmax, Sum
+from kirin_lava.graph.values import Codes, HostContext, Value
 from kirin_lava.spikes.codes import INTEGER8, SIGNED
 
 HEADS, KV_HEADS, HEAD_DIM, WIDTH = 4, 2, 8, 32

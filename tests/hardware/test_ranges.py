@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from kirin_lava.base.errors import FitError
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.graph import host
-from kirin_lava.graph.executor import BlockExecutor, Cache, Executor
 from kirin_lava.graph.block import Block
+from kirin_lava.graph.executor import BlockExecutor, Cache, Executor
 from kirin_lava.graph.ops import Encode, Linear, Mix
-from kirin_lava.spikes.neurons import Silence
 from kirin_lava.hardware.bounds import Arrivals, arrivals, code_extremes, payload_extremes
 from kirin_lava.hardware.observe import RangeObserver
 from kirin_lava.hardware.ranges import CALIBRATED, PROVED, UNFIT, SegmentRange, block_ranges, model_ranges, require_fit
 from kirin_lava.methods.recipe import OutlierSpec, load_recipe
 from kirin_lava.quantize.convert import convert_model
 from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
+from kirin_lava.spikes.neurons import Silence
 from kirin_lava.spikes.neurons.neuron import TwoStateNeuron
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 

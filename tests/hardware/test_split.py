@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from kirin_lava.base.errors import FitError
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.export.serial import block_from_json, block_to_json
+from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.counter import Counter
 from kirin_lava.graph.executor import BlockExecutor, Cache, Executor
-from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.ops import Decode, Encode, Linear, Sum
-from kirin_lava.spikes.neurons import Silence
 from kirin_lava.hardware.ranges import PROVED, block_ranges
 from kirin_lava.hardware.split import cuts, make_provable, split_block, split_linear
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.processes.runtime import run_job
 from kirin_lava.quantize.convert import convert_model
 from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8
+from kirin_lava.spikes.neurons import Silence
 from tests.hardware.lava_jobs import run_linears
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 

@@ -14,10 +14,18 @@ from hypothesis import strategies as st
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.methods import recipes
-from kirin_lava.methods.recipe import AttentionSpec, HeadSpec, OutlierSpec, Recipe, RecoverySpec, load_recipe, recipe_names
+from kirin_lava.methods.recipe import (
+    AttentionSpec,
+    HeadSpec,
+    OutlierSpec,
+    Recipe,
+    RecoverySpec,
+    WeightSpec,
+    load_recipe,
+    recipe_names,
+)
 from kirin_lava.methods.recipes import DEFAULT_RECIPE, MEASURED, recipe_digest, recipe_file, recipe_help
 from kirin_lava.models import FAMILIES
-from kirin_lava.methods.recipe import WeightSpec
 
 RATIOS = st.floats(0, 0.5)
 WEIGHTS = st.one_of(

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from kirin_lava.graph import host
-from kirin_lava.graph.ops import Add, Decode, Encode, Gate, Linear, Mix, Norm, Op, Rotary, Score, Slice, Softmax
 from kirin_lava.graph.block import Block
-from kirin_lava.spikes.neurons import Silence
+from kirin_lava.graph.ops import Add, Decode, Encode, Gate, Linear, Mix, Norm, Op, Rotary, Score, Slice, Softmax
 from kirin_lava.graph.values import Float32
-from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode, Integers
+from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Integers, SpikeCode
+from kirin_lava.spikes.neurons import Silence
 
 WIDTH, HEADS, KV_HEADS, HEAD_DIM, HIDDEN = 12, 4, 2, 4, 10
 POSITIONS = 32

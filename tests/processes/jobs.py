@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from kirin_lava.graph.block import Block
-from kirin_lava.graph.values import Float32
 from kirin_lava.graph.ops import Linear
+from kirin_lava.graph.values import Float32
 from kirin_lava.processes.runs import BlockRun, SegmentRun
 from kirin_lava.processes.runtime import progress
 from kirin_lava.spikes.codes import Integers

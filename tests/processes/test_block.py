@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from kirin_lava.base.errors import FitError, UnsupportedError, UsageError
-from kirin_lava.graph.executor import BlockExecutor, Cache
-from kirin_lava.graph.values import Codes, Value
 from kirin_lava.graph.block import Block
+from kirin_lava.graph.executor import BlockExecutor, Cache
 from kirin_lava.graph.ops import Encode, Linear, Mix, Op, Score
-from kirin_lava.graph.values import Float32
+from kirin_lava.graph.values import Codes, Float32, Value
 from kirin_lava.hardware.split import split_block
 from kirin_lava.processes.pipeline import plan_block
 from kirin_lava.processes.runs import BlockRun

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kirin_lava.processes.runtime import run_job
-from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, SpikeCode, Integers
+from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, Integers, SpikeCode
 from tests.processes.jobs import multiply
 
 HEADS, KV_HEADS, WIDTH, CAPACITY = 4, 2, 3, 3

@@ -11,7 +11,7 @@ from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.graph.ops import Linear
 from kirin_lava.processes.runtime import run_job
-from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode, Integers
+from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Integers, SpikeCode
 from tests.processes.jobs import count_in_one_job, run_segments
 from tests.spikes.test_neuron import formula, layer, random_codes
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from kirin_lava.base.errors import FitError
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.graph.executor import ExactMatmul, fire
-from kirin_lava.spikes.neurons import Silence
 from kirin_lava.graph.ops import Linear
 from kirin_lava.spikes.codes import CODES, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
+from kirin_lava.spikes.neurons import Silence
 from kirin_lava.spikes.neurons.neuron import Events, TwoStateNeuron, codes_of, membranes, simulate
 
 INPUTS = [OFFSET, SIGNED, UNSIGNED16, UNSIGNED8]

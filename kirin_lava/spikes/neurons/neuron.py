@@ -54,11 +54,6 @@ class Neuron(ABC):
         """f, where synapses hold `2^f * weight`."""
         return 0
 
-    @property
-    def latency(self) -> int:
-        """Windows from the end of the input's window to the end of the answer's: 1 where it fires during the next one."""
-        return 0 if self.fires is None else 1
-
     @abstractmethod
     def reference(self, sums: Tensor, name: str) -> Tensor:
         """What becomes of exact sums (..., N) `sum_k w q`, without shift: sums, or codes q in float32.

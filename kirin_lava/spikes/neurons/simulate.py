@@ -53,5 +53,5 @@ def simulate(
         if layer.overflow is not None:
             raise layer.overflow.error(name)
     silent = np.broadcast_to(np.zeros(len(synapses), np.int64), shape)
-    trace += [layer.step(silent) for _ in range(neuron.latency * period)]
+    trace += [layer.step(silent) for _ in range(layer.latency * period)]
     return layer.collect(trace)

@@ -103,7 +103,10 @@ class TwoState:
 
     Attributes:
         overflow: the first state that left its 24 bits, None so far. It saturates: nothing wraps.
+        latency: windows from the end of the input's window to the end of the answer's.
     """
+
+    latency = 0
 
     def __init__(
         self,

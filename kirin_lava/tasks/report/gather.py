@@ -24,10 +24,10 @@ import torch
 import kirin_lava
 from kirin_lava.base.errors import KirinError
 from kirin_lava.export.bundle import Bundle
+from kirin_lava.graph.block import Model
 from kirin_lava.graph.counter import Counter, together
 from kirin_lava.graph.counts import Stats
 from kirin_lava.graph.executor import Executor
-from kirin_lava.graph.ops import Model
 from kirin_lava.hardware.observe import RangeObserver
 from kirin_lava.methods import Method
 from kirin_lava.methods.method import Picture

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.spikes.stock.layout import columns
-from kirin_lava.spikes.stock.layer import StockLayer
-from kirin_lava.spikes.neurons import Silence
 from kirin_lava.graph.ops import Linear
 from kirin_lava.spikes.codes import CODES, INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
+from kirin_lava.spikes.neurons import Silence
+from kirin_lava.spikes.stock.layer import StockLayer
+from kirin_lava.spikes.stock.layout import columns
 
 Integers = npt.NDArray[np.integer[Any]]
 Int64 = npt.NDArray[np.int64]

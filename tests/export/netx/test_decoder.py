@@ -13,8 +13,8 @@ from kirin_lava.base.errors import BackendError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.bundle_write import BundleWriter
 from kirin_lava.export.netx.decoder import StockDecoder
-from kirin_lava.graph.executor import Cache, Executor
 from kirin_lava.graph.block import Block
+from kirin_lava.graph.executor import Cache, Executor
 from kirin_lava.graph.ops import Linear
 from kirin_lava.quantize.record import probe_block
 from kirin_lava.tasks.generate import generate

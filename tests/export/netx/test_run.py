@@ -13,11 +13,11 @@ import pytest
 from kirin_lava.base.errors import FitError, UsageError, VerificationError
 from kirin_lava.export.netx.read import read_segment
 from kirin_lava.export.netx.run import StockNetx, run_stock
-from kirin_lava.spikes.stock.layout import fired_codes, read_sums
 from kirin_lava.export.netx.write import write_segment
 from kirin_lava.graph.ops import Linear
 from kirin_lava.processes.runtime import Session, run_job
 from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
+from kirin_lava.spikes.stock.layout import fired_codes, read_sums
 from tests.export.netx.cases import INPUTS, OUTPUTS, emulate, expected, some_codes, some_linear, with_fire
 
 pytestmark = pytest.mark.lava

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from kirin_lava.base.errors import UsageError, VerificationError
-from kirin_lava.spikes.stock.layout import ControlLine, Layout, columns, fired_codes, read_sums
 from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED8, SpikeCode
+from kirin_lava.spikes.stock.layout import ControlLine, Layout, columns, fired_codes, read_sums
 from tests.export.netx.cases import INPUTS, some_codes
 
 READ = Layout(SIGNED, 3, 2, None, ())

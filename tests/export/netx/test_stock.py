@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kirin_lava.base.errors import FitError, UsageError
-from kirin_lava.spikes.stock.ranges import CURRENT, MEMBRANE, check_codes, measure
-from kirin_lava.spikes.stock.layout import fired_codes, read_sums
-from kirin_lava.spikes.neurons.silence.stock import LIF_LIMIT, fire_layer, read_layer
-from kirin_lava.spikes.neurons import Silence
 from kirin_lava.graph.ops import Linear
 from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
+from kirin_lava.spikes.neurons import Silence
+from kirin_lava.spikes.neurons.silence.stock import LIF_LIMIT, fire_layer, read_layer
+from kirin_lava.spikes.stock.layout import fired_codes, read_sums
+from kirin_lava.spikes.stock.ranges import CURRENT, MEMBRANE, check_codes, measure
 from tests.export.netx.cases import INPUTS, OUTPUTS, emulate, expected, some_codes, some_linear, with_fire
 
 

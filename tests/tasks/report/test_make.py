@@ -15,10 +15,10 @@ import torch
 
 from kirin_lava.base.errors import BackendError, UsageError
 from kirin_lava.export.bundle import Bundle
-from kirin_lava.graph.executor import Executor
-from kirin_lava.graph.values import Codes, Value
 from kirin_lava.graph.block import Block
+from kirin_lava.graph.executor import Executor
 from kirin_lava.graph.ops import Linear, Mix, Op, Score
+from kirin_lava.graph.values import Codes, Value
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models.checkpoint import load_tokenizer
 from kirin_lava.models.text import read_text, token_rows

@@ -12,7 +12,6 @@ from kirin_lava.export.bundle import Bundle, Probe
 from kirin_lava.graph.ops import Linear
 from kirin_lava.methods.kirin import KIRIN
 from kirin_lava.methods.kirin.trace import SHOWN
-from kirin_lava.spikes.codes.coding import ENCODINGS, decode_raster
 from kirin_lava.tasks.report.gather import window_of
 
 
@@ -46,7 +45,7 @@ def test_the_raster_stands_for_the_recorded_codes(kind: str, request: pytest.Fix
     payload = np.zeros((shown, window["steps"]), np.int64)
     for event in window["raster"]["spikes"] + window["raster"]["outliers"]:
         payload[event["channel"], event["step"]] = event["payload"]
-    assert np.array_equal(decode_raster(payload, linear.encoding), codes[:shown])
+    assert np.array_equal(linear.code.decode(payload), codes[:shown])
     assert all(abs(event["payload"]) == 1 for event in window["raster"]["spikes"])
     assert all(event["step"] == window["steps"] - 1 for event in window["raster"]["outliers"])
     assert sum(window["raster"]["counts"].values()) == len(codes)
@@ -73,7 +72,7 @@ def test_the_last_level_is_the_membrane(firing: Path) -> None:
     sums = linear.weight.astype(np.int64) @ probe.codes[window["index"]].astype(np.int64)
     for trace in window["traces"]:
         n = trace["neuron"]
-        membrane = (sums[n] * 2**fire.shift + fire.offset[n]) / fire.ramp[n] + fire.encoding.zero
+        membrane = (sums[n] * 2**fire.shift + fire.offset[n]) / fire.ramp[n] + fire.code.zero
         assert trace["level"][-1] == pytest.approx(membrane, abs=1e-4)
 
 

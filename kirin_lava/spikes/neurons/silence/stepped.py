@@ -45,6 +45,7 @@ class SteppedSilence(TwoState):
             raise FitError(f"a window of {period} steps cannot hold {fire.code.name} codes: they need {fire.code.window}")
         super().__init__(shape, period, gains, constant, u, v)
         self._fire, self._silence = fire, silence
+        self.latency = 1 if silence else 0
         self._lift = self._lift + fire.lift()
         self._latched = np.zeros(shape, np.int64)
         self._waiting = np.zeros(shape, bool)  # has a membrane that has not fired yet
