@@ -267,7 +267,7 @@ def _ours(s: SegmentWork) -> Counts:
         "neuron_update": s.neuron_updates,
         "membrane_add": s.neuron_updates,
         "compare": s.comparisons + s.ramp_adds,
-        "state_bit": 2 * s.state_words * STATE_BITS * s.neuron_updates,
+        "state_bit": 2 * s.states_touched * STATE_BITS * s.neuron_updates,
         "spike_out": s.spikes,
         "spike_hop": s.spikes,
         "message_out": s.outliers,

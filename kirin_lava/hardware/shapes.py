@@ -32,7 +32,7 @@ class Segment:
         encoding: name of the code that arrives. outlier_share: how much of it may be messages.
         fires: name of the code it fires, None where its membranes are read out.
         fed_by: name of the segment whose spikes it gets on chip, None where the host encodes.
-        state_words: states of a neuron, each read and written in every step.
+        states_touched: states of a neuron that every step reads and writes.
         heads, kv_heads: of attention, else 0.
         state_words: 24-bit words that a core keeps per neuron.
         comparisons, ramp_adds: of a neuron in one window, as if it fired in the last step.
@@ -49,7 +49,7 @@ class Segment:
     outlier_share: float
     fires: str | None = None
     fed_by: str | None = None
-    state_words: int = 2
+    states_touched: int = READ_OUT.states_touched
     heads: int = 0
     kv_heads: int = 0
     state_words: int = READ_OUT.state_words
@@ -172,6 +172,7 @@ def _segment(block: Block, op: CoreOp) -> Segment:
         heads=0 if isinstance(op, Linear) else op.heads,
         kv_heads=0 if isinstance(op, Linear) else op.kv_heads,
         state_words=neuron.state_words,
+        states_touched=neuron.states_touched,
         comparisons=comparisons,
         ramp_adds=ramp_adds,
     )

@@ -37,7 +37,7 @@ class SegmentWork:
         weight_bits: of a weight before its shift, which is what a dense integer network would store. bits: as stored here.
         written: codes that the token adds to the segment's cache.
         fed_on_chip: whether the codes come from neurons of another segment.
-        state_words: states of a neuron, each read and written in every step.
+        states_touched: states of a neuron, each read and written in every step.
     """
 
     block: str
@@ -48,7 +48,7 @@ class SegmentWork:
     weight_bits: int
     bits: int
     fed_on_chip: bool
-    state_words: int
+    states_touched: int
     written: float
     elements: float
     spikes: float
@@ -235,7 +235,7 @@ def _names(segment: Segment) -> dict[str, Any]:
         "window": segment.codes.window,
         "weight_bits": segment.weight_bits,
         "fed_on_chip": segment.fed_by is not None,
-        "state_words": segment.state_words,
+        "states_touched": segment.states_touched,
         "written": segment.cached(),
     }
 

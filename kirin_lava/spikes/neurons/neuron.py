@@ -27,10 +27,6 @@ __all__ = ["Int64", "Neuron", "check_state"]
 
 Int64 = npt.NDArray[np.int64]
 
-STATES_TOUCHED = 2
-"""States that every step reads and writes, u and v."""
-
-
 @dataclass(frozen=True, eq=False)
 class Neuron(ABC):
     """One kind of neuron with its parameters. Kinds are in `kirin_lava.spikes.neurons.NEURONS`.
@@ -39,10 +35,12 @@ class Neuron(ABC):
 
     Attributes:
         name: in files. state_words: 24-bit words that a core keeps per neuron.
+        states_touched: how many of them every step reads and writes: u and v.
     """
 
     name: ClassVar[str]
     state_words: ClassVar[int]
+    states_touched: ClassVar[int] = 2
 
     @property
     def fires(self) -> SpikeCode | None:
