@@ -164,7 +164,7 @@ class _Reader:
             if str(entry.type) == "Int64":
                 values[entry.name] = self._array(f"kirin/{entry.name}", "i8", (n,))
             elif str(entry.type) == "SpikeCode":
-                values[entry.name] = code_named(stored[entry.name])
+                values[entry.name] = self._code_named(stored[entry.name])
             else:
                 values[entry.name] = self._one_of(stored[entry.name], range(1 << 24))
         neuron = kind(**values)
@@ -173,8 +173,15 @@ class _Reader:
             raise self._file.error("kirin", f"describes a neuron that is none: {problem}")
         return neuron
 
+    @staticmethod
+    def _code_named(name: Any) -> SpikeCode:
+        try:
+            return code_named(name)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+
     def _code(self, stored: dict[str, Any]) -> SpikeCode:
-        known = code_named(stored["name"])
+        known = self._code_named(stored["name"])
         if any(stored[field.name] != getattr(known, field.name) for field in fields(known)):
             raise ValueError(f"{known.name} codes are not those of this version")
         return known

@@ -27,6 +27,7 @@ __all__ = ["Int64", "Neuron", "check_state"]
 
 Int64 = npt.NDArray[np.int64]
 
+
 @dataclass(frozen=True, eq=False)
 class Neuron(ABC):
     """One kind of neuron with its parameters. Kinds are in `kirin_lava.spikes.neurons.NEURONS`.

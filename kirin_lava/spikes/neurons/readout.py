@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["READ_OUT", "ReadOut"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class ReadOut(Neuron):
     """v itself. The silence threshold is never lifted: the host asks at the window's end."""
 

@@ -17,6 +17,7 @@ from kirin_lava.export.netx.write import write_segment
 from kirin_lava.graph.ops import Linear
 from kirin_lava.processes.runtime import Session, run_job
 from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
+from kirin_lava.spikes.neurons import READ_OUT, Silence
 from kirin_lava.spikes.stock.layout import fired_codes, read_sums
 from tests.export.netx.cases import INPUTS, OUTPUTS, emulate, expected, some_codes, some_linear, with_fire
 
@@ -85,7 +86,7 @@ def test_the_model_of_lava_in_these_tests_is_lava(stock: Session, tmp_path: Path
         write_segment(tmp_path / "a.net", segment, codes=codes)
         layer = read_segment(tmp_path / "a.net").layer
         sent = emulate(layer, codes)[0]
-        ours = read_sums(layer.layout, layer.constant, sent) if segment.fire is None else fired_codes(layer.layout, sent)
+        ours = read_sums(layer.layout, layer.constant, sent) if segment.fires is None else fired_codes(layer.layout, sent)
         np.testing.assert_array_equal(stock.call("run", tmp_path / "a.net", codes), ours)
 
 
@@ -94,10 +95,10 @@ def test_a_refused_fire_phase_runs_as_sums(stock: Session, tmp_path: Path) -> No
     linear = some_linear(rng, 10, 6, SIGNED, -7, 7)
     codes = some_codes(rng, SIGNED, 4, 10)
     linear = with_fire(rng, linear, UNSIGNED16, expected(linear, codes), 0)
-    assert linear.fire is not None
-    linear = replace(linear, fire=replace(linear.fire, offset=np.full(6, 10**7)))
+    assert isinstance(linear.neuron, Silence)
+    linear = replace(linear, neuron=replace(linear.neuron, offset=np.full(6, 10**7)))
     assert write_segment(tmp_path / "a.net", linear, codes=codes).refused is not None
-    sums = expected(replace(linear, fire=None), codes)
+    sums = expected(replace(linear, neuron=READ_OUT), codes)
     np.testing.assert_array_equal(stock.call("run", tmp_path / "a.net", codes), sums)
 
 
