@@ -83,7 +83,7 @@ SPIKING = [enc for enc in CODES if enc.has_spikes]
 
 
 def bound_of(enc: SpikeCode, digits: int) -> RankBound:
-    return RankBound((enc.spike_max + 0.499) / (enc.code_max + 0.49), digits)
+    return RankBound((enc.code_span(messages=False)[1] + 0.499) / (enc.code_max + 0.49), digits)
 
 
 def rounded_up(value: float, digits: int) -> float:
