@@ -311,7 +311,7 @@ def test_a_mix_in_float64_is_exact() -> None:
     q = torch.randint(0, 256, (1, 4, 3, 2000), generator=generator).float()
     v = torch.randint(-127, 128, (1, 2, 8, 2000), generator=generator).float()
     result = reference._mix(op, Codes(q, torch.ones(1, 3, 4)), v)
-    assert isinstance(result, Tensor) and result.dtype == torch.float64
+    assert result.dtype == torch.float64
     expected = torch.einsum("bhlj,bhdj->blhd", q.double(), v.double().repeat_interleave(2, 1)).flatten(2)
     assert torch.equal(result, expected)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kirin_lava.graph.counts import Stats
-from kirin_lava.spikes.codes import CODES, SpikeCode
+from kirin_lava.spikes.codes import SpikeCode, code_named
 
 __all__ = ["code_histograms"]
 
@@ -20,10 +20,9 @@ def code_histograms(stats: Stats) -> list[dict[str, Any]]:
     inclusive), `kind` ("spike", "silent", "outlier", or "integer" of codes that never spike), `count` and `share`.
     """
     result = []
-    for enc in sorted(CODES, key=lambda e: not e.has_spikes):
+    names = dict.fromkeys(row.encoding for row in stats.codes)
+    for enc in sorted(map(code_named, names), key=lambda code: not code.has_spikes):
         rows = [row for row in stats.codes if row.encoding == enc.name]
-        if not rows:
-            continue
         histogram = np.sum([row.histogram for row in rows], axis=0)
         elements = int(histogram.sum())
         bins: list[dict[str, Any]] = [
