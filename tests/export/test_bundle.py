@@ -579,20 +579,40 @@ HOSTILE: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("groups below one", set_op("attn.q.encode", groups=-4), "has no -4 groups"),
     ("steps per head where there must be one", set_op("attn.o.encode", groups=4), "groups: 4 instead of 1"),
     ("ratio too high", set_op("attn.o.encode", rule=rule("TokenBudget", ratio=0.9)), "ratio 0.9 is not within 0 to 0.5"),
-    ("static step", set_op("attn.o.encode", rule=rule("StaticStep", step=0.0, ratio=0.1)), "step is 0.0, not a positive number"),
+    (
+        "static step",
+        set_op("attn.o.encode", rule=rule("StaticStep", step=0.0, ratio=0.1)),
+        "step is 0.0, not a positive number",
+    ),
     ("rule unknown", set_op("attn.o.encode", rule=rule("Linear")), "rule: kind 'Linear' is none of TokenBudget, "),
     ("rule by name", set_op("attn.o.encode", rule="TokenBudget"), "rule: expected dict, found str"),
     ("rule with something new", set_op("attn.o.encode", rule=rule("TokenBudget", ratio=0.1, step=1.0)), "entries step are"),
-    ("rule of a wrong type", set_op("attn.o.encode", rule=rule("TokenBudget", ratio="0.1")), "ratio is '0.1', not of type float"),
+    (
+        "rule of a wrong type",
+        set_op("attn.o.encode", rule=rule("TokenBudget", ratio="0.1")),
+        "ratio is '0.1', not of type float",
+    ),
     ("no rule", set_op("attn.o.encode", rule=None), "rule is missing"),
-    ("a row cached", set_op("attn.p.encode", cached=True), "a row of probabilities has one step for each head, and is not cached"),
+    (
+        "a row cached",
+        set_op("attn.p.encode", cached=True),
+        "a row of probabilities has one step for each head, and is not cached",
+    ),
     ("keys that are not cached", set_op("attn.k.encode", cached=False), "is not cached"),
     ("codes cached for nobody", set_op("attn.o.encode", cached=True), "cached codes are read by no attention"),
     ("cached codes for others", set_op("attn.mix", cache="attn.k.codes"), "cached codes are read by no attention"),
     ("no factor", set_op("attn.softmax", factor=0.0), "factor is 0.0"),
     ("codes of another code", set_op("attn.score", code="offset"), "it takes offset codes, its input has"),
-    ("probabilities as tokens", set_op("attn.p.encode", rule=rule("TokenBudget", ratio=0.1)), "holds real per head and position"),
-    ("tokens as probabilities", set_op("attn.o.encode", rule=rule("RowBudget", ratio=0.1)), "which this operation does not read"),
+    (
+        "probabilities as tokens",
+        set_op("attn.p.encode", rule=rule("TokenBudget", ratio=0.1)),
+        "holds real per head and position",
+    ),
+    (
+        "tokens as probabilities",
+        set_op("attn.o.encode", rule=rule("RowBudget", ratio=0.1)),
+        "which this operation does not read",
+    ),
 ]
 
 
