@@ -482,8 +482,8 @@ def put(*path: str | int, value: Any) -> Callable[[dict[str, Any]], object]:
 
 
 HOSTILE: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
-    ("other format", put("format", value=2), "bundle format 2 cannot be read, this version reads 1"),
-    ("format as text", put("format", value="1"), "bundle format '1'"),
+    ("other format", put("format", value=1), "bundle format 1 cannot be read, this version reads 2"),
+    ("format as text", put("format", value="2"), "bundle format '2'"),
     ("format as bool", put("format", value=True), "bundle format True"),
     ("no format", put("format", value=...), "bundle format None"),
     *[(f"no {key}", put(key, value=...), f"{key} is None") for key in ("blocks", "files", "facts", "source", "max_positions")],
@@ -551,7 +551,7 @@ HOSTILE: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("null for a name", set_op("attn.residual", input=None), "input is missing"),
     ("missing array", set_op("input_layernorm", weight={"array": "none"}), "the array 'none' is missing"),
     ("array named by a list", set_op("input_layernorm", weight={"array": [1]}), "array: expected str, found list"),
-    ("number for an array", set_op("input_layernorm", weight=1.0), "must refer to an array"),
+    ("number for an array", set_op("input_layernorm", weight=1.0), "weight: expected dict, found float"),
     (
         "array of another kind",
         set_op("input_layernorm", weight={"array": "attn.o.decode.scale"}, groups=2),
