@@ -31,9 +31,9 @@ def main() -> int:
     codes[:, ::6] *= 9  # outliers
     first, second = rng.integers(-8, 8, (HIDDEN, INPUTS)), rng.integers(-8, 8, (OUTPUTS, HIDDEN))
     ramp = rng.integers(30, 60, HIDDEN)  # one threshold step of each hidden neuron
-    fire = Silence(UNSIGNED8, ramp, offset=np.zeros(HIDDEN, np.int64), shift=0, step=1.0)
+    fire = Silence(UNSIGNED8, ramp, offset=np.zeros(HIDDEN, np.int64))
 
-    encoder = SpikeEncoder(codes=codes, encoding=SIGNED, period=PERIOD)
+    encoder = SpikeEncoder(codes=codes, code=SIGNED, period=PERIOD)
     spikes, outliers = spike_synapse(first), outlier_synapse(first)
     hidden = SilenceNeuron(shape=(HIDDEN,), period=PERIOD, fire=fire)
     synapse = spike_synapse(second)

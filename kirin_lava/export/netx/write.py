@@ -140,6 +140,7 @@ def segment_metadata(
         "stimulus": _stimulus(layout),
         "answer": _answer(layout),
         "neuron": _neuron(linear.neuron),
+        "fires": None if layout.fires is None else _code(layout.fires),
         "refused": refused,
         "guarantee": layer.guarantee,
         "ranges": [asdict(r) | {"guarantee": r.guarantee} for r in layer.ranges],

@@ -12,6 +12,8 @@ from kirin_lava.export.bundle import Bundle, Probe
 from kirin_lava.graph.ops import Linear
 from kirin_lava.methods.kirin import KIRIN
 from kirin_lava.methods.kirin.trace import SHOWN
+from kirin_lava.spikes.codes import code_named
+from kirin_lava.spikes.neurons import Silence
 from kirin_lava.tasks.report.gather import window_of
 
 
@@ -26,7 +28,7 @@ def _parts(path: Path) -> tuple[dict[str, Any], Linear, Probe]:
 
 def test_a_firing_segment_is_preferred(firing: Path) -> None:
     window, linear, _ = _parts(firing)
-    assert window["fires"] and linear.fire is not None and window["segment"] == "mlp.fc1"
+    assert window["fires"] and linear.fires is not None and window["segment"] == "mlp.fc1"
 
 
 def test_outputs_are_the_recorded_codes(firing: Path) -> None:
@@ -67,8 +69,8 @@ def test_traces_meet_the_threshold_when_they_fire(kind: str, request: pytest.Fix
 
 def test_the_last_level_is_the_membrane(firing: Path) -> None:
     window, linear, probe = _parts(firing)
-    fire = linear.fire
-    assert fire is not None
+    fire = linear.neuron
+    assert isinstance(fire, Silence)
     sums = linear.weight.astype(np.int64) @ probe.codes[window["index"]].astype(np.int64)
     for trace in window["traces"]:
         n = trace["neuron"]
@@ -87,7 +89,7 @@ def test_silence_is_what_makes_it_right(kind: str, request: pytest.FixtureReques
 
 def test_a_read_segment_gets_ramps_that_spread_its_outputs(reading: Path) -> None:
     window, _, _ = _parts(reading)
-    enc = ENCODINGS[window["output_encoding"]]
+    low, high = code_named(window["output_encoding"]).code_span(messages=False)
     codes = {row["code"] for row in window["outputs"]}
     assert not window["fires"] and len(codes) > 4
-    assert enc.spike_min <= min(codes) and max(codes) <= enc.spike_max
+    assert low <= min(codes) and max(codes) <= high
