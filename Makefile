@@ -6,7 +6,7 @@ MODEL ?= demo
 bundle = build/$(notdir $(MODEL))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean browser
+.PHONY: help setup demo test lint fuzz mutants clean browser
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,12 @@ lint: setup ## ruff and mypy
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
+
+fuzz: setup ## damage thousands of files for ten minutes; every command must answer in a line (FUZZ="--seed 3 --seconds 60")
+	$(bin)/python -m tools.fuzz $(FUZZ)
+
+mutants: setup ## change the core line by line; the tests must notice (MUTANTS="--sample 50 --only gptq")
+	$(bin)/python -m tools.mutants $(MUTANTS)
 
 browser: # a Chromium for the test of the HTML report, where apt-get and root are at hand
 	-@tools/browser.sh

@@ -1,8 +1,8 @@
 """Graph operations to plain JSON and arrays, and back, with every value checked on the way in.
 
 An operation becomes an object with its `kind` and its fields. Arrays go to a safetensors file beside the manifest under
-`<operation>.<field>`, codes are named, a step rule is an object of its own. A `Linear` keeps its wiring here and its integers in its
-own `.net`.
+`<operation>.<field>`, codes are named, a step rule is an object of its own. A `Linear` keeps its wiring here and its integers
+in its own `.net`.
 """
 
 from __future__ import annotations

@@ -239,7 +239,8 @@ def _joined(pieces: list[Value]) -> Value:
 
 
 def answer_of(op: Linear, inputs: Codes, answer: Tensor) -> Value:
-    """What a segment's neurons answered (..., N) as a value: sums, or codes with a step of 1, like that of `inputs` in shape."""
+    """What a segment's neurons answered (..., N) as a value: sums, or codes with a step of 1, like that of `inputs` in
+    shape."""
     return answer if op.fires is None else Codes(answer, torch.ones_like(inputs.step))
 
 

@@ -1,4 +1,5 @@
-"""What flows through a block: real values and exact sums as tensors, codes with their steps; and what operations know beside them."""
+"""What flows through a block: real values and exact sums as tensors, codes with their steps; and what operations know beside
+them."""
 
 from __future__ import annotations
 

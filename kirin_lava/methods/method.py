@@ -86,7 +86,8 @@ Keyed = Callable[[Any, str, str], None]
 class Method(ABC):
     """A way to turn a float decoder into an integer network of spikes.
 
-    A method is a subclass in a file or folder of `kirin_lava.methods` and its place in `METHODS`. Only `coding` must be written.
+    A method is a subclass in a file or folder of `kirin_lava.methods` and its place in `METHODS`. Only `coding` must be
+    written.
 
     Attributes:
         name: in recipes, manifests and commands. title: for people.
@@ -115,7 +116,8 @@ class Method(ABC):
         """The code that most activations get: its T and its name stand in tables."""
 
     def fired(self, site: Site, options: Any) -> SpikeCode | None:
-        """Code that a dense layer fires on chip where a ReLU and another dense layer follow it; None: the host computes the ReLU."""
+        """Code that a dense layer fires on chip where a ReLU and another dense layer follow it; None: the host computes the
+        ReLU."""
         return None
 
     def input_step(self, site: Site, options: Any, sample: Tensor, peak: float) -> float:
@@ -142,7 +144,7 @@ class Method(ABC):
         """The float block as the method computes it, before anything is coded."""
         return block
 
-    def check(self, options: Any, sites: Sequence[str], layers: int) -> None:
+    def check(self, options: Any, sites: Sequence[str], layers: int) -> None:  # noqa: B027 (nothing to check is the rule)
         """Raise `UsageError` for options that do not fit a model: `sites` of its family, `layers` blocks."""
 
     def setting(self, options: Any) -> str:

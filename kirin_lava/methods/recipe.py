@@ -39,8 +39,8 @@ class WeightSpec:
     """How the weights of a layer are rounded.
 
     Attributes:
-        bits: 4 or 8.
-        method: "rtn" rounds to nearest with the scale of least squared error (weighted by the diagonal of the Hessian where there
+        bits: 4 or 8. method: "rtn" rounds to nearest with the scale of least squared error (weighted by the diagonal of the
+        Hessian where there
             is one); "gptq" needs a Hessian, see `kirin_lava.quantize.gptq`.
         group_size: 0, or the number of inputs that share a power-of-two shift of 0..3 (4 bits only).
     """

@@ -1,8 +1,8 @@
 """Calibration of one layer: what the user's text tells about its activations, gathered from the float model.
 
 Two passes over the layer's inputs. The first finds fixed steps, where layers fire on chip and have no host to choose a step per
-token. The second sums the second moments of the inputs *as they will be sent*, quantised, for weight rounding. Memory is one row
-of text and one (K, K) matrix per dense layer.
+token. The second sums the second moments of the inputs *as they will be sent*, quantised, for weight rounding. Memory is one
+row of text and one (K, K) matrix per dense layer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Lowering: one float layer becomes one block of the hybrid graph.
 
     Dense                  Encode -> Linear -> Decode
-    Dense, Relu, Dense     Encode -> Linear that fires -> Linear -> Decode, where the method fires: the codes never leave the chip
+    Dense, Relu, Dense     Encode -> Linear that fires -> Linear -> Decode, where the method fires: the codes never leave the
+    chip
     Attention              Encode q, k, v -> Score -> Softmax -> Encode p -> Mix -> Decode
 
 Everything else is a host operation already and is taken over as it is. How a site is coded is for its method to say, see

@@ -84,7 +84,8 @@ class Sites:
         return self.coding(op).code
 
     def fold(self, op: Dense) -> npt.NDArray[np.float32] | None:
-        """Steps (K,) of the fired codes that a dense layer reads: they become part of its weights. None where it reads no such."""
+        """Steps (K,) of the fired codes that a dense layer reads: they become part of its weights. None where it reads no
+        such."""
         return self.calibration.output_steps[self.sources[op.name]] if op.name in self.sources else None
 
     def fired_by(self, relu: str) -> str | None:

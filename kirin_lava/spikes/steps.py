@@ -2,8 +2,9 @@
 
     q = clip(round(x / step), code_min, code_max)      round half to even
 
-Every row (a token, a head of it, or a row of attention probabilities) gets its own step and is encoded on its own, with operations
-whose bits are the same everywhere, see `kirin_lava.base.exact`. A rule is a class here, or beside its method, and a line in `RULES`.
+Every row (a token, a head of it, or a row of attention probabilities) gets its own step and is encoded on its own, with
+operations whose bits are the same everywhere, see `kirin_lava.base.exact`. A rule is a class here, or beside its method, and a
+line in `RULES`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.base.exact import RankBound
 from kirin_lava.spikes.codes import SpikeCode
 
-__all__ = ["RULES", "Codes", "RowBudget", "StaticStep", "StepRule", "TokenBudget", "message_budget"]
+__all__ = ["RULES", "TOKEN_STEP", "Codes", "RowBudget", "StaticStep", "StepRule", "TokenBudget", "message_budget"]
 
 _SMALLEST_STEP = 2.0**-120
 _DIGITS, _DIGITS_ROW = 3, 2
@@ -106,10 +107,10 @@ class _Budgeted(StepRule):
 
 @dataclass(frozen=True)
 class TokenBudget(_Budgeted):
-    """The step of a token and group is the smallest that leaves at most `max(1, floor(ratio * width / groups))` messages and clips
-    nothing: `step = max(t / (spike_max + 0.499), max|x| / (code_max + 0.49))`, t the largest magnitude that must be a spike,
-    rounded up to 4 binary digits, so that counting finds it. Where negative spikes reach further, a negative magnitude counts
-    in proportion less, `(spike_max + 0.499) / (|spike_min| + 0.499)` of it.
+    """The step of a token and group is the smallest that leaves at most `max(1, floor(ratio * width / groups))` messages and
+    clips nothing: `step = max(t / (spike_max + 0.499), max|x| / (code_max + 0.49))`, t the largest magnitude that must be a
+    spike, rounded up to 4 binary digits, so that counting finds it. Where negative spikes reach further, a negative magnitude
+    counts in proportion less, `(spike_max + 0.499) / (|spike_min| + 0.499)` of it.
     """
 
     def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int, name: str, check: bool) -> Codes:
@@ -184,6 +185,9 @@ class StaticStep(StepRule):
         """A step that is no positive number."""
         return None if math.isfinite(self.step) and self.step > 0 else f"step is {self.step}, not a positive number"
 
+
+TOKEN_STEP = TokenBudget()
+"""The rule without messages beyond the spike range: the step of a token is that of its largest value."""
 
 RULES: tuple[type[StepRule], ...] = (TokenBudget, RowBudget, StaticStep)
 

@@ -73,6 +73,17 @@ def test_exact_sums_have_no_order(terms: list[float], scale: int, seed: int, pad
     assert Fraction(total) == sum(rounded)
 
 
+def test_exact_sums_of_a_few_large_negative_terms_up_to_their_limit() -> None:
+    """These are rounded to multiples of 2^-33: of those a float64 holds none beyond 2^20."""
+    share = Fraction(EXACT_SUM_LIMIT) * 3 / 10
+    term = float(-(Fraction(math.floor(share * 2**33) // 2 * 2 + 1) / 2**33))
+    assert Fraction(term).denominator == 2**33
+    x = torch.full((3,), term, dtype=torch.float64)
+    total = Fraction(float(exact_sum(x)))
+    each = Fraction(float(exact_sum(x[:1])))
+    assert total == 3 * each and abs(total) < EXACT_SUM_LIMIT
+
+
 def test_exact_sums_up_to_their_limit() -> None:
     term = EXACT_SUM_LIMIT / 2**15 - 2.0**-32
     x = torch.full((2**15,), term, dtype=torch.float64)

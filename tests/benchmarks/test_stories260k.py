@@ -25,7 +25,7 @@ def test_the_numbers_of_the_help_keep_what_is_promised() -> None:
 
 def test_every_run_is_written_under_its_recipe() -> None:
     names = [*RECIPES, f"{RECIPES[0]}, {RECOVER}"]
-    ours = [Contender(n, "ours", 1 + i / 8, 0.1, 0.9, outlier_share=i / 99, seconds=float(i)) for i, n in enumerate(names)]
+    ours = [Contender(n, "kirin", 1 + i / 8, 0.1, 0.9, outlier_share=i / 99, seconds=float(i)) for i, n in enumerate(names)]
     found = Comparison("m", "t", "p", 5, 9, 4.2, (*ours, Contender("w8a8", "rival", 1.0, 0.1, 0.9)))
     values = json.loads(json.dumps(measured(found)))
     assert (values["model"], values["text"], values["rows"], values["threads"]) == ("m", "t", 5, torch.get_num_threads())

@@ -287,6 +287,20 @@ def test_membranes_beyond_the_state_are_an_error() -> None:
     assert block.ops[0] is wide
 
 
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (6, 2), (6, 3), (4, 1)])
+@pytest.mark.parametrize("length", [1, 3])
+def test_queries_meet_the_keys_of_their_group(heads: int, kv_heads: int, length: int) -> None:
+    """Query head h reads cached head h * kv_heads // heads; a token sees no later column."""
+    rng = np.random.default_rng(heads * kv_heads)
+    columns, width = 5, 7
+    q, k = rng.integers(-127, 128, (2, length, heads, width)), rng.integers(-127, 128, (2, kv_heads, width, columns))
+    expected = np.stack([np.einsum("blw,bwj->blj", q[:, :, h], k[:, h * kv_heads // heads]) for h in range(heads)], 1)
+    expected[:, :, np.arange(columns) > np.arange(columns - length, columns)[:, None]] = 0
+    op = Score("score", "q", "k", "s", heads, kv_heads, SIGNED)
+    codes = Codes(torch.from_numpy(q).float().flatten(2), torch.ones(2, length, 1))
+    assert reference._score(op, codes, torch.from_numpy(k).float()).tolist() == expected.tolist()
+
+
 def mixed(columns: int, code: int, cached: float) -> Tensor:
     op = Mix("mix", "p", "v", "y", 1, 1, UNSIGNED8)
     weights = Codes(torch.full((1, 1, 1, columns), float(code)), torch.ones(1, 1, 1))

@@ -148,6 +148,18 @@ def test_a_massive_activation_leaves_other_tokens_alone(op: Norm, massive: float
     assert torch.isfinite(mixed).all()
 
 
+def test_norms_of_large_rows_have_no_order() -> None:
+    """Sums of squares beyond what the quantum takes: the same bits for the same numbers in any order."""
+    generator = torch.Generator().manual_seed(3)
+    width = 512
+    x = 4e4 + 4 * random(1, 20, width, seed=4)
+    plain = replace(LAYER, weight=np.ones(width, np.float32), bias=None)
+    expected = normed(plain, x)
+    for _ in range(5):
+        order = torch.randperm(width, generator=generator)
+        assert torch.equal(normed(plain, x[..., order].contiguous()), expected[..., order])
+
+
 @pytest.mark.parametrize("op", [RMS, LAYER, BY_HEAD], ids=lambda op: op.name)
 def test_norms_of_silence_and_of_nan(op: Norm) -> None:
     x = random(1, 3, WIDTH)
@@ -265,6 +277,15 @@ def test_sums_of_weights_in_32_and_64_bits_agree() -> None:
     assert torch.isfinite(whole).all()
     total = (whole.double() / steps["v"].repeat_interleave(2, 1).unsqueeze(2).double()).sum(-1)
     torch.testing.assert_close(total, torch.ones_like(total), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("columns", [2047, 2048, 2049, 3900, 4090])
+def test_softmax_of_many_equal_scores_is_uniform(columns: int) -> None:
+    """Every weight counts 0.57 * 2^20 units: 3,617 columns and more go beyond 32 bits."""
+    steps = {name: torch.ones(1, KV_HEADS, columns) for name in ("k", "v")}
+    query = Codes(torch.empty(0), torch.ones(1, 1, HEADS))
+    weights = softmax(torch.zeros(1, HEADS, 1, columns), query, steps, columns - 1)
+    torch.testing.assert_close(weights * columns, torch.ones_like(weights), rtol=1e-4, atol=0)
 
 
 @pytest.mark.usefixtures("two_threads")

@@ -92,6 +92,14 @@ def test_cores_are_filled_first_fit_in_order() -> None:
     assert cores[2].axons_in == 2048 and cores[2].axons_out == 188
 
 
+@pytest.mark.parametrize(("cores", "chips"), [(1, 1), (119, 1), (120, 1), (121, 2), (240, 2), (241, 3)])
+def test_a_chip_is_begun_when_the_last_one_is_full(cores: int, chips: int) -> None:
+    """Fan-in 1024 at 4 bits: 256 neurons a core, 120 cores a chip."""
+    placement = place(shape_of(linear(1024, 256 * cores)), 1)
+    assert len(placement.cores) == cores
+    assert placement.chips == chips == placement.to_dict()["chips"] == len(placement.segments[0].chips)
+
+
 def test_wide_and_narrow_fan_ins_meet_other_limits() -> None:
     narrow = place(shape_of(linear(8, 9000)), 1)
     assert [core.neurons for core in narrow.cores] == [8192, 808]

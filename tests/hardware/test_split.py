@@ -19,12 +19,13 @@ from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.counter import Counter
 from kirin_lava.graph.executor import BlockExecutor, Cache, Executor
 from kirin_lava.graph.ops import Decode, Encode, Linear, Sum
+from kirin_lava.hardware.bounds import Arrivals
 from kirin_lava.hardware.ranges import PROVED, block_ranges
-from kirin_lava.hardware.split import cuts, make_provable, split_block, split_linear
+from kirin_lava.hardware.split import cuts, make_provable, parts_needed, split_block, split_linear
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.processes.runtime import run_job
 from kirin_lava.quantize.convert import convert_model
-from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, SpikeCode
+from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED8, SpikeCode
 from kirin_lava.spikes.neurons import Silence
 from kirin_lava.spikes.steps import StaticStep, StepRule, TokenBudget
 from tests.hardware.lava_jobs import run_linears
@@ -60,6 +61,26 @@ def test_a_layer_made_to_overflow_is_split_until_proved_and_stays_exact() -> Non
     with pytest.raises(FitError, match="24-bit state"):
         result(block, x)
     assert torch.equal(result(split, x), expected.float())
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("beyond", "parts"), [(0, 1), (1, None)])
+def test_what_one_message_reaches_fits_up_to_the_limit_of_the_state(sign: int, beyond: int, parts: int | None) -> None:
+    """Rising or falling; one more than the limit no split can mend."""
+    far = replace(INTEGER8, code_min=0, code_max=STATE_MAX + beyond)
+    linear = Linear("wide", "codes", "sums", np.array([[sign, 0], [0, 0]], np.int8), 8, far)
+    assert parts_needed(linear, Arrivals(far)) == parts
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_reaches_far_on_one_side_alone_is_split(sign: int) -> None:
+    """Codes that are never negative: all weights of one sign push the membrane to one side."""
+    linear = Linear("wide", "codes", "sums", np.full((1, 3000), sign * 100, np.int8), 8, UNSIGNED8)
+    seen = Arrivals(UNSIGNED8)
+    whole = 3000 * 100 * UNSIGNED8.code_max
+    parts = parts_needed(linear, seen)
+    assert parts is not None and whole / parts <= STATE_MAX < whole / (parts - 1)
+    assert parts == -(-whole // STATE_MAX) == 10
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**31), st.sampled_from([OFFSET, SIGNED]))

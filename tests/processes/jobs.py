@@ -130,6 +130,30 @@ def multiply(
         neuron.stop()
 
 
+def multiply_by_synapses(weight: Integers) -> tuple[np.ndarray, np.ndarray]:
+    """A spike, then a message of 1000, on one input after the other; (K, N) what arrives of each."""
+    from lava.magma.core.run_conditions import RunSteps
+    from lava.magma.core.run_configs import Loihi2SimCfg
+    from lava.proc.io.sink import RingBuffer as Sink
+    from lava.proc.io.source import RingBuffer
+
+    from kirin_lava.processes.synapse import outlier_synapse, spike_synapse
+
+    arrived = []
+    for synapse, payload in ((spike_synapse(weight), 1), (outlier_synapse(weight), 1000)):
+        inputs = weight.shape[1]
+        source = RingBuffer(data=payload * np.eye(inputs, inputs + 1, dtype=np.int64))
+        sink = Sink(shape=(len(weight),), buffer=inputs + 1)
+        source.s_out.connect(synapse.s_in)
+        synapse.a_out.connect(sink.a_in)
+        try:
+            sink.run(condition=RunSteps(inputs + 1), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
+            arrived.append(sink.data.get()[:, 1:].T.astype(np.int64))  # a synapse sends one step later
+        finally:
+            sink.stop()
+    return arrived[0], arrived[1]
+
+
 def open_block(block: Block, capacity: int, rotary: tuple[Float32, Float32] | None) -> object:
     """A live block network with probes, for a `Session`."""
     from kirin_lava.processes import build_block

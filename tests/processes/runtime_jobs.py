@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from typing import Any, NoReturn
@@ -48,6 +49,17 @@ def vanish() -> None:
 def leave() -> None:
     """Ends without a result."""
     os._exit(7)
+
+
+def stop() -> None:
+    """Tells its process id and stops, so that it hears nothing of its parent: only a kill ends it."""
+    progress(os.getpid(), os.getpid())
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def leave_a_program() -> int:
+    """Starts a program that has nothing to do with Python and leaves it alone; returns its process id."""
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdin=subprocess.DEVNULL).pid
 
 
 def unpicklable() -> Any:

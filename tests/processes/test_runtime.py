@@ -108,6 +108,42 @@ def test_progress_and_limit() -> None:
         run_job(jobs.steps, 1, 0.0, timeout=0.05)
 
 
+@pytest.mark.usefixtures("tidy")
+def test_a_job_that_hears_nothing_is_killed_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_GRACE", 0.1)
+    pids: list[int] = []
+
+    def rescue() -> None:  # else this test would never end
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pids[0], signal.SIGCONT)
+            rescued.append(True)
+
+    rescued: list[bool] = []
+    timer = threading.Timer(60, rescue)
+    timer.start()
+    try:
+        with pytest.raises(BackendError, match=r"stop passed its limit of 10 s"):
+            run_job(jobs.stop, timeout=10, on_progress=lambda done, total: pids.append(done))
+    finally:
+        timer.cancel()
+    assert len(pids) == 1 and not rescued
+    assert not alive(pids[0])
+
+
+@pytest.mark.usefixtures("tidy")
+def test_programs_that_a_job_leaves_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_TIDY", 0.2)
+    pid = run_job(jobs.leave_a_program)
+    lives = False
+    with contextlib.suppress(OSError):
+        lives = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    try:
+        assert not lives
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def test_progress_outside_a_job_does_nothing() -> None:
     progress(1, 2)
 

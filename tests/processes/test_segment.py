@@ -12,7 +12,7 @@ from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.graph.ops import Linear
 from kirin_lava.processes.runtime import run_job
 from kirin_lava.spikes.codes import CODES, SIGNED, UNSIGNED8, UNSIGNED16, Integers, SpikeCode
-from tests.processes.jobs import count_in_one_job, run_segments
+from tests.processes.jobs import count_in_one_job, multiply_by_synapses, run_segments
 from tests.spikes.test_neuron import formula, layer, random_codes
 
 KINDS = ["per-element", "per-channel", "extreme", "all-outliers", "silent"]
@@ -57,6 +57,18 @@ def test_the_last_state_that_fits_and_the_first_that_does_not() -> None:
     np.testing.assert_array_equal(run.result, [[0, STATE_MAX], [0, 1]])
     with pytest.raises(FitError, match="edge: neuron 1 reaches 8388608 in step 7, beyond the 24-bit state"):
         run_job(run_segments, [(op, np.array([[STATE_MAX + 1], [1]]), None)], timeout=300)
+
+
+@pytest.mark.lava
+def test_a_synapse_holds_eight_bits_and_multiplies_each_of_them() -> None:
+    """Odd weights too: Lava's model of a matrix with both signs drops the lowest bit of what it stores."""
+    weight = np.array([[-128, -127, -1, 0], [1, 3, 126, 127]])
+    sums, sent = run_job(multiply_by_synapses, weight, timeout=300)
+    np.testing.assert_array_equal(sums, weight.T)
+    np.testing.assert_array_equal(sent, weight.T * 1000)
+    for beyond in (128, -129):
+        with pytest.raises(FitError, match=rf"synapses span .*{beyond}.*beyond the 8 bits of a synapse \(-128\.\.127\)"):
+            run_job(multiply_by_synapses, np.array([[0, beyond]]), timeout=300)
 
 
 @pytest.mark.lava

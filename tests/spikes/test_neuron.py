@@ -195,6 +195,18 @@ def test_overflow_names_neuron_step_value_and_limit(state: str) -> None:
         raise neuron.overflow.error("segment")
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_current_beyond_its_register_is_found_where_the_membrane_still_fits(sign: int) -> None:
+    """u rises above the limit while v, which was on the other side, does not."""
+    neuron = TwoState((2,), 8, (1,) * 8)
+    neuron.step(sign * np.array([0, -10]))
+    assert neuron.overflow is None
+    neuron.step(sign * np.array([0, STATE_MAX + 11]))
+    assert neuron.overflow is not None
+    assert (neuron.overflow.neuron, neuron.overflow.step, neuron.overflow.value) == (1, 1, sign * (STATE_MAX + 1))
+    assert neuron.u.tolist() == [0, sign * STATE_MAX], "saturated, not wrapped"
+
+
 def test_states_up_to_the_limit_fit_and_one_more_does_not() -> None:
     wide = replace(SIGNED, code_max=STATE_MAX + 1)
     op = Linear("layer", "x", "y", np.array([[1]], np.int8), 8, wide)

@@ -90,6 +90,26 @@ def test_budgets() -> None:
     assert [message_budget(ratio, 64) for ratio in (0.0, 0.001, 0.1, 0.25, 0.5)] == [0, 1, 6, 16, 32]
 
 
+@pytest.mark.parametrize("kind", ["plain", "static", "causal"])
+def test_halves_are_rounded_to_even(kind: str) -> None:
+    """As torch, NumPy and IEEE 754 do by default: up and down in equal parts, so that sums keep their middle."""
+    largest = 100.0
+    op = {
+        "plain": replace(PLAIN, code=INTEGER8),
+        "static": replace(PLAIN, rule=StaticStep(0.75)),
+        "causal": replace(ROWS, rule=RowBudget()),
+    }[kind]
+    shape = (1, 1, 1, -1) if kind == "causal" else (1, 1, -1)
+    step = encode(op, torch.tensor([largest]).view(shape), HERE).step.flatten()[0]
+    halves = torch.arange(0, 7) + 0.5 if kind == "causal" else torch.arange(-40, 40) + 0.5
+    x = halves * step
+    x = x[x / step == halves]
+    assert len(x) > 3
+    expected = [float(math.floor(h) if math.floor(h) % 2 == 0 else math.ceil(h)) for h in (x / step).tolist()]
+    codes = encode(op, torch.cat([torch.tensor([largest]), x]).view(shape), torch.tensor([len(x)]))
+    assert codes.q.flatten()[1:].tolist() == expected
+
+
 @pytest.mark.parametrize("enc", [code for code in CODES if not code.has_spikes], ids=lambda code: code.name)
 def test_integers_use_their_whole_range(enc: SpikeCode) -> None:
     codes = encode(replace(PLAIN, code=enc), random(2, 5, 40), HERE)

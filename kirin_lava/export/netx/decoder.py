@@ -1,7 +1,8 @@
 """A whole decoder by its `.net` files: every linear segment computed in unmodified lava-dl, the rest by the integer executor.
 
     linear segments    stock lava-dl networks that stay alive (`kirin_lava.export.netx.live`)
-    fire phases        in the file's own neurons; by the reference form of the neuron where the file could not hold them (see `host_fires`)
+    fire phases        in the file's own neurons; by the reference form of the neuron where the file could not hold them (see
+    `host_fires`)
     attention, host operations, cache    the executor, on the host: stock Lava has no synapses that are made at run time
 
 On Lava's CPU simulator the tokens are those of every other backend. On Loihi 2 the same code places the same files on a board;

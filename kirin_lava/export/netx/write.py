@@ -163,8 +163,8 @@ def _stimulus(layout: Layout) -> dict[str, Any]:
     window = layout.code.window
     return {
         "period": layout.period,
-        "columns": f"code q of input k: c = q + zero, sent as payloads in columns 0 .. {window - 1} of which one in column t counts"
-        f" kernel[t]; {layout.code.meaning}; in column {window} every input sends minus what it has sent",
+        "columns": f"code q of input k: c = q + zero, sent as payloads in columns 0 .. {window - 1}, where one in column t"
+        f" counts kernel[t]: {layout.code.meaning}; in column {window} every input sends minus what it has sent",
         "control": [
             {"line": layout.inputs + i, "means": line.means, "events": [list(event) for event in line.events]}
             for i, line in enumerate(layout.control)
@@ -175,8 +175,8 @@ def _stimulus(layout: Layout) -> dict[str, Any]:
 def _answer(layout: Layout) -> str:
     if layout.fires is None:
         return (
-            f"column c is answered in sample c + 1; v[n] = the sum of (kernel[c] - kernel[c + 1]) times the answer to column c, for"
-            f" c = 0 .. {layout.code.window - 1} of a window, kernel[{layout.code.window}] = 0, minus kirin/constant[n]"
+            f"column c is answered in sample c + 1; v[n] = the sum of (kernel[c] - kernel[c + 1]) times the answer to column c,"
+            f" for c = 0 .. {layout.code.window - 1} of a window, kernel[{layout.code.window}] = 0, minus kirin/constant[n]"
         )
     start, levels = layout.code.window, layout.fires.window
     level = f"a spike that answers column {start} + j is level {levels - 1} - j, no spike level 0"

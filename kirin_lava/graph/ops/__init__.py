@@ -6,8 +6,9 @@ Three kinds of value flow between them:
     codes    integers q with one step per token and group               (tokens, width), (tokens, groups)
     sums     integers v, the membranes of a window, exact               (tokens, width)
 
-Core operations turn codes into sums (`Linear`, `Score`, `Mix`) or into codes (`Linear` whose neurons fire) and run on neuro cores.
-Host operations are float32 arithmetic, written once for every backend. `Encode` and `Decode` are the doors between the two.
+Core operations turn codes into sums (`Linear`, `Score`, `Mix`) or into codes (`Linear` whose neurons fire) and run on neuro
+cores. Host operations are float32 arithmetic, written once for every backend. `Encode` and `Decode` are the doors between the
+two.
 """
 
 from __future__ import annotations

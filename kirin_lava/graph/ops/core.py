@@ -1,4 +1,5 @@
-"""Core operations: they run as spikes and integers on neuro cores, and turn codes into sums, or into codes where neurons fire."""
+"""Core operations: they run as spikes and integers on neuro cores, and turn codes into sums, or into codes where neurons
+fire."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from kirin_lava.graph.ops.op import STORED_FLOAT32, HostOp
 from kirin_lava.graph.port import CODES, REAL, SUMS, Inputs, Port
 from kirin_lava.graph.values import Float32, HostContext, Value, Values, codes_in, tensor_in
 from kirin_lava.spikes.codes import SpikeCode
-from kirin_lava.spikes.steps import StepRule, TokenBudget
+from kirin_lava.spikes.steps import TOKEN_STEP, StepRule
 
 __all__ = ["Decode", "Encode"]
 
@@ -26,7 +26,7 @@ class Encode(HostOp):
     input: str
     output: str
     code: SpikeCode
-    rule: StepRule = TokenBudget()
+    rule: StepRule = TOKEN_STEP
     groups: int = 1
     cached: bool = False
 

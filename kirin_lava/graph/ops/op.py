@@ -35,7 +35,8 @@ class FloatForm(Protocol):
 
 
 class Op(ABC):
-    """One operation, a frozen dataclass with fields of its own: plain numbers, arrays of one axis (`STORED_FLOAT32`), codes, rules, neurons.
+    """One operation, a frozen dataclass with fields of its own: plain numbers, arrays of one axis (`STORED_FLOAT32`), codes,
+    rules, neurons.
 
     Attributes:
         place: where it runs. name: unique in its block. input, output: names of values.
@@ -62,13 +63,13 @@ class HostOp(Op):
 
     @abstractmethod
     def compute(self, values: Values, context: HostContext) -> Value:
-        """The result, with bits that depend on nothing but the token: correctly rounded operations in a fixed order, and sums that
-        have no error, see `kirin_lava.base.exact`. All operations take the tokens row by row: a caller may split them."""
+        """The result, with bits that depend on nothing but the token: correctly rounded operations in a fixed order, and sums
+        that have no error, see `kirin_lava.base.exact`. All operations take the tokens row by row: a caller may split them."""
 
     @abstractmethod
     def operations(self) -> int:
-        """Float operations per element of the result, of a plain implementation of its formula; per visible position and head where
-        the result has one element for each."""
+        """Float operations per element of the result, of a plain implementation of its formula; per visible position and head
+        where the result has one element for each."""
 
     def float_form(self, values: dict[str, Tensor], model: FloatForm) -> Tensor:
         """The same in a float model, differentiable, on whole sequences (B, L, width) from position 0 on."""

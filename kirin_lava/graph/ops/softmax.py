@@ -55,8 +55,8 @@ class Softmax(HostOp):
         return {self.input: "all", **dict.fromkeys((self.query, self.key, self.value), "steps")}
 
     def compute(self, values: Values, context: HostContext) -> Value:
-        """(B, H, L, J) sums -> (B, H, L, J) probabilities times the step of the value they will meet. Steps of keys and values must
-        be remembered by the context."""
+        """(B, H, L, J) sums -> (B, H, L, J) probabilities times the step of the value they will meet. Steps of keys and values
+        must be remembered by the context."""
         v, query_step = tensor_in(values, self.input), codes_in(values, self.query).step
         batch, heads, length, columns = v.shape
         by_head = (batch, self.kv_heads, -1, length, columns)

@@ -150,10 +150,11 @@ class Kirin(Method):
     def facts(self, options: KirinOptions) -> dict[str, str]:
         """See `Method`."""
         code, outliers = self.activations(options), options.outliers
-        exceptions = ", ".join(f"{site}: {100 * share:g} %" for site, share in outliers.sites.items())
+        others = ", ".join(f"{site}: {100 * share:g} %" for site, share in outliers.sites.items())
+        exceptions = f" ({others})" if others else ""
         return {
             "activations": f"{code.name} codes, one spike in a window of {code.window} steps",
-            "outliers": f"8-bit messages, at most {100 * outliers.ratio:.1f} % of a token{f' ({exceptions})' if exceptions else ''}",
+            "outliers": f"8-bit messages, at most {100 * outliers.ratio:.1f} % of a token{exceptions}",
             "cached keys and values": "8 bits",
         }
 

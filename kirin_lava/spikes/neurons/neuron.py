@@ -1,8 +1,9 @@
 """What a neuron is: what becomes of the membrane that a window of weighted payloads has left behind.
 
-Every neuron here sums payloads over a window into a membrane `v = sum_k w[n, k] q[k]` (see `kirin_lava.spikes.codes.code`). What it
-does then is written three times, by independent means, and compared: `reference`, on tensors, for the integer executor; `closed`,
-on NumPy integers, from the definition; `stepped`, one time step after the other, which is also what the native Lava process runs.
+Every neuron here sums payloads over a window into a membrane `v = sum_k w[n, k] q[k]` (see `kirin_lava.spikes.codes.code`).
+What it does then is written three times, by independent means, and compared: `reference`, on tensors, for the integer executor;
+`closed`, on NumPy integers, from the definition; `stepped`, one time step after the other, which is also what the native Lava
+process runs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The two-state neuron, twice: the membrane in closed form from spike times, and the layer that lives step by step.
 
-Per step the neuron adds its synaptic current to `u` and `gain[t] * u` to `v`, without leak, so that a payload p that arrives at step
-t of a window counts `kernel[t] * p` at the window's end, see `kirin_lava.spikes.codes.code`:
+Per step the neuron adds its synaptic current to `u` and `gain[t] * u` to `v`, without leak, so that a payload p that arrives at
+step t of a window counts `kernel[t] * p` at the window's end, see `kirin_lava.spikes.codes.code`:
 
     v[n] = sum over spikes and messages of kernel[t] * w[n, k] * p[k, t]
 
@@ -91,7 +91,8 @@ class Overflow:
 
 
 class TwoState:
-    """A layer of neurons that lives through window after window, one step at a time, and sends its membrane in the last step of each.
+    """A layer of neurons that lives through window after window, one step at a time, and sends its membrane in the last step of
+    each.
 
     A neuron that fires is a subclass: `during` is asked in every step, `ending` once the last one has left its membrane.
 

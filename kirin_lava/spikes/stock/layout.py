@@ -6,12 +6,12 @@ few *control lines*. Time is counted in columns; a window takes `period` of them
     column 0 .. T-1     the window of the input code, as `SpikeCode.raster` writes it
     column T            every input takes back what it sent (minus the sum of its payloads), so that the current u of every
                         neuron is zero again whatever arrived, in every code
-    read:  period T+1   the neuron (Sigma) sends its u at every column; the sum of gain * u over columns 0 .. T-1 is v + constant
-    fire:  period T+T'  the neuron (LIFReset) fires in column T + j for the output code level T'-1-j, j = 0 .. T'-2
+    read:  period T+1   the neuron (Sigma) sends its u at every column; the sum of gain * u over columns 0 .. T-1 is v +
+    constant fire:  period T+T'  the neuron (LIFReset) fires in column T + j for the output code level T'-1-j, j = 0 .. T'-2
 
-with T the window of the input code and T' that of the output codes. Control lines send the same few payloads in every
-window, whatever the codes; in a fire segment they lift the membrane by the silence offset in column T and ramp it
-afterwards (`kirin_lava.spikes.neurons.silence.stock` derives their weights). Column c of the stimulus is seen in sample c + 1 of the
+with T the window of the input code and T' that of the output codes. Control lines send the same few payloads in every window,
+whatever the codes; in a fire segment they lift the membrane by the silence offset in column T and ramp it afterwards
+(`kirin_lava.spikes.neurons.silence.stock` derives their weights). Column c of the stimulus is seen in sample c + 1 of the
 answer, because a Dense answers one step later.
 """
 

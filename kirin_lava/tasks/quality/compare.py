@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 from torch import Tensor
 
@@ -37,19 +38,23 @@ __all__ = ["Comparison", "Contender", "compare"]
 
 Report = Callable[[str, int, int], None]
 
+RIVAL = "rival"
+"""What stands for a method where a network is not an integer one."""
+
 
 @dataclass(frozen=True)
 class Contender:
     """One line of the table. Shares are of all codes sent into the decoder's products, the head left out; None: not counted.
 
     Attributes:
-        kind: "ours", run as integers, or "rival", simulated in float.
-        window: T. outlier_share: of all codes; outlier_share_linear: of those that go into dense layers.
+        method: that converted it, run as integers; "rival" for a quantiser that is simulated in float.
+        window: T. spikes_per_element: spikes of a code on average.
+        outlier_share: of all codes; outlier_share_linear: of those that go into dense layers.
         bundle_bytes, seconds: size on disk and wall time of the export.
     """
 
     name: str
-    kind: str
+    method: str
     perplexity_ratio: float
     kl: float
     top1_agreement: float
@@ -92,46 +97,41 @@ class Comparison:
         """One line per contender."""
         return csv_lines([row.to_dict() for row in self.contenders])
 
-    def table(self) -> Table:
-        """For people."""
-        title = (
-            f"{self.model} on {self.text} ({self.protocol}; {self.rows} rows): float32 perplexity {self.perplexity_float:.4f}"
+    def table(self) -> Group:
+        """For people, in 80 columns: what a network still knows, then what it sends."""
+        protocol = (
+            f"{self.rows} {self.protocol}; KL in nats per token against the original; MB on disk; s: seconds of the export"
         )
-        table = Table(title=title, caption=f"T: time steps of a window; fewer: than the {RATE_WINDOW} of an 8-bit spike code")
-        columns = (
-            "recipe",
-            "ratio",
-            "KL",
-            "top-1",
-            "T",
-            "fewer",
-            "spikes/el.",
-            "silent",
-            "outliers",
-            "in dense",
-            "steps",
-            "MB",
-            "s",
+        title = f"{self.model} on {self.text}: perplexity {self.perplexity_float:.4f} in float32"
+        quality = _table(title, protocol, "recipe", "method", "ratio", "KL", "top-1", "MB", "s")
+        codes = (
+            f"T: time steps of a window; fewer: than the {RATE_WINDOW} of an 8-bit spike code; steps: of a token; spikes: per "
+            "code; the others are shares of all codes, dense: of those that enter dense layers"
         )
-        for column in columns:
-            table.add_column(column, justify="left" if column == "recipe" else "right", no_wrap=True)
+        sent = _table("what it sends", codes, "recipe", "T", "fewer", "steps", "spikes", "silent", "outliers", "dense")
         for c in self.contenders:
-            table.add_row(
-                c.name if c.kind == "ours" else f"{c.kind}: {c.name}",
+            quality.add_row(
+                c.name,
+                c.method,
                 f"{c.perplexity_ratio:.4f}",
                 f"{c.kl:.4f}",
                 _percent(c.top1_agreement),
-                "" if c.window is None else str(c.window),
+                "" if c.bundle_bytes is None else f"{c.bundle_bytes / 1e6:.2f}",
+                "" if c.seconds is None else f"{c.seconds:.0f}",
+            )
+            if c.method == RIVAL:
+                continue
+            sent.add_row(
+                c.name,
+                str(c.window),
                 _percent(c.window_reduction),
+                "" if c.steps_per_token is None else f"{c.steps_per_token:.0f}",
                 "" if c.spikes_per_element is None else f"{c.spikes_per_element:.3f}",
                 _percent(c.silent_share),
                 _percent(c.outlier_share),
                 _percent(c.outlier_share_linear),
-                "" if c.steps_per_token is None else f"{c.steps_per_token:.0f}",
-                "" if c.bundle_bytes is None else f"{c.bundle_bytes / 1e6:.2f}",
-                "" if c.seconds is None else f"{c.seconds:.0f}",
             )
-        return table
+        return Group(quality, sent) if sent.row_count else Group(quality)
 
 
 def compare(
@@ -188,14 +188,14 @@ def compare(
             counter = Counter()
             sums = score(Executor(Bundle(out).model(), observer=counter), original, rows)
             size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-            found.append(_ours(recipe.name, recipe.method.activations(recipe.options).window, sums, counter, size, seconds))
+            found.append(_ours(recipe.name, recipe.method.name, sums, counter, size, seconds))
         if rivals:
             tokens = sample_rows(token_rows(tokenizer, learned, length), num_samples, seed)
             against = chosen[0] if chosen else load_recipe(DEFAULT_RECIPE)
             for kind in RIVALS:
                 report(kind, len(found), total)
                 sums = score(build_rival(checkpoint, kind, tokens, against), original, rows)
-                found.append(_contender(kind, "rival", sums))
+                found.append(_contender(kind, RIVAL, sums))
     assert sums is not None
     name = (text or EVALUATION_TEXT).name
     protocol = f"rows of {length} tokens, each begins with a document"
@@ -216,20 +216,20 @@ def _remembered(model: str) -> Callable[[Tensor], Tensor]:
     return logits
 
 
-def _contender(name: str, kind: str, sums: Score, **counted: Any) -> Contender:
+def _contender(name: str, method: str, sums: Score, **counted: Any) -> Contender:
     ratio = sums.perplexity / sums.perplexity_float
-    return Contender(name, kind, ratio, sums.kl / sums.tokens, sums.agreed / sums.tokens, **counted)
+    return Contender(name, method, ratio, sums.kl / sums.tokens, sums.agreed / sums.tokens, **counted)
 
 
-def _ours(name: str, window: int, sums: Score, counter: Counter, size: int, seconds: float) -> Contender:
+def _ours(name: str, method: str, sums: Score, counter: Counter, size: int, seconds: float) -> Contender:
     stats = counter.result()
     decoder = [row for row in stats.core if row.block != "head"]
     elements, dense = sum(row.elements for row in decoder), [row for row in decoder if row.kind in ("read", "fire")]
     return _contender(
         name,
-        "ours",
+        method,
         sums,
-        window=window,
+        window=max(row.window for row in decoder),
         spikes_per_element=sum(row.spikes for row in decoder) / elements,
         silent_share=sum(row.silent for row in decoder) / elements,
         outlier_share=sum(row.outliers for row in decoder) / elements,
@@ -238,6 +238,13 @@ def _ours(name: str, window: int, sums: Score, counter: Counter, size: int, seco
         bundle_bytes=size,
         seconds=seconds,
     )
+
+
+def _table(title: str, caption: str, *columns: str) -> Table:
+    table = Table(title=title, caption=caption, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("recipe", "method") else "right", no_wrap=True)
+    return table
 
 
 def _percent(share: float | None) -> str:

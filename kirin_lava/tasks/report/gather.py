@@ -125,7 +125,7 @@ def manifest_part(bundle: Bundle) -> dict[str, Any]:
             "digest": described.digest,
             "bytes": sum((bundle.path / name).stat().st_size for name in manifest["files"] if (bundle.path / name).is_file()),
             "complete": described.complete,
-            "segments": sum(segment.file is not None for segment in described.segments),
+            "net_files": sum(segment.file is not None for segment in described.segments),
             "made_by": manifest.get("kirin_lava"),
         },
         "source": _source(manifest["source"]),
@@ -160,16 +160,16 @@ def window_of(bundle: Bundle, picture: Picture) -> dict[str, Any]:
     ordered = sorted(names, key=lambda name: abs(names.index(name) - len(names) // 2))
     candidates = []
     for name in ordered[:2]:  # layers of a decoder are built alike: the second is for odd ones
-        probes = bundle.probes(name)
-        segments = [s for s in bundle.segments(name) if s.linear.code.has_spikes and s.linear.name in probes]
-        candidates += [(name, segment, probes[segment.linear.name]) for segment in segments]
+        recorded = bundle.probes(name)
+        segments = [s for s in bundle.segments(name) if s.linear.code.has_spikes and s.linear.name in recorded]
+        candidates += [(name, segment, recorded[segment.linear.name].codes) for segment in segments]
     if not candidates:
-        return {"missing": "no segment of the middle blocks has inputs that spike and a probe to trace them with"}
-    block, segment, probe = min(candidates, key=lambda found: found[1].linear.fires is None)
+        return {"missing": "no segment of the middle blocks has both inputs that spike and recorded codes to trace"}
+    block, segment, codes = min(candidates, key=lambda found: found[1].linear.fires is None)
     return {
         "block": block,
         "segment": segment.linear.name,
-        **picture.trace(segment.linear, segment.scale, probe.codes),
+        **picture.trace(segment.linear, segment.scale, codes),
     }
 
 

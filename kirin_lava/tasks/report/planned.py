@@ -27,8 +27,8 @@ def planned_part(config: Config, name: str, recipe: Recipe, profiles: Sequence[s
     Raises:
         UnsupportedError, UsageError, FitError: see `kirin_lava.tasks.cost.dry_run`.
     """
-    plan = dry_run(config, recipe, profiles=profiles)
-    shape, work = plan.cost.shape, plan.cost.work
+    dry = dry_run(config, recipe, profiles=profiles)
+    shape, work = dry.cost.shape, dry.cost.work
     segments = [_segment_row(row) for row in work.segments]
     total: dict[str, float] = {key: sum(row[key] for row in segments) for key in segments[0] if key.endswith("_per_token")}
     return {
@@ -37,12 +37,12 @@ def planned_part(config: Config, name: str, recipe: Recipe, profiles: Sequence[s
         "source": {"name": name},
         "method": method_part(recipe.method),
         "recipe": by_position(recipe.to_dict()) | {"window": max(segment.codes.window for segment in shape.segments)},
-        "model": plan.cost.to_dict()["model"],
-        "export": plan.export.to_dict(),
+        "model": dry.cost.to_dict()["model"],
+        "export": dry.export.to_dict(),
         "counts": {"total": total | {"host_float_operations_per_token": work.host_operations}},
         "operations": {"core_total": len(shape.segments), "host_total": len(shape.host)},
         "ranges": _WEIGHTS,
-        **chip_part(plan.cost, segments),
+        **chip_part(dry.cost, segments),
         "segments": segments,
     }
 

@@ -26,7 +26,7 @@ _FACTS = {  # a row is left out where its last value is unknown, or where no int
     ),
     "cores, chips": (("placement.cores", "int"), ("placement.chips", "int")),
     "time step on chip, at least": (("timing.step_seconds", "si:s"),),
-    "energy saved by the paper's way of counting, its claim": (
+    "energy saved as papers count it, its claim": (
         ("energy.paper.against_dense", "percent2"),
         ("energy.paper.claimed_energy_reduction", "percent2"),
     ),
@@ -52,12 +52,12 @@ def report_tables(data: dict[str, Any], files: Sequence[Path]) -> Group:
     if "missing" in data["energy"]:
         return Group(facts)
     rate = data["steps"][-1]
-    steps = _table(
-        "time steps", "codes", "T", f"of {rate['window']}", "per token", f"of {rate['latency_steps']:,}", "perplexity"
-    )
+    columns = ("codes", "T", "fewer", "per token", "fewer", "perplexity")
+    steps = _table("time steps of a window, of a token", *columns)
+    steps.caption = f"fewer: than the {rate['window']} and {rate['latency_steps']:,} of {rate['scheme']}"
     for cells in _step_rows(data):
         steps.add_row(*cells)
-    energy = _table("joules per token", "prices", "FP16", "integer twin", "rate-coded", "ours", "static power")
+    energy = _table("joules per token", "prices", "FP16", "integer\ntwin", "rate\ncode", "ours", "static\npower")
     for profile in data["energy"]["profiles"]:
         totals = ["cannot run" if c["total"] is None else show(c["total"], "si:J") for c in profile["columns"]]
         static = next(column["static_joules"] for column in profile["columns"] if column["network"] == "ours")
@@ -72,15 +72,15 @@ def _step_rows(data: dict[str, Any]) -> Iterator[list[str]]:
         yield [
             row["scheme"],
             show(row["window"]),
-            f"{show(row['window_reduction'], 'percent2')} fewer",
+            show(row["window_reduction"], "percent2"),
             show(row["latency_steps"], "int"),
-            f"{show(row['latency_reduction'], 'percent2')} fewer",
+            show(row["latency_reduction"], "percent2"),
             show(resolve(data, "evaluation.perplexity"), "four") if here else "",
         ]
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title)
+    table = Table(title=title, padding=(0, 1, 0, 0))
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left", no_wrap=True)
     return table

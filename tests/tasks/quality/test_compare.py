@@ -12,13 +12,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from kirin_lava.base.console import print_table
 from kirin_lava.base.errors import UsageError
 from kirin_lava.methods.kirin import Outliers
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.models.checkpoint import open_checkpoint
 from kirin_lava.models.text import CALIBRATION_TEXT, EVALUATION_TEXT
 from kirin_lava.tasks.export import export
-from kirin_lava.tasks.quality.compare import Contender, compare
+from kirin_lava.tasks.quality.compare import Comparison, Contender, compare
 from kirin_lava.tasks.quality.evaluate import evaluate, float_model, score
 from kirin_lava.tasks.quality.rivals import RIVALS, build_rival, min_max, symmetric
 from tests.hf_models import save_model
@@ -47,13 +48,30 @@ def test_one_table_for_ours_and_rivals(tmp_path: Path, texts: tuple[Path, Path])
         assert row.silent_share is not None and row.outlier_share is not None and row.spikes_per_element is not None
         assert row.silent_share + row.outlier_share + row.spikes_per_element == pytest.approx(1)
         assert row.window == 8 and row.bundle_bytes is not None and row.bundle_bytes > 1000
+    assert {row.method for row in ours} == {"kirin"} and {row.method for row in rivals.values()} == {"rival"}
     assert rivals["w8a8"].kl < rivals["min-max"].kl  # twice the bits
     lines = list(csv.DictReader(io.StringIO(result.to_csv())))
     assert [float(line["kl"]) for line in lines] == [row.kl for row in result.contenders]
 
 
+def test_the_tables_fit_into_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ("kirin-uniform-w4a4-8", "kirin-w4a4-8, distill")
+    rows = [
+        Contender(name, "kirin", 1.0649, 0.0762, 0.8708, 16, 0.339, 0.5822, 0.0784, 0.2317, 481.0, 1_190_000, 185.0)
+        for name in names
+    ]
+    found = Comparison(
+        "stories260K-hf", "evaluation.txt", "rows of 256 tokens", 65, 9, 4.2, (*rows, Contender("w8a8", "rival", 1, 0, 1))
+    )
+    print_table(found.table())
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [sum(name in line for line in lines) for name in (*names, "w8a8")] == [2, 2, 1], "a rival sends nothing"
+
+
 def test_windows_are_measured_against_those_of_8_bit_spikes() -> None:
-    rows = [Contender("", "ours", 1, 0, 1, window=window).to_dict()["window_reduction"] for window in (16, 8, None)]
+    rows = [Contender("", "kirin", 1, 0, 1, window=window).to_dict()["window_reduction"] for window in (16, 8, None)]
     assert rows == [0.9375, 0.96875, None]
 
 

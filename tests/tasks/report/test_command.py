@@ -31,10 +31,10 @@ def test_report_prints_the_main_numbers(cli: Cli, bundle: Path, text: Path, tmp_
     assert ran.code == 0, ran.err
     assert "price lists under which the integer twin wins" in ran.out and "page.html" in ran.out
     assert "its claim" in ran.out and "84.66 %" in ran.out
-    rows = {line.split()[0]: line for line in ran.out.splitlines() if " codes " in line and "fewer" in line}
-    assert "16   93.75 % fewer" in rows["offset"] and "8   96.88 % fewer" in rows["signed"], "one row each"
+    rows = {line.split()[0]: line for line in ran.out.splitlines() if " codes " in line and "%" in line}
+    assert "16  93.75 %" in rows["offset"] and "8  96.88 %" in rows["signed"], "one row each"
     perplexity = json.loads((bundle / "report.json").read_text(encoding="utf-8"))["evaluation"]["perplexity"]
-    assert f"{perplexity:.4f}" in rows["offset"] and "static power" in ran.out and "Loihi 1, fitted" in ran.out
+    assert f"{perplexity:.4f}" in rows["offset"] and "static" in ran.out and "Loihi 1, fitted" in ran.out
 
 
 def test_report_of_no_bundle(cli: Cli, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The silence-threshold neuron: silent until every input of its window has arrived, then one spike whose time is its code.
 
-While the window lasts the threshold is infinite. Then it falls by one ramp D per step, `k * D - D // 2` for k = T-1 down to 1, and
-the step in which the membrane `m = 2^shift * v + offset` meets it is the output code. Source: Kirin, arXiv 2602.08817.
+While the window lasts the threshold is infinite. Then it falls by one ramp D per step, `k * D - D // 2` for k = T-1 down to 1,
+and the step in which the membrane `m = 2^shift * v + offset` meets it is the output code. Source: Kirin, arXiv 2602.08817.
 
 Unsigned and offset codes (T levels):     `q = clip((m + zero * D + D // 2) // D, 0, T - 1) - zero`
 Signed codes (a ladder for each sign):    `q = sign(m) * min((|m| + D // 2) // D, T - 1)`
@@ -30,8 +30,8 @@ __all__ = ["Silence"]
 
 @dataclass(frozen=True, eq=False)
 class Silence(Ladder, Neuron):
-    """See the module, and `Ladder` for its parameters. Its codes have a step of 1: what they stand for is folded into the weights that
-    read them."""
+    """See the module, and `Ladder` for its parameters. Its codes have a step of 1: what they stand for is folded into the
+    weights that read them."""
 
     name: ClassVar[str] = "silence"
     state_words: ClassVar[int] = FIRE_STATES
@@ -47,7 +47,8 @@ class Silence(Ladder, Neuron):
         return self.exponent
 
     def reference(self, sums: Tensor, name: str) -> Tensor:
-        """By division, in float64, which holds all of it exactly; a quotient of integers this small cannot round up to the next."""
+        """By division, in float64, which holds all of it exactly; a quotient of integers this small cannot round up to the
+        next."""
         ramp, offset = (torch.from_numpy(array).to(sums.device, torch.float64) for array in (self.ramp, self.offset))
         half = (ramp * 0.5).floor_()
         levels, zero = self.code.window - 1, self.code.zero
@@ -93,7 +94,8 @@ class Silence(Ladder, Neuron):
         return fire_layer(self, name, weight, code, codes, peak)
 
     def work(self, histogram: npt.NDArray[np.int64]) -> tuple[int, int]:
-        """Comparisons until the spike (levels T-1 down to the code, to 1 if silent; both signs of a mirrored ladder), and falls."""
+        """Comparisons until the spike (levels T-1 down to the code, to 1 if silent; both signs of a mirrored ladder), and
+        falls."""
         level = np.abs(np.arange(self.code.code_min, self.code.code_max + 1) + self.code.zero)
         met = self.code.window - np.maximum(level, 1)
         compared = int((histogram * met).sum())

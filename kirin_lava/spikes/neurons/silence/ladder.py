@@ -39,7 +39,8 @@ class Ladder:
         return (self.code.window - 1) * self.ramp - self.ramp // 2
 
     def problem(self, neurons: int) -> str | None:
-        """What is wrong for a layer of so many neurons: shapes, ramps below 1, an exponent beyond 23, codes that are no spikes."""
+        """What is wrong for a layer of so many neurons: shapes, ramps below 1, an exponent beyond 23, codes that are no
+        spikes."""
         for what, array in (("ramp", self.ramp), ("offset", self.offset)):
             if array.shape != (neurons,):
                 return f"{what} has {array.size} values instead of {neurons}"

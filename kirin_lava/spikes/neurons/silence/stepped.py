@@ -20,9 +20,9 @@ Int64 = npt.NDArray[np.int64]
 class SteppedSilence(TwoState):
     """A layer of silence-threshold neurons.
 
-    A window's membrane is kept for the fire phase, which passes during the next window while `u` and `v` already integrate that one.
-    Code c fires c steps before the last step of that next window, so that a consumer behind a synapse with a delay of one step sees
-    it at distance c from the end of its own window.
+    A window's membrane is kept for the fire phase, which passes during the next window while `u` and `v` already integrate that
+    one. Code c fires c steps before the last step of that next window, so that a consumer behind a synapse with a delay of one
+    step sees it at distance c from the end of its own window.
 
     Args:
         fire: the parameters. The currents are to carry its `shift`.
@@ -79,8 +79,8 @@ class SteppedSilence(TwoState):
         return out
 
     def collect(self, trace: list[Int64]) -> Int64:
-        """Codes q (..., windows, N): a spike in step t of its window is level `period - 1 - t`. With silence the first window of the
-        trace is that before the first answer."""
+        """Codes q (..., windows, N): a spike in step t of its window is level `period - 1 - t`. With silence the first window
+        of the trace is that before the first answer."""
         fired = np.stack(trace[self._period :] if self._silence else trace, axis=-1)
         levels = fired.reshape(*self.u.shape, -1, self._period) @ np.arange(self._period - 1, -1, -1)
         return np.moveaxis(levels, -1, -2) - self._fire.code.zero

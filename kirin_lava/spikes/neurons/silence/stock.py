@@ -1,7 +1,7 @@
 """The stock form of the silence-threshold neuron: one dense layer of unmodified netx, with control lines.
 
-A fire segment makes a silence-threshold neuron of Lava's LIFReset (`u += a; v += u; spike if v > vth, then v = 0`, cleared before
-every window). It integrates u as it is, so it takes codes whose gains are all 1 (`kernel[t] = T - t`):
+A fire segment makes a silence-threshold neuron of Lava's LIFReset (`u += a; v += u; spike if v > vth, then v = 0`, cleared
+before every window). It integrates u as it is, so it takes codes whose gains are all 1 (`kernel[t] = T - t`):
 
     a neuron must fire in fire step j if  2^f v + m0 >= k D - D // 2  with k = T' - 1 - j    (m0: bias and output zero-point)
     v is an integer, so that is           v >= theta[k] = ceil((k D - D // 2 - m0) / 2^f)

@@ -26,9 +26,9 @@ __all__ = ["PySilenceNeuronModel", "SilenceNeuron", "overflow_of"]
 class SilenceNeuron(AbstractProcess):
     """Layer of two-state neurons that stay silent until every input of their window has arrived.
 
-    Per time step: u += a_in, v += gain * u, no leak. Window w of a neuron lies in the time steps w * period + 1 .. (w+1) * period,
-    counted from 0: one step after its sources', because synapses delay by one. With the window's last step u and v return to
-    0, and the membrane, v - constant,
+    Per time step: u += a_in, v += gain * u, no leak. Window w of a neuron lies in the time steps w * period + 1 .. (w+1) *
+    period, counted from 0: one step after its sources', because synapses delay by one. With the window's last step u and v
+    return to 0, and the membrane, v - constant,
 
     - is sent as one graded message in that step, where fire is None, or
     - meets the falling thresholds of the fire phase while the next window passes: code c is a spike in step
@@ -51,7 +51,8 @@ class SilenceNeuron(AbstractProcess):
         The fire phase. Default is None: the membrane is read out.
 
     gains : tuple(int), optional
-        What u counts in each step of a window, see SpikeCode.gains. Default is 1: an input counts its steps to the window's end.
+        What u counts in each step of a window, see SpikeCode.gains. Default is 1: an input counts its steps to the window's
+        end.
     """
 
     def __init__(

@@ -1,0 +1,1 @@
+"""Mutation tests of the core, see `python -m tools.mutants --help`."""
