@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.graph.ops import Block, Float32
+from kirin_lava.graph.block import Block
+from kirin_lava.graph.values import Float32
 
 __all__ = ["BlockBench", "Built", "Round"]
 
@@ -67,12 +68,12 @@ class BlockBench:
         if kind == "ours":
             from kirin_lava.processes.block import build_block
 
-            self._network = build_block(block, x.shape[1], len(x), rotary)
+            self._network = build_block(block, len(x), rotary)
             period, latency = self._network.plan.period, self._network.plan.latency
         else:
             from benchmarks.naive_network import NaiveBlock
 
-            self._network = NaiveBlock(block, x.shape[1], len(x), rotary)
+            self._network = NaiveBlock(block, len(x), rotary)
             period, latency = self._network.period, self._network.latency
         first = self._network.run(x)
         processes, descriptors = len(multiprocessing.active_children()), len(os.listdir("/proc/self/fd")) - before

@@ -31,16 +31,16 @@ from rich.table import Table
 from torch import Tensor
 
 from kirin_lava.base.console import print_table, say
+from kirin_lava.graph.block import Model
 from kirin_lava.graph.executor import Cache, Executor
-from kirin_lava.graph.ops import Model
 from kirin_lava.hardware.split import make_provable
 from kirin_lava.methods.recipe import Recipe, load_recipe
 from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
 from kirin_lava.models.text import CALIBRATION_TEXT, EVALUATION_TEXT, read_text, token_rows
 from kirin_lava.models.tokenizer import load_tokenizer
-from kirin_lava.quantize.calibrate import Calibration
 from kirin_lava.quantize.convert import convert_model, frame_of
-from kirin_lava.quantize.lower import lower_block, lower_head
+from kirin_lava.quantize.lower import lower_block
+from kirin_lava.quantize.sites import Calibration
 from kirin_lava.quantize.weights import WeightCodes, quantize_weight
 from kirin_lava.tasks.quality.evaluate import float_model
 
@@ -103,14 +103,14 @@ def _load_wide(folder: Path, recipe: Recipe, tokens: int) -> Pair:
 
 
 def _convert_wide(checkpoint: Checkpoint, recipe: Recipe) -> Model:
-    family, config = checkpoint.family, checkpoint.config
+    family, config, width = checkpoint.family, checkpoint.config, checkpoint.dimensions.width
     layers = [family.block(config, index, checkpoint.load) for index in range(checkpoint.dimensions.layers)]
     rounded = {op.name: quantize_weight(op.weight[:_ROUNDED_ROWS], recipe.weights) for op in layers[0].denses()}
     blocks = []
     for layer in layers:
         codes = {op.name: _repeated(rounded[op.name], len(op.weight) // _ROUNDED_ROWS) for op in layer.denses()}
-        blocks.append(make_provable(lower_block(layer, recipe, Calibration(), codes))[0])
-    head = lower_head(family.head(config, checkpoint.load), recipe)
+        blocks.append(make_provable(lower_block(layer, width, recipe, Calibration(), codes))[0])
+    head = lower_block(family.head(config, checkpoint.load), width, recipe, Calibration())
     return Model(blocks=tuple(blocks), head=head, **frame_of(checkpoint))
 
 

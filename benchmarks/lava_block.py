@@ -31,10 +31,10 @@ from rich.table import Table
 
 from benchmarks.block_jobs import BlockBench, Built, Round
 from kirin_lava.base.console import print_table, say
-from kirin_lava.graph import host
+from kirin_lava.graph.block import Block
 from kirin_lava.graph.executor import BlockExecutor, Cache
-from kirin_lava.graph.host import Codes, Value
-from kirin_lava.graph.ops import Block, CoreOp, Float32, Op
+from kirin_lava.graph.ops import CoreOp, Op
+from kirin_lava.graph.values import Codes, Float32, Value, rotary_tables
 from kirin_lava.methods.recipe import DEFAULT_RECIPE, load_recipe
 from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
 from kirin_lava.models.text import CALIBRATION_TEXT, EVALUATION_TEXT, read_text, token_rows
@@ -59,7 +59,7 @@ def first_block(checkpoint: Checkpoint, recipe: str, tokens: int) -> tuple[Block
     frequencies = checkpoint.family.rotary(checkpoint.config)
     if frequencies is None:
         return block, x.numpy(), None
-    cos, sin = host.rotary_tables(frequencies, tokens)
+    cos, sin = rotary_tables(frequencies, tokens)
     return block, x.numpy(), (cos.numpy(), sin.numpy())
 
 

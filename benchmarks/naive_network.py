@@ -4,8 +4,8 @@ What is naive about it, and stays what it is in `kirin_lava.processes.block`:
 
     naive      every host operation, every head's encoder, score, softmax, mix and decoder is a Process of its own; query, key
                and value, gate and up projection are segments of their own; real values travel between all of them
-    the same   the window clock, `Dense`, `SilenceNeuron` and `SpikeMatmul` (here with one head each), the functions of
-               `kirin_lava.graph.host`, and so every integer
+    the same   the window clock, `Dense`, `SilenceNeuron` and `SpikeMatmul` (here with one head each), the arithmetic of
+               `kirin_lava.graph.ops`, and so every integer
 
 Blocks whose neurons fire into the next segment are left out: Llama's do not.
 """
@@ -20,14 +20,17 @@ import numpy as np
 
 from benchmarks.naive_block import OpProcess, Task, Wire
 from kirin_lava.base.errors import BackendError, UnsupportedError
-from kirin_lava.graph.ops import Block, Decode, Encode, Float32, Gate, Linear, Mix, Score, Slice, Softmax
+from kirin_lava.graph.block import Block
+from kirin_lava.graph.ops import Decode, Encode, Gate, Linear, Mix, Score, Slice, Softmax
+from kirin_lava.graph.values import Float32
 from kirin_lava.processes.build import Network, connect_linear
 from kirin_lava.processes.host import Mailbox
 from kirin_lava.processes.matmul import SpikeMatmul
-from kirin_lava.processes.plan import plan_block
+from kirin_lava.processes.pipeline import plan_block
 from kirin_lava.processes.runs import BlockRun
 from kirin_lava.processes.shared import read_text, shared_zeros
-from kirin_lava.processes.silence import SilenceNeuron
+from kirin_lava.spikes.neurons import READ_OUT
+from kirin_lava.spikes.neurons.silence.process import SilenceNeuron
 
 __all__ = ["NaiveBlock"]
 
@@ -48,15 +51,14 @@ class NaiveBlock(Network):
 
     Args:
         block: a decoder layer in which nothing fires.
-        width: numbers per token at its input.
         capacity: most positions.
         rotary: cos and sin, each (positions, head_dim) float32, of the model.
     """
 
-    def __init__(self, block: Block, width: int, capacity: int, rotary: tuple[Float32, Float32] | None = None) -> None:
-        if any(getattr(op, "fire", None) is not None for op in block.ops):
+    def __init__(self, block: Block, capacity: int, rotary: tuple[Float32, Float32] | None = None) -> None:
+        if any(op.fires is not None for op in block.linears()):
             raise UnsupportedError(f"{block.name}: the naive network is for blocks in which nothing fires")
-        plan = plan_block(block, width, capacity)
+        plan, width = plan_block(block, capacity), block.width
         self._block, self.period, self._capacity, self._widths = block, plan.period, capacity, plan.widths
         self._rotary = rotary
         self._mailbox = Mailbox(capacity, width, plan.widths[block.output])
@@ -142,12 +144,12 @@ class NaiveBlock(Network):
         made = self._values[op.input]
         processes = []
         for group in range(op.groups):
-            if op.causal:  # a Process per head has made it
+            if op.rule.by_row:  # a Process per head has made it
                 source = (op.input, replace(made, processes=[made.processes[group]]), slice(None))
             else:
                 source = (op.input, made, slice(group * share, (group + 1) * share))
             one = replace(op, groups=1)
-            processes.append(self._process(one, x_in=source, sends=1, plays=(op.encoding, share), row_delay=delay))
+            processes.append(self._process(one, x_in=source, sends=1, plays=(op.code, share), row_delay=delay))
         self._codes[op.output] = _Made(processes, self._stage, 1)
 
     def _decode(self, op: Decode) -> None:
@@ -202,13 +204,13 @@ class NaiveBlock(Network):
                 head_dim=dim,
                 capacity=self._capacity,
                 period=self.period,
-                zero=op.encoding.zero,
+                zero=op.code.zero,
             )
             source = self._codes[op.input].processes[head]
             source.s_out.connect(matmul.s_in)
             source.a_out.connect(matmul.a_in)
             self._codes[op.cache].processes[head * op.kv_heads // op.heads].c_out.connect(matmul.c_in)
-            neuron = SilenceNeuron(shape=matmul.a_out.shape, period=self.period)
+            neuron = READ_OUT.process(matmul.a_out.shape, self.period, op.code.gains(self.period))
             matmul.a_out.connect(neuron.a_in)
             self._add(op, slice(head * each, (head + 1) * each), neuron)
 

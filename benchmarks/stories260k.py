@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from kirin_lava.base.console import print_table
+from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.methods.recipes import DEFAULT_RECIPE, MEASURED, recipe_digest, recipe_names
 from kirin_lava.tasks.quality.compare import Comparison, compare
 
@@ -38,6 +39,8 @@ def measured(result: Comparison) -> dict[str, Any]:
                 "recipe": name,
                 "recover": recover,
                 "digest": recipe_digest(name),
+                "setting": load_recipe(name).setting,
+                "window": row.window,
                 "perplexity_ratio": row.perplexity_ratio,
                 "outlier_share": row.outlier_share,
                 "seconds": row.seconds,

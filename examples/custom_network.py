@@ -16,9 +16,9 @@ from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2SimCfg
 from lava.proc.io.sink import RingBuffer
 
-from kirin_lava.graph.ops import Fire
 from kirin_lava.processes import SilenceNeuron, SpikeEncoder, outlier_synapse, spike_synapse
-from kirin_lava.spikes.codes.coding import SIGNED, UNSIGNED8
+from kirin_lava.spikes.codes import SIGNED, UNSIGNED8
+from kirin_lava.spikes.neurons import Silence
 
 INPUTS, HIDDEN, OUTPUTS, WINDOWS = 20, 12, 4, 6
 PERIOD = 8  # time steps per window, the same for every Process
@@ -31,9 +31,9 @@ def main() -> int:
     codes[:, ::6] *= 9  # outliers
     first, second = rng.integers(-8, 8, (HIDDEN, INPUTS)), rng.integers(-8, 8, (OUTPUTS, HIDDEN))
     ramp = rng.integers(30, 60, HIDDEN)  # one threshold step of each hidden neuron
-    fire = Fire(UNSIGNED8, ramp, offset=np.zeros(HIDDEN, np.int64), shift=0, step=1.0)
+    fire = Silence(UNSIGNED8, ramp, offset=np.zeros(HIDDEN, np.int64))
 
-    encoder = SpikeEncoder(codes=codes, encoding=SIGNED, period=PERIOD)
+    encoder = SpikeEncoder(codes=codes, code=SIGNED, period=PERIOD)
     spikes, outliers = spike_synapse(first), outlier_synapse(first)
     hidden = SilenceNeuron(shape=(HIDDEN,), period=PERIOD, fire=fire)
     synapse = spike_synapse(second)

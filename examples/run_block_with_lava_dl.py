@@ -34,15 +34,18 @@ ROW = "{:32} {:5} {:12} {:>11} {:>10} {:>8}   {}"
 
 def stimulus(facts: dict[str, Any], codes: Array) -> Array:
     """Codes (windows, inputs) -> payloads (lines, windows * period + 1)."""
-    enc, plan = facts["encoding"], facts["stimulus"]
-    window, period = enc["window"], plan["period"]
+    code, plan = facts["code"], facts["stimulus"]
+    if code["family"] not in ("single spikes", "graded messages"):
+        sys.exit(f"{facts['name']}: codes of the family {code['family']!r} are not known here; see its stimulus.columns")
+    window, period = code["window"], plan["period"]
+    low, high = code.get("spike_min", 1), code.get("spike_max", 0)  # no spikes among graded messages
     lines = facts["inputs"] + len(plan["control"])
     x = np.zeros((lines, len(codes) * period + 1), np.int32)
     for b, row in enumerate(codes):
         start = b * period
         for k, q in enumerate(row):
-            c = int(q) + enc["zero"]
-            if enc["spike_min"] <= q <= enc["spike_max"] and c:
+            c = int(q) + code["zero"]
+            if low <= q <= high and c:
                 x[k, start + window - abs(c)] = np.sign(c)  # a spike: the later, the smaller
             else:
                 x[k, start + window - 1] = c  # an outlier: a graded message
@@ -68,11 +71,11 @@ def run(path: Path, facts: dict[str, Any], x: Array) -> Array:
 
 def integers(facts: dict[str, Any], constant: Array, sent: Array) -> Array:
     """Sums v or output codes q, (windows, outputs)."""
-    window, period, outputs = facts["encoding"]["window"], facts["stimulus"]["period"], facts["outputs"]
+    window, period, outputs = facts["code"]["window"], facts["stimulus"]["period"], facts["outputs"]
     answer = sent[:, 1:].reshape(len(sent), -1, period).transpose(1, 0, 2)  # Dense answers one step later
     if facts["kind"] == "read":
-        return answer[..., :window].sum(2) - constant
-    fire = facts["fire"]["encoding"]
+        return answer[..., :window] @ -np.diff([*facts["code"]["kernel"], 0]) - constant
+    fire = facts["fires"]
     spikes = answer[..., window:]
     level = np.where(spikes.any(2), fire["window"] - 1 - spikes.argmax(2), 0)
     if len(sent) == 2 * outputs:  # a neuron for positive and one for negative codes
@@ -110,7 +113,7 @@ def main() -> int:
         wrong = int((got != expected).sum())
         compared, differ = compared + expected.size, differ + wrong
         size = f"{facts['outputs']} x {facts['inputs']}"
-        rows.append((path.stem, facts["kind"], facts["encoding"]["name"], size, expected.size, wrong, source))
+        rows.append((path.stem, facts["kind"], facts["code"]["name"], size, expected.size, wrong, source))
     print(ROW.format("file", "kind", "codes in", "size", "integers", "differ", "codes from"))
     for row in rows:
         print(ROW.format(*row))

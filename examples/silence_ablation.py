@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,20 +25,21 @@ import torch
 from rich.table import Table
 
 from kirin_lava.base.console import print_table, say
-from kirin_lava.graph.executor import fire
-from kirin_lava.graph.ops import Fire, Linear
+from kirin_lava.graph.ops import Linear
+from kirin_lava.methods.kirin import search_step
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.models.checkpoint import EMBEDDED_MODELS, open_checkpoint
 from kirin_lava.models.text import CALIBRATION_TEXT, read_text, sample_rows, token_rows
-from kirin_lava.quantize.calibrate import search_step
 from kirin_lava.quantize.convert import convert_blocks, frame_of
 from kirin_lava.quantize.record import probe_block
-from kirin_lava.spikes.codes.coding import OFFSET, SIGNED, Encoding, encode_raster
-from kirin_lava.spikes.neurons.neuron import simulate
+from kirin_lava.spikes.codes import OFFSET, SIGNED, SpikeCode
+from kirin_lava.spikes.neurons import Silence
+from kirin_lava.spikes.neurons.silence.stepped import SteppedSilence
+from kirin_lava.spikes.neurons.simulate import period_of, simulate
 
 Codes = npt.NDArray[np.integer[Any]]
 
-RECIPES = ("kirin-w4a4-8", "kirin-signed-w4a4-8")  # one of each encoding
+RECIPES = ("kirin-w4a4-8", "kirin-signed-w4a4-8")  # one of each code
 WINDOWS = 64
 SHIFT = 3  # ramps in eighths of a sum
 
@@ -48,7 +49,7 @@ class Ablation:
     """What came out of one layer.
 
     Attributes:
-        codes: encoding of its inputs and of its outputs.
+        codes: code of its inputs and of its outputs.
         own: whether it fires in the model, too.
         total: codes compared. silent, restless: those that are wrong with the silence threshold, and without.
     """
@@ -61,34 +62,36 @@ class Ablation:
     restless: int
 
 
-def ablate(name: str, op: Linear, codes: Codes, outputs: Encoding) -> Ablation:
+def ablate(name: str, op: Linear, codes: Codes, outputs: SpikeCode) -> Ablation:
     """Simulate a layer on codes (windows, K), with silence and without; one that does not fire is made to fire `outputs`."""
-    own = op.fire is not None
-    if op.fire is None:
-        op = with_fire(op, codes, outputs)
-    assert op.fire is not None
+    own = isinstance(op.neuron, Silence)
+    fire = op.neuron if isinstance(op.neuron, Silence) else fire_phase(op, codes, outputs)
     sums = codes.astype(np.int64) @ op.weight.T.astype(np.int64)
-    expected = fire(torch.from_numpy(sums), op.fire, op.name).to(torch.int64).numpy()
-    period = max(op.encoding.window, op.fire.encoding.window)
-    spikes, outliers = encode_raster(codes, op.encoding, period)
-    payload = np.moveaxis(spikes + outliers, 0, 1).reshape(codes.shape[1], -1)  # window after window
-    silent, restless = (int((simulate(op, payload, period, silence) != expected).sum()) for silence in (True, False))
-    return Ablation(name, f"{op.encoding.name} -> {op.fire.encoding.name}", own, expected.size, silent, restless)
+    expected = fire.reference(torch.from_numpy(sums), op.name).to(torch.int64).numpy()
+    period = period_of(op.code, fire)
+    payload = np.moveaxis(op.code.payloads(codes, period), 0, 1).reshape(codes.shape[1], -1)  # window after window
+    constant = op.code.zero * (op.weight.astype(np.int64) << fire.shift).sum(1)
+
+    def wrong(silence: bool) -> int:
+        layer = SteppedSilence(fire, (len(op.weight),), period, op.code.gains(period), constant, silence=silence)
+        return int((simulate(op.name, op.weight, op.code, fire, payload, period, layer) != expected).sum())
+
+    return Ablation(name, f"{op.code.name} -> {fire.code.name}", own, expected.size, wrong(True), wrong(False))
 
 
-def with_fire(op: Linear, codes: Codes, outputs: Encoding) -> Linear:
-    """The layer with neurons that fire codes for a next one, in steps of least squared error on these windows."""
+def fire_phase(op: Linear, codes: Codes, outputs: SpikeCode) -> Silence:
+    """Neurons of a layer that fire codes for a next one, in steps of least squared error on these windows."""
     sums = codes.astype(np.float64) @ op.weight.T.astype(np.float64)
     steps = search_step(torch.from_numpy(sums), outputs).numpy()
     ramp = np.maximum(np.rint(steps * 2**SHIFT), 1).astype(np.int64)
-    return replace(op, fire=Fire(outputs, ramp, np.zeros_like(ramp), SHIFT, step=1.0))
+    return Silence(outputs, ramp, np.zeros_like(ramp), SHIFT)
 
 
 def random_layers() -> Iterator[Ablation]:
     """4-bit weights; codes as of normal activations, a twentieth of them outliers."""
     rng = np.random.default_rng(0)
     for enc in (OFFSET, SIGNED):
-        q = rng.normal(0, enc.spike_max / 2, (WINDOWS, 256))
+        q = rng.normal(0, enc.code_span(messages=False)[1] / 2, (WINDOWS, 256))
         q[rng.random(q.shape) < 0.05] *= 8
         codes = np.clip(np.rint(q), enc.code_min, enc.code_max).astype(np.int64)
         weight = rng.integers(-7, 8, (128, 256)).astype(np.int8)
@@ -106,7 +109,7 @@ def real_layers(model: str) -> Iterator[Ablation]:
         probes = probe_block(item.block, item.rows, rotary, WINDOWS)
         for op in item.block.linears():
             codes = probes[op.name].codes.astype(np.int64)
-            yield ablate(f"{checkpoint.name} {op.name}", op, codes, recipe.activations)
+            yield ablate(f"{checkpoint.name} {op.name}", op, codes, recipe.method.activations(recipe.options))
 
 
 def table(found: list[Ablation]) -> Table:

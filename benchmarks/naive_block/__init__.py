@@ -20,12 +20,11 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from kirin_lava.base.errors import BackendError
-from kirin_lava.graph import host
-from kirin_lava.graph.host import Codes, HostContext, Value
-from kirin_lava.graph.ops import Decode, Encode, Float32, Softmax
+from kirin_lava.graph.ops import Decode, Encode, Softmax
+from kirin_lava.graph.values import Codes, Float32, HostContext, Value
 from kirin_lava.processes.host import Mailbox
 from kirin_lava.processes.shared import shared_zeros, write_text
-from kirin_lava.spikes.codes.coding import Encoding, encode_raster
+from kirin_lava.spikes.codes import SpikeCode
 
 __all__ = ["OpProcess", "PyOpModel", "Task", "Wire"]
 
@@ -50,7 +49,7 @@ class Task:
         inputs: by port. The values of several senders add up; each writes to its own place.
         sums: name and size of the membranes that come in, or None.
         sends: size of its message; offset: where its result lies in it; leads: whether it writes the position.
-        plays: encoding of the codes that it sends as spikes, and how many, or None.
+        plays: code of the integers that it sends as spikes, and how many, or None.
         row_delay: windows that codes for a cache are held back, None where they are not cached.
     """
 
@@ -62,7 +61,7 @@ class Task:
     sends: int = 0
     offset: int = 0
     leads: bool = True
-    plays: tuple[Encoding, int] | None = None
+    plays: tuple[SpikeCode, int] | None = None
     row_delay: int | None = None
 
 
@@ -189,7 +188,7 @@ class PyOpModel(PyLoihiProcessModel):
             self._steps = {}
         context = HostContext(torch.tensor([position]), self._rotary, self._steps)
         values = self._values(position, arrived, membranes, context)
-        return self._send(position, host.apply(task.op, values, context))
+        return self._send(position, task.op.compute(values, context))
 
     def _pass(self, position: int, arrived: dict[str, Float32]) -> None:
         """Let a token in, or a result out."""
@@ -206,7 +205,7 @@ class PyOpModel(PyLoihiProcessModel):
             wire = task.inputs[port]
             part = torch.from_numpy(message[1 + wire.start : 1 + wire.stop].copy()).view(1, 1, -1)
             if port == "x_in":
-                values[wire.name] = part[None, ..., : position + 1] if isinstance(op, Encode) and op.causal else part
+                values[wire.name] = part[None, ..., : position + 1] if isinstance(op, Encode) and op.rule.by_row else part
             elif isinstance(op, (Decode, Softmax)):
                 values[wire.name] = Codes(torch.empty(0), part)
                 if port in ("k_in", "w_in"):
@@ -224,12 +223,12 @@ class PyOpModel(PyLoihiProcessModel):
         task, row = self._task, self._no_row
         if isinstance(value, Codes):
             assert task.plays is not None
-            encoding, played = task.plays
-            codes = np.full(played, -encoding.zero, np.int32)
+            code, played = task.plays
+            codes = np.full(played, -code.zero, np.int32)
             q = value.q.flatten().numpy().astype(np.int32)
             codes[: len(q)] = q
             if task.row_delay is None:
-                self._spikes, self._outliers = encode_raster(codes, encoding, task.period)
+                self._spikes, self._outliers = code.raster(codes, task.period)
             else:
                 row = np.concatenate([np.array([position + 1], np.int32), codes])
             value = value.step

@@ -21,7 +21,7 @@ from kirin_lava.base.units import in_bytes
 from kirin_lava.export.netx.write import write_segment
 from kirin_lava.graph.ops import Linear
 from kirin_lava.processes.runtime import require_backend, require_lava, run_job
-from kirin_lava.spikes.codes.coding import SIGNED, is_outlier, is_silent
+from kirin_lava.spikes.codes import SIGNED
 from kirin_lava.tasks.verify.on_lava import run_segments
 
 __all__ = ["Check", "Examination", "examine"]
@@ -125,8 +125,7 @@ def _self_test(timeout: float | None) -> str:
     codes = np.rint(rng.normal(0, 3.5, (6, 48))).astype(np.int64)
     codes[:, :3] *= 20
     linear = Linear("self-test", "codes", "sums", weight, 4, SIGNED)
-    outliers, silent = int(is_outlier(codes, SIGNED).sum()), int(is_silent(codes, SIGNED).sum())
-    spikes = codes.size - outliers - silent
+    spikes, outliers, _ = SIGNED.events(codes)
     expected = codes @ weight.T.astype(np.int64)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "self-test.net"

@@ -14,7 +14,7 @@ Without a hash, because they can be made again from those, or are meant to be ed
     README.md                   a model card
     report.json, layers.csv, report.html: see `kirin_lava.tasks.report`
 
-Format 1. A bundle comes from anywhere: nothing in it is believed before it is checked.
+Format 2. A bundle comes from anywhere: nothing in it is believed before it is checked.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ import numpy.typing as npt
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import disk_errors, inside, load_arrays, save_json
 from kirin_lava.base.readers import check_path, file_sha256, read_json
-from kirin_lava.export.netx.read import Segment, read_segment
+from kirin_lava.export.netx.read import StoredSegment, read_segment
 from kirin_lava.export.serial import block_from_json
-from kirin_lava.graph.ops import Block, Embedding, Linear, Model, Rotary
-from kirin_lava.graph.wiring import check_wiring
+from kirin_lava.graph.block import Block, Embedding, Model
+from kirin_lava.graph.ops import Linear, Rotary
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models.config import MOST, MOST_LAYERS, MOST_POSITIONS
 
 __all__ = ["EMBEDDING", "FORMAT", "JOURNAL", "MANIFEST", "Bundle", "Probe", "hash_is", "host_name", "net_name", "probe_name"]
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, JOURNAL, EMBEDDING = "manifest.json", "journal.json", "host/embedding.safetensors"
 _BLOCK = re.compile(r"blocks\.\d{1,6}|head")
 _COUNTS = ("layers", "width", "heads", "kv_heads", "head_dim", "hidden", "vocabulary", "max_positions")
@@ -121,12 +121,11 @@ class Bundle:
             return read_segment(inside(self.path, file)).linear
 
         where, facts = str(self.path / MANIFEST), self.manifest["facts"]
-        block = block_from_json(values, arrays, read_net, where)
-        result = facts["vocabulary"] if name == "head" else facts["width"]
-        check_wiring(block, facts["width"], result, facts["head_dim"], where)
+        block = block_from_json(values, arrays, read_net, facts["width"], where)
+        block.check(where, facts["head_dim"], facts["vocabulary"] if name == "head" else facts["width"])
         return block
 
-    def segments(self, name: str, intact: bool = True) -> list[Segment]:
+    def segments(self, name: str, intact: bool = True) -> list[StoredSegment]:
         """The linear segments of a block as their files have them; `intact` False reads an edited file too."""
         ops = self.manifest["blocks"][self.block_names.index(name)]["ops"]
         return [read_segment(inside(self.path, op["net"]), intact) for op in ops if "net" in op]

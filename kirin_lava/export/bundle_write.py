@@ -23,7 +23,8 @@ from kirin_lava.base.readers import check_path, file_sha256, read_json
 from kirin_lava.export.bundle import EMBEDDING, FORMAT, JOURNAL, MANIFEST, Probe, hash_is, host_name, net_name, probe_name
 from kirin_lava.export.netx.write import write_segment
 from kirin_lava.export.serial import block_to_json
-from kirin_lava.graph.ops import Block, Decode, Embedding
+from kirin_lava.graph.block import Block, Embedding
+from kirin_lava.graph.ops import Decode
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models.tokenizer import TOKENIZER_FILES
 

@@ -31,14 +31,15 @@ import numpy as np
 import numpy.typing as npt
 
 import kirin_lava
-from kirin_lava.base.errors import BackendError
+from kirin_lava.base.errors import BackendError, UnsupportedError
 from kirin_lava.base.files import disk_errors, whole_file
 from kirin_lava.base.loihi2 import STATE_BITS
 from kirin_lava.export.bundle import Bundle
-from kirin_lava.export.netx.read import Segment
-from kirin_lava.export.netx.stimulus import is_mirrored
-from kirin_lava.graph.ops import Block, Fire, Linear
-from kirin_lava.spikes.codes.coding import Encoding
+from kirin_lava.export.netx.read import StoredSegment
+from kirin_lava.graph.block import Block
+from kirin_lava.graph.ops import Linear
+from kirin_lava.spikes.codes import SpikeCode
+from kirin_lava.spikes.neurons import Silence
 
 if TYPE_CHECKING:
     import nir
@@ -79,7 +80,7 @@ def write_nir(bundle: Bundle, folder: Path) -> list[Path]:
     return written
 
 
-def block_graph(block: Block, segments: list[Segment], bundle: Bundle) -> nir.NIRGraph:
+def block_graph(block: Block, segments: list[StoredSegment], bundle: Bundle) -> nir.NIRGraph:
     """The chains of a block's linear segments."""
     import nir
 
@@ -89,13 +90,13 @@ def block_graph(block: Block, segments: list[Segment], bundle: Bundle) -> nir.NI
     fired: dict[str, str] = {}  # value -> node that fires it
     for linear in block.linears():
         end = _chain(linear, stored[linear.name], nodes, edges, fired.get(linear.input))
-        if linear.fire is not None:
+        if linear.fires is not None:
             fired[linear.output] = end
         else:
             _output(linear, end, nodes, edges)
     heard = {edge[0] for edge in edges}
     for linear in block.linears():
-        if linear.fire is not None and fired[linear.output] not in heard:  # no other linear segment takes these spikes
+        if linear.fires is not None and fired[linear.output] not in heard:  # no other linear segment takes these spikes
             _output(linear, fired[linear.output], nodes, edges)
     source = bundle.manifest["source"]
     about = {
@@ -117,30 +118,32 @@ def _output(linear: Linear, end: str, nodes: dict[str, Any], edges: list[tuple[s
     edges.append((end, name))
 
 
-def _chain(linear: Linear, segment: Segment, nodes: dict[str, Any], edges: list[tuple[str, str]], source: str | None) -> str:
+def _chain(
+    linear: Linear, segment: StoredSegment, nodes: dict[str, Any], edges: list[tuple[str, str]], source: str | None
+) -> str:
     """Add the nodes of a segment; returns the name of the last."""
     import nir
 
     n, k = linear.weight.shape
-    shift = 0 if linear.fire is None else linear.fire.shift
+    shift = linear.neuron.shift
     name = linear.name
     if source is None:
         source = f"{name}.input"
-        meta = {"value": linear.input, "encoding": _plain(linear.encoding)}
+        meta = {"value": linear.input, "encoding": _plain(linear.code)}
         nodes[source] = nir.Input({"input": np.array([k])}, metadata=meta)
     weights: dict[str, Any] = {
         "segment": name,
         "bits": linear.bits,
         "guarantee": segment.layer.guarantee,
         "sha256": hashlib.sha256(np.ascontiguousarray(linear.weight).tobytes()).hexdigest(),
-        "encoding": _plain(linear.encoding),
+        "encoding": _plain(linear.code),
     }
     if linear.group_shift is not None:
         weights["group_shift"] = linear.group_shift
-    constant = linear.encoding.zero * linear.weight.sum(1, dtype=np.int64) * 2**shift
+    constant = linear.code.zero * linear.weight.sum(1, dtype=np.int64) * 2**shift
     membrane: dict[str, Any] = {
         "state_bits": STATE_BITS,
-        "window": linear.encoding.window,
+        "window": linear.code.window,
         "reads": "after a window's last step, minus the constant; then u and v return to 0",
         "constant": constant,
     }
@@ -151,35 +154,34 @@ def _chain(linear: Linear, segment: Segment, nodes: dict[str, Any], edges: list[
         f"{name}.u": nir.I(np.full(n, 2.0**shift), metadata={"state_bits": STATE_BITS, "shift": shift}),
         f"{name}.v": nir.I(np.ones(n), metadata=membrane),
     }
-    if linear.fire is not None:
-        chain[f"{name}.threshold"] = _threshold(linear.fire, constant)
+    if isinstance(linear.neuron, Silence):
+        chain[f"{name}.threshold"] = _threshold(linear.neuron, constant)
+    elif linear.fires is not None:
+        raise UnsupportedError(f"{name}: NIR has no word for {linear.neuron.name} neurons: leave nir out of --format")
     nodes.update(chain)
     edges += zip([source, *chain], chain, strict=False)
     return list(chain)[-1]
 
 
-def _threshold(fire: Fire, constant: Int64) -> nir.Threshold:
+def _threshold(fire: Silence, constant: Int64) -> nir.Threshold:
     """The first, highest threshold of the fire phase, in units of v (a NIR threshold is exceeded, ours is met), as a node."""
     import nir
 
-    top = (fire.encoding.window - 1) * fire.ramp - fire.ramp // 2
-    lift = fire.offset + fire.encoding.zero * fire.ramp - constant
+    top, lift = fire.top(), fire.lift() - constant
     return nir.Threshold(
         (top - lift - 1).astype(np.float64),
         metadata={
-            "encoding": _plain(fire.encoding),
+            "encoding": _plain(fire.code),
             "falls": "infinite while a window's inputs arrive; then this threshold, lower by the ramp after every step",
             "spikes": "at most one per window and neuron, none after the last threshold; its time is the output code",
-            "mirrored": int(is_mirrored(fire.encoding)),  # the same ladder on -v spikes -1
+            "mirrored": int(fire.code.mirrored),  # the same ladder on -v spikes -1
             "ramp": fire.ramp,
             "offset": fire.offset,
-            "step": fire.step,
-            "step_rides_on_input": int(fire.rides),
         },
     )
 
 
-def _plain(enc: Encoding) -> dict[str, Any]:
+def _plain(enc: SpikeCode) -> dict[str, Any]:
     return asdict(enc)
 
 

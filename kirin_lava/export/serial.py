@@ -1,55 +1,35 @@
 """Graph operations to plain JSON and arrays, and back, with every value checked on the way in.
 
 An operation becomes an object with its `kind` and its fields. Arrays go to a safetensors file beside the manifest under
-`<operation>.<field>`, encodings by name. A `Linear` keeps its wiring here and its integers in its own `.net`.
+`<operation>.<field>`, codes are named, a step rule is an object of its own. A `Linear` keeps its wiring here and its integers
+in its own `.net`.
 """
 
 from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from kirin_lava.base.errors import UsageError
-from kirin_lava.graph.ops import (
-    Add,
-    Block,
-    Decode,
-    Encode,
-    Fire,
-    Gate,
-    Linear,
-    Mix,
-    Norm,
-    Op,
-    Rotary,
-    Score,
-    Slice,
-    Softmax,
-    Sum,
-)
-from kirin_lava.spikes.codes.coding import Encoding, encoding
+from kirin_lava.graph import ops as known
+from kirin_lava.graph.block import Block
+from kirin_lava.graph.ops import Linear, Op
+from kirin_lava.spikes.codes import SpikeCode, code_named
+from kirin_lava.spikes.steps import RULES, StepRule
 
 __all__ = ["block_from_json", "block_to_json"]
 
 Array = npt.NDArray[Any]
 
-_KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Norm, Rotary, Slice, Gate, Add, Sum, Encode, Decode, Softmax, Score, Mix)
-}
-_DTYPES = {
-    "weight": np.float32,
-    "bias": np.float32,
-    "scale": np.float32,
-    "channels": np.bool_,
-    "ramp": np.int64,
-    "offset": np.int64,
-}
-_OPTIONAL = {"bias", "scale", "channels", "static_step", "fire"}
+
+def _kinds() -> dict[str, type[Any]]:
+    """Operations by name, but for `Linear`."""
+    return {kind.__name__: kind for kind in (*known.HOST_OPS, *known.CORE_OPS) if kind is not Linear}
 
 
 def block_to_json(block: Block, net_name: Callable[[Linear], str]) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -73,18 +53,21 @@ def _to_json(value: Any, prefix: str, arrays: dict[str, Array]) -> dict[str, Any
             key = f"{prefix}.{item.name}"
             arrays[key] = content
             content = {"array": key}
-        elif isinstance(content, Encoding):
+        elif isinstance(content, SpikeCode):
             content = content.name
-        elif isinstance(content, Fire):
+        elif isinstance(content, StepRule):
             content = _to_json(content, f"{prefix}.{item.name}", arrays)
         result[item.name] = content
     return result
 
 
 def block_from_json(
-    values: Any, arrays: Mapping[str, Array], read_net: Callable[[str], Linear], where: str = "manifest"
+    values: Any, arrays: Mapping[str, Array], read_net: Callable[[str], Linear], width: int, where: str = "manifest"
 ) -> Block:
-    """A block from what `block_to_json` wrote; whether its operations fit together is for `wiring.check_wiring` to say.
+    """A block from what `block_to_json` wrote; whether its operations fit together is for `Block.check` to say.
+
+    Args:
+        width: numbers per token at its input.
 
     Raises:
         UsageError: an unknown kind or field, a value of the wrong type, a missing array.
@@ -99,8 +82,8 @@ def block_from_json(
         if plain.get("kind") == "Linear":
             ops.append(_linear(plain, read_net, place))
         else:
-            ops.append(_from_json(plain, _KINDS, arrays, place))
-    return Block(name, tuple(ops), output)
+            ops.append(_from_json(plain, _kinds(), arrays, place))
+    return Block(name, tuple(ops), output, width)
 
 
 def _linear(values: dict[str, Any], read_net: Callable[[str], Linear], place: str) -> Linear:
@@ -114,8 +97,8 @@ def _linear(values: dict[str, Any], read_net: Callable[[str], Linear], place: st
         text["output"],
         stored.weight,
         stored.bits,
-        stored.encoding,
-        stored.fire,
+        stored.code,
+        stored.neuron,
         stored.group_shift,
     )
 
@@ -127,33 +110,28 @@ def _from_json(values: dict[str, Any], kinds: dict[str, type[Any]], arrays: Mapp
         raise UsageError(
             f"{place}: kind {reprlib.repr(word)} is none of {', '.join(kinds)}; was it written by another version?"
         )
-    known = {item.name: item for item in fields(kind)}
-    if set(values) != set(known):
-        odd = ", ".join(sorted(map(str, set(values) ^ set(known))))
+    entries = {item.name: item for item in fields(kind)}
+    if set(values) != set(entries):
+        odd = ", ".join(sorted(map(str, set(values) ^ set(entries))))
         raise UsageError(f"{place} ({kind.__name__}): entries {odd[:200]} are missing or unknown")
-    return kind(**{key: _field(key, str(known[key].type), value, arrays, f"{place}: {key}") for key, value in values.items()})
+    return kind(**{key: _field(entries[key], value, arrays, f"{place}: {key}") for key, value in values.items()})
 
 
-def _field(key: str, kind: str, value: Any, arrays: Mapping[str, Array], place: str) -> Any:
+def _field(entry: Field[Any], value: Any, arrays: Mapping[str, Array], place: str) -> Any:
+    kind = str(entry.type)
     if value is None:
-        if key in _OPTIONAL:
+        if kind.endswith("None"):
             return None
         raise UsageError(f"{place} is missing")
-    if isinstance(value, dict) and "array" in value:
-        name = _expect(value["array"], str, f"{place}: array")
-        if name not in arrays:
-            raise UsageError(f"{place}: the array {name!r} is missing from the bundle")
-        array = arrays[name]
-        if array.dtype != _DTYPES.get(key) or array.ndim != 1:
-            raise UsageError(f"{place}: the array {name!r} is {array.dtype} with {array.ndim} axes, not what {key} must be")
-        return array
-    if kind.startswith("Encoding"):
+    if "dtype" in entry.metadata:
+        return _array(entry.metadata["dtype"], value, arrays, place)
+    if kind.startswith("SpikeCode"):
         try:
-            return encoding(_expect(value, str, place))
+            return code_named(_expect(value, str, place))
         except UsageError as error:
             raise UsageError(f"{place}: {error}") from None
-    if kind.startswith("Fire"):
-        return _from_json(dict(_expect(value, dict, place)), {"Fire": Fire}, arrays, place)
+    if kind.startswith("StepRule"):
+        return _from_json(dict(_expect(value, dict, place)), {rule.__name__: rule for rule in RULES}, arrays, place)
     for word, plain in (("bool", bool), ("int", int), ("float", float), ("str", str)):
         if kind.startswith(word):
             if plain is float and type(value) is int and abs(value) < 2**53:
@@ -161,7 +139,17 @@ def _field(key: str, kind: str, value: Any, arrays: Mapping[str, Array], place: 
             if type(value) is not plain or (isinstance(value, int) and abs(value) >= 2**53):
                 raise UsageError(f"{place} is {reprlib.repr(value)}, not of type {word}")
             return value
-    raise UsageError(f"{place} must refer to an array")
+    raise TypeError(f"{place}: a field of type {kind} has no form in a file")
+
+
+def _array(dtype: str, value: Any, arrays: Mapping[str, Array], place: str) -> Array:
+    name = _expect(_expect(value, dict, place).get("array"), str, f"{place}: array")
+    if name not in arrays:
+        raise UsageError(f"{place}: the array {name!r} is missing from the bundle")
+    array = arrays[name]
+    if array.dtype != np.dtype(dtype) or array.ndim != 1:
+        raise UsageError(f"{place}: the array {name!r} is {array.dtype} with {array.ndim} axes, not {dtype} with one")
+    return array
 
 
 def _expect(value: Any, kind: type[Any], place: str) -> Any:

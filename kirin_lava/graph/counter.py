@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kirin_lava.graph.block import Block
 from kirin_lava.graph.counts import CodeCounts, CoreCounts, HostCounts, Stats
 from kirin_lava.graph.executor import Observer, cached_name
-from kirin_lava.graph.host import Codes, Value
-from kirin_lava.graph.host_work import float_operations
-from kirin_lava.graph.ops import Block, CoreOp, Encode, Fire, Linear, Mix, Op, Score, Softmax
-from kirin_lava.spikes.codes.coding import Encoding, is_outlier, is_silent
+from kirin_lava.graph.ops import CoreOp, Encode, HostOp, Linear, Mix, Op, Score, require_ops
+from kirin_lava.graph.values import Codes, Value
+from kirin_lava.spikes.codes import SpikeCode
 
 __all__ = ["Counter", "stored_bits", "together"]
 
@@ -38,11 +38,11 @@ def together(*observers: Observer) -> Observer:
 def stored_bits(op: CoreOp, block: Block) -> int:
     """Bits of a stored synapse: 4 if every weight (times 2^shift of a fire phase) or cached code fits them, else 8."""
     if isinstance(op, Linear):
-        shift = 0 if op.fire is None else op.fire.shift
+        shift = op.neuron.shift
         low, high = int(op.weight.min(initial=0)) << shift, int(op.weight.max(initial=0)) << shift
         return 4 if low >= -8 and high <= 7 else 8
-    cached = block.producer(op.cache)
-    return 4 if isinstance(cached, Encode) and cached.encoding.code_max <= 7 else 8
+    cached = block.ports[op.cache].code
+    return 4 if cached is not None and cached.largest <= 7 else 8
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Counter:
 
     def __init__(self) -> None:
         self._ops: dict[tuple[str, str], tuple[Block, Op, _Tally]] = {}
-        self._codes: dict[tuple[str, str], tuple[str, Encoding, _Tally]] = {}
+        self._codes: dict[tuple[str, str], tuple[str, SpikeCode, _Tally]] = {}
         self._synapses: dict[tuple[str, str], Tensor] = {}
 
     @torch.inference_mode()
@@ -85,19 +85,19 @@ class Counter:
         else:
             result = values[op.output]
             shown = result.q if isinstance(result, Codes) else result
-            by_head = isinstance(op, Softmax) or (isinstance(op, Encode) and op.causal)  # (B, H, L, J)
+            by_head = block.ports[op.output].by_position  # (B, H, L, J)
             elements = shown.shape[1] * _visible(shown) if by_head else shown.numel()
             tally.add(tokens=len(shown) * shown.shape[2 if by_head else 1], elements=elements)
             if isinstance(op, Encode):
-                self._see(block, op.name, op.output, op.encoding, _codes(values, op.output), shown.numel() - elements)
-        if isinstance(op, (Linear, Mix)) and op.fire is not None:
-            self._see(block, op.name, op.output, op.fire.encoding, _codes(values, op.output), 0)
+                self._see(block, op.name, op.output, op.code, _codes(values, op.output), shown.numel() - elements)
+        if isinstance(op, Linear) and op.fires is not None:
+            self._see(block, op.name, op.output, op.fires, _codes(values, op.output), 0)
 
     def result(self) -> Stats:
         """Everything so far."""
         codes = {
-            (block, value): _code_row(block, value, producer, enc, tally)
-            for (block, value), (producer, enc, tally) in self._codes.items()
+            (block, value): _code_row(block, value, producer, code, tally)
+            for (block, value), (producer, code, tally) in self._codes.items()
         }
         core: list[CoreCounts] = []
         host: list[HostCounts] = []
@@ -106,19 +106,21 @@ class Counter:
                 core.append(_core_row(at, op, tally, codes.get((name, op.output))))
             else:
                 elements, tokens = tally.integer("elements"), tally.integer("tokens")
-                host.append(HostCounts(name, op.name, type(op).__name__, tokens, elements, elements * float_operations(op)))
+                host.append(
+                    HostCounts(name, op.name, type(op).__name__, tokens, elements, elements * cast(HostOp, op).operations())
+                )
         return Stats(max((row.tokens for row in core), default=0), tuple(core), tuple(codes.values()), tuple(host))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values of `result()`."""
         return self.result().to_dict()
 
-    def _see(self, block: Block, producer: str, value: str, enc: Encoding, codes: Codes, invisible: int) -> None:
+    def _see(self, block: Block, producer: str, value: str, code: SpikeCode, codes: Codes, invisible: int) -> None:
         """Histogram of codes. `invisible` ones (code 0, beyond a token's own position) are taken off."""
-        tally = self._codes.setdefault((block.name, value), (producer, enc, _Tally()))[2]
-        shifted = (codes.q.flatten() - enc.code_min).to(torch.uint8)  # no encoding has more than 256 codes
-        histogram = torch.bincount(shifted, minlength=enc.code_max - enc.code_min + 1).to(torch.float64)
-        histogram[-enc.code_min] -= invisible
+        tally = self._codes.setdefault((block.name, value), (producer, code, _Tally()))[2]
+        shifted = (codes.q.flatten() - code.code_min).to(torch.uint8)  # no encoding has more than 256 codes
+        histogram = torch.bincount(shifted, minlength=code.code_max - code.code_min + 1).to(torch.float64)
+        histogram[-code.code_min] -= invisible
         tokens = codes.step.shape[0] * codes.step.shape[1]
         tally.add(tokens=tokens, clipped=codes.clipped, histogram=histogram)
 
@@ -129,11 +131,12 @@ class Counter:
             existing = np.count_nonzero(op.weight, axis=0).astype(np.float64)
             self._synapses[key] = torch.from_numpy(existing).to(q.device)
         synapses, tokens = self._synapses[key], len(q)
-        spike, outlier = _split(q, op.encoding)
+        spiking, outlier = op.code.split(q)
+        spike = op.code.spike_count(q)
         spikes, outliers = spike.sum(0).to(torch.float64), outlier.sum(0).to(torch.float64)
         size = q.abs()
-        rates = (_rate_factor(size.amax(1), op.encoding) @ size).to(torch.float64)
-        tally.add(tokens=tokens, elements=q.numel(), spikes=spikes.sum(), outliers=outliers.sum())
+        rates = (_rate_factor(size.amax(1), op.code) @ size).to(torch.float64)
+        tally.add(tokens=tokens, elements=q.numel(), spikes=spikes.sum(), outliers=outliers.sum(), spiking=_total(spiking))
         tally.add(neurons=tokens * op.weight.shape[0], dense_macs=tokens * op.weight.size)
         tally.add(synaptic_adds=spikes @ synapses, macs=outliers @ synapses)
         tally.add(rate_spikes=rates.sum(), rate_adds=rates @ synapses)
@@ -145,11 +148,12 @@ def _score(op: Score, query: Tensor, keys: Tensor, tally: _Tally) -> None:
     positions, width = keys.shape[2:]
     q = query.view(batch, tokens, op.kv_heads, op.heads // op.kv_heads, width)
     existing = (keys != 0).to(torch.float64).cumsum(2)[:, :, positions - tokens :].transpose(1, 2).unsqueeze(3)
-    spike, outlier = _split(q, op.encoding)
+    spiking, outlier = op.code.split(q)
+    spike = op.code.spike_count(q)
     size = q.abs()
-    rates = size * _rate_factor(size.amax(-1, keepdim=True), op.encoding)
+    rates = size * _rate_factor(size.amax(-1, keepdim=True), op.code)
     pairs = op.heads * _seen_positions(batch, tokens, positions)
-    tally.add(tokens=batch * tokens, elements=q.numel(), spikes=spike.sum(), outliers=outlier.sum())
+    tally.add(tokens=batch * tokens, elements=q.numel(), spikes=spike.sum(), outliers=outlier.sum(), spiking=spiking.sum())
     tally.add(neurons=pairs, dense_macs=pairs * width)
     tally.add(synaptic_adds=(spike * existing).sum(), macs=(outlier * existing).sum())
     tally.add(rate_spikes=rates.sum(dtype=torch.float64), rate_adds=(rates * existing).sum())
@@ -162,14 +166,13 @@ def _mix(op: Mix, weights: Codes, cached: Tensor, tally: _Tally) -> None:
     width = cached.shape[3]
     existing = (cached != 0).sum(-1).to(torch.float64).repeat_interleave(heads // op.kv_heads, 1)  # (B, H, J)
     # sums of float32 ones are exact, and on a CPU much faster than sums of booleans
-    outliers = (q > op.encoding.spike_max).float().sum(2)
-    spikes = (q != 0).float().sum(2) - outliers
+    outliers = op.code.is_message(q).float().sum(2)
+    spikes = op.code.spike_count(q).float().sum(2)
     largest = q.amax(-1, keepdim=True)
-    if weights.step.shape[-1] == 1:  # one step for all heads
-        largest = largest.amax(1, keepdim=True)
-    rates = (q * _rate_factor(largest, op.encoding)).sum(2).double()
+    rates = (q * _rate_factor(largest, op.code)).sum(2).double()
     pairs = heads * _visible(q)
     tally.add(tokens=batch * tokens, elements=pairs, spikes=_total(spikes), outliers=_total(outliers))
+    tally.add(spiking=_total(op.code.split(q)[0]))
     tally.add(neurons=batch * tokens * heads * width, dense_macs=pairs * width)
     tally.add(synaptic_adds=(spikes * existing).sum(), macs=(outliers * existing).sum())
     tally.add(rate_spikes=rates.sum(), rate_adds=(rates * existing).sum())
@@ -179,16 +182,9 @@ def _total(counts: Tensor) -> Tensor:
     return counts.sum(dtype=torch.float64)
 
 
-def _split(q: Tensor, enc: Encoding) -> tuple[Tensor, Tensor]:
-    """Masks of spikes and of outliers; the definitions in `coding` are plain operators, which tensors have too."""
-    codes = cast(Any, q)
-    outlier = cast(Tensor, is_outlier(codes, enc))
-    return ~(cast(Tensor, is_silent(codes, enc)) | outlier), outlier
-
-
-def _rate_factor(largest: Tensor, enc: Encoding) -> Tensor:
+def _rate_factor(largest: Tensor, code: SpikeCode) -> Tensor:
     """Spikes per unit of code in an 8-bit rate code (sign and 7 bits, or 8 bits) whose largest value has this code."""
-    return torch.where(largest > 0, (127 if enc.code_min < 0 else 255) / largest, 0.0)
+    return torch.where(largest > 0, (127 if code.signed else 255) / largest, 0.0)
 
 
 def _visible(by_head: Tensor) -> int:
@@ -201,20 +197,20 @@ def _seen_positions(batch: int, tokens: int, positions: int) -> int:
     return batch * (tokens * (positions - tokens) + tokens * (tokens + 1) // 2)
 
 
-def _code_row(block: str, value: str, producer: str, enc: Encoding, tally: _Tally) -> CodeCounts:
+def _code_row(block: str, value: str, producer: str, code: SpikeCode, tally: _Tally) -> CodeCounts:
     histogram = tally.summed["histogram"].cpu().numpy().round().astype(np.int64)
-    q = np.arange(enc.code_min, enc.code_max + 1)
-    outliers, silent = int(histogram[is_outlier(q, enc)].sum()), int(histogram[is_silent(q, enc)].sum())
+    q = np.arange(code.code_min, code.code_max + 1)
+    outliers, silent = int(histogram[code.is_message(q)].sum()), int(histogram[code.is_silent(q)].sum())
     elements = int(histogram.sum())
     sizes = np.abs(q)
     return CodeCounts(
         block=block,
         value=value,
         producer=producer,
-        encoding=enc.name,
+        encoding=code.name,
         tokens=tally.integer("tokens"),
         elements=elements,
-        spikes=elements - outliers - silent,
+        spikes=int((code.spike_count(q) * histogram).sum()),
         silent=silent,
         outliers=outliers,
         clipped=tally.integer("clipped"),
@@ -225,41 +221,34 @@ def _code_row(block: str, value: str, producer: str, enc: Encoding, tally: _Tall
 
 
 def _core_row(block: Block, op: CoreOp, tally: _Tally, fired: CodeCounts | None) -> CoreCounts:
-    phase = None if isinstance(op, Score) else op.fire
-    kind = type(op).__name__.lower() if not isinstance(op, Linear) else "read" if phase is None else "fire"
     names = ("tokens", "elements", "spikes", "outliers", "neurons", "dense_macs", "synaptic_adds", "macs")
     n = {name: tally.integer(name) for name in names}
-    comparisons, ramp_adds = (0, 0) if phase is None or fired is None else _fire_work(phase, fired)
+    fires = isinstance(op, Linear) and op.fires is not None
+    comparisons = ramp_adds = 0
+    if isinstance(op, Linear) and fired is not None:
+        comparisons, ramp_adds = op.neuron.work(np.asarray(fired.histogram, np.int64))
     return CoreCounts(
         block=block.name,
         op=op.name,
-        kind=kind,
-        encoding=op.encoding.name,
-        window=op.encoding.window,
+        kind=op.kind,
+        encoding=op.code.name,
+        window=op.code.window,
         weight_bits=stored_bits(op, block),
         windows=n["tokens"],
-        steps=n["tokens"] * op.encoding.window,
-        silent=n["elements"] - n["spikes"] - n["outliers"],
-        neuron_updates=n["neurons"] * op.encoding.window,
+        steps=n["tokens"] * op.code.window,
+        silent=n["elements"] - tally.integer("spiking") - n["outliers"],
+        neuron_updates=n["neurons"] * op.code.window,
         comparisons=comparisons,
         ramp_adds=ramp_adds,
-        readouts=0 if phase else n["neurons"],
+        readouts=0 if fires else n["neurons"],
         rate_spikes=float(tally.summed["rate_spikes"]),
         rate_adds=float(tally.summed["rate_adds"]),
         **n,
     )
 
 
-def _fire_work(phase: Fire, fired: CodeCounts) -> tuple[int, int]:
-    """Comparisons until the spike (levels T-1 down to the code, to 1 if silent; both signs of a mirrored ladder) and falls."""
-    enc = phase.encoding
-    mirrored = enc.spike_min < 0 and enc.zero == 0
-    level = np.abs(np.arange(enc.code_min, enc.code_max + 1) + enc.zero)
-    met = enc.window - np.maximum(level, 1)
-    histogram = np.asarray(fired.histogram)
-    compared = int((histogram * met).sum())
-    return compared * (2 if mirrored else 1), int((histogram * np.maximum(met - 1, 0)).sum())
-
-
 def _codes(values: dict[str, Value], name: str) -> Codes:
     return cast(Codes, values[name])
+
+
+require_ops("the counter", (Linear, Score, Mix))

@@ -1,7 +1,7 @@
 """The integer reference: a converted model computed with matrix products, spikes nowhere in sight.
 
 It defines what every other backend must reproduce bit for bit. Sums of codes and weights are exact, see `ExactMatmul`; host
-operations come from `kirin_lava.graph.host`: their bits depend on nothing but the token. Keys and values stay as codes in a
+operations come from `kirin_lava.graph.ops`: their bits depend on nothing but the token. Keys and values stay as codes in a
 cache,
 so a prompt in one batch, in pieces, or token by token gives the same integers.
 """
@@ -18,12 +18,14 @@ from torch import Tensor
 from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.base.exact import FLOAT32_EXACT, ExactMatmul
 from kirin_lava.base.loihi2 import STATE_MAX
-from kirin_lava.graph import host
+from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.cache import Cache
-from kirin_lava.graph.host import Codes, Constants, HostContext, Value
-from kirin_lava.graph.ops import Block, Decode, Encode, Fire, Float32, Linear, Mix, Model, Op, Score
+from kirin_lava.graph.ops import Decode, Encode, HostOp, Linear, Mix, Op, Score, require_ops
+from kirin_lava.graph.ops.softmax import visible
+from kirin_lava.graph.values import Codes, Constants, Float32, HostContext, Value, Values, codes_in
+from kirin_lava.spikes.neurons.neuron import check_state
 
-__all__ = ["BlockExecutor", "Cache", "ExactMatmul", "Executor", "Observer", "Segment", "cached_name", "fire"]
+__all__ = ["BlockExecutor", "Cache", "Executor", "Observer", "SegmentBackend", "answer_of", "cached_name"]
 
 _ATTENTION_ELEMENTS = 2**18  # of scores at a time: what a core's cache holds
 _ATTENTION_ROWS = 16  # but not fewer tokens
@@ -32,52 +34,13 @@ _LARGE_BLOCK = 7 * 2**20  # float32 numbers, just below the 32 MiB up to which g
 
 Observer = Callable[[Block, Op, dict[str, Value]], None]
 """Called after every operation with all values of the block so far, cached rows of codes under `cached_name`."""
-Segment = Callable[[Linear, Codes], Value]
+SegmentBackend = Callable[[Linear, Codes], Value]
 """Computes a segment from codes (B, L, K): sums (B, L, N), or codes where it fires."""
 
 
 def cached_name(cache: str) -> str:
     """Where an observer finds what a `Score` or `Mix` read: (B, kv_heads, J, head_dim) codes of all tokens so far."""
     return f"{cache}.cached"
-
-
-def fire(membrane: Tensor, op: Fire, name: str = "") -> Tensor:
-    """Output codes of silence-threshold neurons by division, see `graph.Fire`.
-
-    Args:
-        membrane: (..., N) exact sums `sum_k w q`, without shift and offset.
-        op: the fire phase.
-        name: of the segment, for errors.
-
-    Returns:
-        (..., N) codes q in float32.
-
-    Raises:
-        FitError: a membrane beyond the 24-bit state.
-    """
-    device = membrane.device
-    # float64 holds all of this exactly; a quotient of integers this small cannot round up to the next one
-    ramp, offset = (torch.from_numpy(array).to(device, torch.float64) for array in (op.ramp, op.offset))
-    half = (ramp * 0.5).floor_()
-    levels = op.encoding.window - 1
-    m = (membrane.double() * 2.0**op.shift).add_(offset)
-    check_state(m, name)
-    if op.encoding.spike_min == -op.encoding.spike_max:
-        q = m.abs().add_(half).div_(ramp).floor_().clamp_(max=levels).mul_(m.sign_())
-    else:
-        zero = op.encoding.zero
-        q = m.add_(ramp * zero + half).div_(ramp).floor_().clamp_(0, levels).sub_(zero)
-    return q.to(torch.float32)
-
-
-def check_state(v: Tensor, name: str) -> None:
-    """Raise `FitError` where a membrane does not fit the 24-bit state."""
-    largest = float(v.abs().max()) if v.numel() else 0.0
-    if largest > STATE_MAX:
-        raise FitError(
-            f"{name}: a membrane reaches {largest:.0f}, beyond the 24-bit state ({STATE_MAX}); "
-            "split the fan-in, lower the shift of the segment or choose a recipe with narrower outliers"
-        )
 
 
 class BlockExecutor:
@@ -95,7 +58,7 @@ class BlockExecutor:
         rotary: tuple[Float32, Float32] | None,
         device: str = "cpu",
         observer: Observer | None = None,
-        segment: Segment | None = None,
+        segment: SegmentBackend | None = None,
     ):
         _keep_freed_memory()
         self.device = torch.device(device)
@@ -112,7 +75,7 @@ class BlockExecutor:
     def run(self, block: Block, x: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """One block on (B, L, width) -> (B, L, width), at absolute positions (L,) that follow what the cache holds."""
         context = self._context(positions, cache.steps.setdefault(block.name, {}))
-        values: dict[str, Value] = {"x": x}
+        values: Values = {"x": x}
         if block not in self._stages:
             self._stages[block] = _stages(block)
         for stage in self._stages[block]:
@@ -136,14 +99,15 @@ class BlockExecutor:
     def _context(self, positions: Tensor, steps: dict[str, Tensor]) -> HostContext:
         return HostContext(positions, self._rotary, steps, self._constants, check=False)
 
-    def _compute(self, block: Block, op: Op, values: dict[str, Value], context: HostContext, cache: Cache) -> Value:
+    def _compute(self, block: Block, op: Op, values: Values, context: HostContext, cache: Cache) -> Value:
         if isinstance(op, Linear):
-            return self._segment(op, _codes(values, op.input))
+            return self._segment(op, codes_in(values, op.input))
         if isinstance(op, Score):
-            return _score(op, _codes(values, op.input), cache.columns(block.name, op.cache, context.stop))
+            return _score(op, codes_in(values, op.input), cache.columns(block.name, op.cache, context.stop))
         if isinstance(op, Mix):
-            return _mix(op, _codes(values, op.input), cache.columns(block.name, op.cache, context.stop))
-        value = host.apply(op, values, context)
+            return _mix(op, codes_in(values, op.input), cache.columns(block.name, op.cache, context.stop))
+        assert isinstance(op, HostOp)
+        value = op.compute(values, context)
         if isinstance(op, Encode) and op.cached:
             assert isinstance(value, Codes)
             context.remember(op.output, value.step)
@@ -155,17 +119,17 @@ class BlockExecutor:
                 )
         return value
 
-    def _attend(self, block: Block, ops: tuple[Op, ...], values: dict[str, Value], context: HostContext, cache: Cache) -> Value:
+    def _attend(self, block: Block, ops: tuple[Op, ...], values: Values, context: HostContext, cache: Cache) -> Value:
         """An attention on as many tokens at a time as fit a core's cache, without the columns that none of them sees."""
         score = ops[0]
         assert isinstance(score, Score)
-        query = _codes(values, score.input)
+        query = codes_in(values, score.input)
         batch, length = query.q.shape[:2]
         rows = max(_ATTENTION_ROWS, _ATTENTION_ELEMENTS // (batch * score.heads * context.stop))
         pieces: list[Value] = []
         for start in range(0, length, rows):
             tokens = slice(start, start + rows)
-            part: dict[str, Value] = {score.input: Codes(query.q[:, tokens], query.step[:, tokens])}
+            part: Values = {score.input: Codes(query.q[:, tokens], query.step[:, tokens])}
             at = self._context(context.positions[tokens], context.steps)
             for op in ops:
                 part[op.output] = self._compute(block, op, part, at, cache)
@@ -174,14 +138,12 @@ class BlockExecutor:
 
     def _linear(self, op: Linear, x: Codes) -> Value:
         if op not in self._matmuls:
-            enc = op.encoding
-            largest = max(-enc.code_min, enc.code_max)
-            self._matmuls[op] = ExactMatmul(op.weight, largest, self.device, signed=enc.code_min < 0)
+            self._matmuls[op] = ExactMatmul(op.weight, op.code.largest, self.device, signed=op.code.signed)
         matmul = self._matmuls[op]
         sums = matmul(x.q)
         if matmul.bound > STATE_MAX:
             check_state(sums, op.name)
-        return sums if op.fire is None else _fired(op.fire, sums, x, op.name)
+        return answer_of(op, x, op.neuron.reference(sums, op.name))
 
 
 @cache
@@ -193,7 +155,9 @@ def _keep_freed_memory() -> None:
 class Executor:
     """Runs a converted model; arguments as for `BlockExecutor`."""
 
-    def __init__(self, model: Model, device: str = "cpu", observer: Observer | None = None, segment: Segment | None = None):
+    def __init__(
+        self, model: Model, device: str = "cpu", observer: Observer | None = None, segment: SegmentBackend | None = None
+    ):
         self.model = model
         self.device = torch.device(device)
         self.blocks = BlockExecutor(model.rotary, device, observer, segment)
@@ -259,7 +223,7 @@ def _stages(block: Block) -> list[tuple[Op, ...]]:
     return stages
 
 
-def _first_broken(block: Block, values: dict[str, Value]) -> str:
+def _first_broken(block: Block, values: Values) -> str:
     """Name of the first value that is not finite."""
     for op in block.ops:
         value = values.get(op.output)
@@ -271,15 +235,13 @@ def _first_broken(block: Block, values: dict[str, Value]) -> str:
 
 def _joined(pieces: list[Value]) -> Value:
     """Pieces of consecutive tokens in one."""
-    codes = [piece for piece in pieces if isinstance(piece, Codes)]
-    if codes:
-        return Codes(torch.cat([c.q for c in codes], 1), torch.cat([c.step for c in codes], 1), sum(c.clipped for c in codes))
     return torch.cat([piece for piece in pieces if isinstance(piece, Tensor)], 1)
 
 
-def _fired(op: Fire, sums: Tensor, x: Codes, name: str) -> Codes:
-    step = x.step * op.step if op.rides else torch.full_like(x.step, op.step)
-    return Codes(fire(sums, op, name), step)
+def answer_of(op: Linear, inputs: Codes, answer: Tensor) -> Value:
+    """What a segment's neurons answered (..., N) as a value: sums, or codes with a step of 1, like that of `inputs` in
+    shape."""
+    return answer if op.fires is None else Codes(answer, torch.ones_like(inputs.step))
 
 
 def _score(op: Score, query: Codes, keys: Tensor) -> Tensor:
@@ -291,15 +253,15 @@ def _score(op: Score, query: Codes, keys: Tensor) -> Tensor:
     if width * _MAX_CACHED**2 > STATE_MAX:
         check_state(sums, op.name)
     if length > 1:
-        sums[..., columns - length :].mul_(host.visible(length, length, sums.device))
+        sums[..., columns - length :].mul_(visible(length, length, sums.device))
     return sums
 
 
-def _mix(op: Mix, weights: Codes, cached: Tensor) -> Tensor | Codes:
+def _mix(op: Mix, weights: Codes, cached: Tensor) -> Tensor:
     """(B, H, L, J) codes against (B, kv_heads, d, J) cached codes -> (B, L, H * d) sums."""
     batch, _, length, columns = weights.q.shape
     flat = weights.q.view(batch, op.kv_heads, -1, columns).transpose(2, 3)
-    bound = columns * op.encoding.code_max * _MAX_CACHED
+    bound = columns * op.code.code_max * _MAX_CACHED
     # where the worst case could round, the codes at hand still may not: a row's sum bounds every partial sum
     if bound < FLOAT32_EXACT or float(weights.q.sum(-1).max()) * _MAX_CACHED < FLOAT32_EXACT:
         sums = cached @ flat
@@ -308,11 +270,7 @@ def _mix(op: Mix, weights: Codes, cached: Tensor) -> Tensor | Codes:
     sums = sums.view(batch, op.kv_heads, cached.shape[2], -1, length).permute(0, 4, 1, 3, 2).reshape(batch, length, -1)
     if bound > STATE_MAX:
         check_state(sums, op.name)
-    return sums if op.fire is None else _fired(op.fire, sums, weights, op.name)
+    return sums
 
 
-def _codes(values: dict[str, Value], name: str) -> Codes:
-    value = values[name]
-    if not isinstance(value, Codes):
-        raise TypeError(f"{name} holds no codes")
-    return value
+require_ops("the integer executor", (Linear, Score, Mix))

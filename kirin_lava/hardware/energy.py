@@ -22,7 +22,7 @@ from kirin_lava.hardware.profile import Profile
 from kirin_lava.hardware.timing import RATE_WINDOW
 from kirin_lava.hardware.work import ModelWork, SegmentWork
 from kirin_lava.methods.method import Paper
-from kirin_lava.spikes.codes.coding import encoding
+from kirin_lava.spikes.codes import code_named
 
 __all__ = ["NETWORKS", "EnergyColumn", "EnergyTable", "PaperView", "energy_table", "paper_view", "verdict"]
 
@@ -267,7 +267,7 @@ def _ours(s: SegmentWork) -> Counts:
         "neuron_update": s.neuron_updates,
         "membrane_add": s.neuron_updates,
         "compare": s.comparisons + s.ramp_adds,
-        "state_bit": 2 * s.state_words * STATE_BITS * s.neuron_updates,
+        "state_bit": 2 * s.states_touched * STATE_BITS * s.neuron_updates,
         "spike_out": s.spikes,
         "spike_hop": s.spikes,
         "message_out": s.outliers,
@@ -283,7 +283,7 @@ def _mac_names(s: SegmentWork) -> tuple[str, str]:
 
 def _code_bits(s: SegmentWork) -> float:
     """Of a dense vector of codes: 4 bits each, outliers apart with their place; 8 bits each where all are integers."""
-    if not encoding(s.encoding).has_spikes:
+    if not code_named(s.encoding).has_spikes:
         return 8 * s.elements
     return 4 * s.elements + (8 + _INDEX_BITS) * s.outliers
 

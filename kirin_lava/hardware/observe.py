@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kirin_lava.base.exact import ExactMatmul
 from kirin_lava.base.loihi2 import STATE_MAX
-from kirin_lava.graph.executor import ExactMatmul, cached_name
-from kirin_lava.graph.host import Codes, Value
-from kirin_lava.graph.ops import Block, CoreOp, Encode, Linear, Mix, Op, Score
+from kirin_lava.graph.block import Block
+from kirin_lava.graph.executor import cached_name
+from kirin_lava.graph.ops import CoreOp, Linear, Mix, Op, Score
+from kirin_lava.graph.values import Codes, Value
 from kirin_lava.hardware.bounds import Int64, Span, arrivals, payload_extremes
-from kirin_lava.spikes.codes.coding import Encoding
+from kirin_lava.spikes.codes import SpikeCode
 
 __all__ = ["RangeObserver", "cache_extremes", "shift_of"]
 
@@ -46,7 +48,7 @@ class RangeObserver:
         if not isinstance(op, (Linear, Score, Mix)):
             return
         q, result = cast(Codes, values[op.input]).q, values[op.output]
-        enc = op.encoding
+        code = op.code
         if isinstance(op, Score):
             sums = cast(Tensor, result)
             self.positions[block.name] = max(self.positions.get(block.name, 0), sums.shape[-1])
@@ -56,8 +58,8 @@ class RangeObserver:
             sums = product(q) if isinstance(result, Codes) else result
             found = {"membrane": _span(sums)}
             if not self._proved(block, op, q.shape[-1]):
-                found |= {name: span.scaled(2 ** shift_of(op)) for name, span in _trajectory(q, enc, product).items()}
-        messages = torch.where((q < enc.spike_min) | (q > enc.spike_max), q + enc.zero, torch.zeros_like(q))
+                found |= {name: span.scaled(2 ** shift_of(op)) for name, span in _trajectory(q, code, product).items()}
+        messages = torch.where(code.is_message(q), q + code.zero, torch.zeros_like(q))
         found["payload"] = _span(messages.reshape(-1, 1))
         seen = self.spans.setdefault((block.name, op.name), {})
         for name, span in found.items():
@@ -69,7 +71,7 @@ class RangeObserver:
             key = (block.name, op.name)
             if key not in self._matmuls:
                 device = cast(Codes, values[op.input]).q.device
-                self._matmuls[key] = ExactMatmul(op.weight, op.encoding.max_message, device)
+                self._matmuls[key] = ExactMatmul(op.weight, op.code.max_message, device)
             return self._matmuls[key]
         cached = cast(Tensor, values[cached_name(op.cache)]).double()
         repeat = op.heads // op.kv_heads
@@ -86,7 +88,7 @@ class RangeObserver:
         key = (block.name, op.name, 0 if isinstance(op, Linear) else columns)
         if key not in self._fits:
             weight = op.weight if isinstance(op, Linear) else cache_extremes(block, op, columns)
-            seen = arrivals(block, op.input, op.encoding, weight.shape[1], columns)
+            seen = arrivals(block, op.input, op.code, weight.shape[1], columns)
             low, high = payload_extremes(weight, seen).outer()
             self._fits[key] = max(-low, high) * 2 ** shift_of(op) <= STATE_MAX
         return self._fits[key]
@@ -94,13 +96,13 @@ class RangeObserver:
 
 def shift_of(op: CoreOp) -> int:
     """f, where the synapses of a segment hold 2^f times its weights."""
-    return 0 if isinstance(op, Score) or op.fire is None else op.fire.shift
+    return op.neuron.shift if isinstance(op, Linear) else 0
 
 
 def cache_extremes(block: Block, op: Score | Mix, inputs: int) -> Int64:
     """Cached codes as far from zero as they come: (2, inputs), one row per sign."""
-    source = block.producer(op.cache)
-    largest = source.encoding.code_max if isinstance(source, Encode) else 127
+    cached = block.ports[op.cache].code
+    largest = 127 if cached is None else cached.largest
     return np.repeat([[largest], [-largest]], inputs, axis=1).astype(np.int64)
 
 
@@ -111,17 +113,15 @@ def _span(values: Tensor) -> Span:
     return Span(low.cpu().numpy().astype(np.int64), high.cpu().numpy().astype(np.int64))
 
 
-def _trajectory(q: Tensor, enc: Encoding, product: Product) -> dict[str, Span]:
+def _trajectory(q: Tensor, code: SpikeCode, product: Product) -> dict[str, Span]:
     """u and v in every step of a window of codes q, 0 included."""
-    sent = q + enc.zero
-    outlier = (q < enc.spike_min) | (q > enc.spike_max)
-    size, sign = sent.abs(), sent.sign()
+    payloads = torch.from_numpy(code.payloads(q.cpu().to(torch.int64).numpy())).to(q)
     spans: dict[str, Span] = {}
-    for step in range(enc.window):
-        left = enc.window - 1 - step
-        payload, counted = sign * (size > left), sign * (size - left).clamp(min=0)
-        last = sent if left == 0 else torch.zeros_like(sent)
-        for name, arrived in (("u", payload), ("v", counted)):
-            span = _span(product(torch.where(outlier, last, arrived)))
+    u = v = torch.zeros(())
+    for step, gain in enumerate(code.gains()):
+        u = product(payloads[..., step]) + u
+        v = v + gain * u
+        for name, state in (("u", u), ("v", v)):
+            span = _span(state)
             spans[name] = spans[name].join(span) if name in spans else span
     return spans

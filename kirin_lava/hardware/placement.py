@@ -17,7 +17,7 @@ from typing import Any
 from kirin_lava.base import loihi2
 from kirin_lava.base.errors import FitError
 from kirin_lava.hardware.shapes import ModelShape, Segment
-from kirin_lava.spikes.codes.coding import encoding
+from kirin_lava.spikes.codes import code_named
 
 __all__ = ["Core", "Placed", "Placement", "control_lines", "place"]
 
@@ -156,7 +156,7 @@ def control_lines(segment: Segment) -> int:
 
     See `kirin_lava.export.netx.stock`; a neuron in microcode needs none.
     """
-    return 0 if segment.fires is None else 6 + encoding(segment.fires).window - 2
+    return 0 if segment.fires is None else 6 + code_named(segment.fires).window - 2
 
 
 def place(shape: ModelShape, context: int | None = None) -> Placement:
@@ -219,7 +219,7 @@ def _units(segment: Segment, context: int) -> Iterator[_Unit]:
     """The groups of neurons that share their inputs: the whole segment, or a head; each cut by inputs where it is too wide."""
     heads = max(segment.heads, 1)
     neurons, fan_in = segment.neurons(context) // heads, segment.fan_in(context)
-    states = loihi2.READ_STATES if segment.fires is None else loihi2.FIRE_STATES
+    states = segment.state_words
     control = control_lines(segment)
     parts = 1
     while _Unit(1, -(-fan_in // parts), control, segment.bits, states).room(Core()) < 1:

@@ -1,6 +1,6 @@
 """Ranges: whether every integer of every segment fits what must hold it, in the worst case and on real text.
 
-For each neuron of the time-stepped form (`kirin_lava.spikes.neurons.neuron`): the synapse (times 2^shift), the payload of a
+For each neuron of the time-stepped form (`kirin_lava.spikes.neurons`): the synapse (times 2^shift), the payload of a
 message, u and v
 in any step of a window, the membrane at its end (zero-point taken off, bias and shift put on), threshold and offset.
 
@@ -23,11 +23,12 @@ import numpy as np
 
 from kirin_lava.base.errors import FitError
 from kirin_lava.base.loihi2 import MESSAGE_MAX, STATE_MAX, WEIGHT_MAX, WEIGHT_MIN
-from kirin_lava.graph.ops import Block, CoreOp, Fire, Linear, Mix, Model, Score
+from kirin_lava.graph.block import Block, Model
+from kirin_lava.graph.ops import CoreOp, Linear, Mix, Score
 from kirin_lava.hardware.bounds import Arrivals, Integers, Span, arrivals, code_extremes, payload_extremes
 from kirin_lava.hardware.observe import RangeObserver, cache_extremes, shift_of
-from kirin_lava.hardware.shapes import value_widths
 from kirin_lava.hardware.split import parts_needed
+from kirin_lava.spikes.neurons import READ_OUT
 
 __all__ = ["CALIBRATED", "PROVED", "UNFIT", "Bound", "SegmentRange", "block_ranges", "model_ranges", "require_fit"]
 
@@ -167,12 +168,11 @@ def _segment(block: Block, op: CoreOp, context: int, observed: RangeObserver | N
     calibrated = _calibrated(op, found)
     bounds = tuple(_bound(name, worst[name], anything[name], calibrated.get(name)) for name in worst)
     beyond = [bound.quantity for bound in bounds if bound.guarantee != PROVED]
-    phase = _phase(op)
     return SegmentRange(
         block=block.name,
         segment=op.name,
-        kind=type(op).__name__.lower() if not isinstance(op, Linear) else "fire" if phase else "read",
-        neurons=len(op.weight) if isinstance(op, Linear) else value_widths(block, 0)[op.output],
+        kind=op.kind,
+        neurons=block.ports[op.output].width,
         context=0 if isinstance(op, Linear) else context,
         bounds=bounds,
         advice=_advice(block, op, beyond, context) if beyond else "",
@@ -181,46 +181,41 @@ def _segment(block: Block, op: CoreOp, context: int, observed: RangeObserver | N
     )
 
 
-def _phase(op: CoreOp) -> Fire | None:
-    return None if isinstance(op, Score) else op.fire
-
-
 def _worst_cases(block: Block, op: CoreOp, context: int) -> tuple[dict[str, Span], dict[str, Span]]:
     """Over the codes that the encoder can send, and over all codes."""
     weight: Integers
     if isinstance(op, Linear):
         weight = op.weight
     else:
-        width = value_widths(block, 0)[op.input] // op.heads if isinstance(op, Score) else context
+        width = block.ports[op.input].width // op.heads if isinstance(op, Score) else context
         weight = cache_extremes(block, op, width)
-    seen = arrivals(block, op.input, op.encoding, weight.shape[1], context)
+    seen = arrivals(block, op.input, op.code, weight.shape[1], context)
     return _spans(op, weight, seen), _spans(op, weight, seen.anything())
 
 
 def _spans(op: CoreOp, weight: Integers, seen: Arrivals) -> dict[str, Span]:
     """Every quantity's span per neuron; of attention, whose two rows of weights stand for any, in one row."""
-    enc, phase, scale = seen.encoding, _phase(op), 2 ** shift_of(op)
+    code, scale = seen.code, 2 ** shift_of(op)
     states, final = payload_extremes(weight, seen), code_extremes(weight, seen)
     stored = Span(weight.min(1).astype(np.int64), weight.max(1).astype(np.int64))
     offset = np.zeros(1, np.int64)
     if isinstance(op, Linear):
-        offset = -enc.zero * weight.sum(1, dtype=np.int64) * scale
+        offset = -code.zero * weight.sum(1, dtype=np.int64) * scale
     else:
         states, final, stored = _joined(states), _joined(final), _joined(stored)
-    messages = (min(0, enc.code_min + enc.zero), max(0, enc.code_max + enc.zero)) if seen.budget != 0 else (0, 0)
+    messages = code.payload_span() if seen.budget != 0 else (0, 0)
     spans = {
         "stored weight": stored.scaled(scale),
         "payload": Span(np.array([messages[0]]), np.array([messages[1]])),
         "u": states.scaled(scale),  # u and v share their worst case: the last step may bring every outlier at once
         "v": states.scaled(scale),
     }
-    if phase is None:
-        return {**spans, "membrane": final, "offset": Span(offset, offset)}
-    lift = phase.offset + phase.encoding.zero * phase.ramp
-    top = (phase.encoding.window - 1) * phase.ramp - phase.ramp // 2
+    neuron = op.neuron if isinstance(op, Linear) else READ_OUT
+    lift, top = neuron.lift(), neuron.top()
     spans["membrane"] = final.scaled(scale, lift)
     spans["offset"] = Span(offset + lift, offset + lift)
-    spans["threshold"] = Span(np.zeros_like(top), top)
+    if top is not None:
+        spans["threshold"] = Span(np.zeros_like(top), top)
     return spans
 
 
@@ -229,11 +224,11 @@ def _calibrated(op: CoreOp, found: dict[str, Span]) -> dict[str, Span]:
     result = dict(found)
     if "membrane" not in found:
         return result
-    phase, scale = _phase(op), 2 ** shift_of(op)
-    if phase is not None:
-        result["membrane"] = found["membrane"].scaled(scale, phase.offset + phase.encoding.zero * phase.ramp)
+    scale = 2 ** shift_of(op)
+    if isinstance(op, Linear):
+        result["membrane"] = found["membrane"].scaled(scale, op.neuron.lift())
     if "v" not in found and isinstance(op, Linear):
-        constant = op.encoding.zero * op.weight.sum(1, dtype=np.int64)
+        constant = op.code.zero * op.weight.sum(1, dtype=np.int64)
         result["v"] = found["membrane"].scaled(1, constant).scaled(scale)
     return result
 
@@ -254,12 +249,12 @@ def _advice(block: Block, op: CoreOp, beyond: list[str], context: int) -> str:
     """What would make a segment proved."""
     if "stored weight" in beyond:
         return "use a recipe with 4-bit weights or without group shifts (weights.group_size: 0)"
-    if isinstance(op, Mix) and op.fire is None:
+    if isinstance(op, Mix):
         positions = _provable_positions(block, op, context)
-        return f"proved up to {positions} positions: shorten the context, lower the ratio of attn.p, or take 4-bit values"
-    if not isinstance(op, Linear) or op.fire is not None:
+        return f"proved up to {positions} positions: shorten the context or lower the ratio of attn.p"
+    if not isinstance(op, Linear) or op.fires is not None:
         return "lower the shift of its fire phase, or read its membranes out on the host"
-    parts = parts_needed(op, arrivals(block, op.input, op.encoding, op.weight.shape[1]))
+    parts = parts_needed(op, arrivals(block, op.input, op.code, op.weight.shape[1]))
     if parts is None:
         return "use a recipe with fewer outliers or narrower weights"
     return f"split its fan-in of {op.weight.shape[1]} over {parts} read segments"

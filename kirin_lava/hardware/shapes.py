@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.counter import stored_bits
-from kirin_lava.graph.host import outlier_budget
-from kirin_lava.graph.host_work import float_operations
-from kirin_lava.graph.ops import Block, CoreOp, Encode, Gate, Linear, Mix, Model, Op, Score, Slice, Softmax
-from kirin_lava.spikes.codes.coding import Encoding, encoding
+from kirin_lava.graph.ops import CoreOp, Encode, HostOp, Linear, Op, Score
+from kirin_lava.spikes.codes import SpikeCode, code_named
+from kirin_lava.spikes.neurons import READ_OUT
 
-__all__ = ["HostWork", "ModelShape", "Segment", "shape_of_model", "value_widths"]
+__all__ = ["HostWork", "ModelShape", "Segment", "shape_of_model"]
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,13 @@ class Segment:
         kind: "read" and "fire" are linear, "score" and "mix" are the two products of attention.
         inputs: K; of "score" the width of a head. outputs: N; of "score" the heads, of "mix" heads * width of a head.
         bits: of a stored synapse or cached code. weight_bits: of a weight before its shift.
-        encoding: of the codes that arrive. outlier_share: how much of them may be outliers.
-        fires: encoding of the codes it fires, None where its membranes are read out.
+        encoding: name of the code that arrives. outlier_share: how much of it may be messages.
+        fires: name of the code it fires, None where its membranes are read out.
         fed_by: name of the segment whose spikes it gets on chip, None where the host encodes.
-        state_words: states of a neuron, each read and written in every step.
+        states_touched: states of a neuron that every step reads and writes.
         heads, kv_heads: of attention, else 0.
+        state_words: 24-bit words that a core keeps per neuron.
+        comparisons, ramp_adds: of a neuron in one window, as if it fired in the last step.
     """
 
     block: str
@@ -47,14 +49,17 @@ class Segment:
     outlier_share: float
     fires: str | None = None
     fed_by: str | None = None
-    state_words: int = 2
+    states_touched: int = READ_OUT.states_touched
     heads: int = 0
     kv_heads: int = 0
+    state_words: int = READ_OUT.state_words
+    comparisons: int = 0
+    ramp_adds: int = 0
 
     @property
-    def codes(self) -> Encoding:
-        """Encoding of the codes that arrive."""
-        return encoding(self.encoding)
+    def codes(self) -> SpikeCode:
+        """Code of what arrives."""
+        return code_named(self.encoding)
 
     def fan_in(self, context: int) -> int:
         """Inputs of a neuron."""
@@ -131,9 +136,8 @@ def shape_of_model(model: Model) -> ModelShape:
     host: list[HostWork] = []
     vocabulary, width = model.embedding.tokens.shape
     for block in (*model.blocks, model.head):
-        widths = value_widths(block, width)
-        segments += (_segment(block, op, widths) for op in block.core_ops())
-        host += _host_work(block, widths)
+        segments += (_segment(block, op) for op in block.core_ops())
+        host += _host_work(block)
     return ModelShape(
         model_type=str(model.facts.get("model_type", "")),
         layers=len(model.blocks),
@@ -146,72 +150,44 @@ def shape_of_model(model: Model) -> ModelShape:
     )
 
 
-def value_widths(block: Block, width: int) -> dict[str, int]:
-    """Elements per token of every value; per token and position where a value has one per head and position."""
-    widths = {"x": width}
-    for op in block.ops:
-        if isinstance(op, Slice):
-            widths[op.output] = op.stop - op.start
-        elif isinstance(op, Gate):
-            widths[op.output] = widths[op.input] // 2
-        elif isinstance(op, Linear):
-            widths[op.output] = op.weight.shape[0]
-        elif isinstance(op, Score):
-            widths[op.output] = op.heads
-        elif isinstance(op, Mix):
-            widths[op.output] = op.heads * (widths[op.cache] // op.kv_heads)
-        else:
-            widths[op.output] = widths[op.input]
-    return widths
-
-
-def _segment(block: Block, op: CoreOp, widths: dict[str, int]) -> Segment:
-    bits = stored_bits(op, block)
+def _segment(block: Block, op: CoreOp) -> Segment:
+    bits, ports = stored_bits(op, block), block.ports
     source = block.producer(op.input)
-    fed_by = source.name if isinstance(source, (Linear, Mix)) else None
-    outputs = widths[op.output]
-    phase = None if isinstance(op, Score) else op.fire
-    fires = None if phase is None else phase.encoding.name
-    if isinstance(op, Linear):
-        kind, inputs, weight_bits = "fire" if fires else "read", op.weight.shape[1], op.bits
-        heads = kv_heads = 0
-    else:
-        kind, heads, kv_heads = type(op).__name__.lower(), op.heads, op.kv_heads
-        inputs, weight_bits = (widths[op.input] // heads if isinstance(op, Score) else 0), bits
+    neuron = op.neuron if isinstance(op, Linear) else READ_OUT
+    comparisons, ramp_adds = neuron.most_work()
+    linear = isinstance(op, Linear)
+    inputs = ports[op.input].width if linear else ports[op.input].width // op.heads if isinstance(op, Score) else 0
     return Segment(
         block=block.name,
         name=op.name,
-        kind=kind,
+        kind=op.kind,
         inputs=inputs,
-        outputs=outputs,
+        outputs=ports[op.output].width,
         bits=bits,
-        weight_bits=weight_bits,
-        encoding=op.encoding.name,
-        outlier_share=_outlier_share(source, widths[op.input]),
-        fires=fires,
-        fed_by=fed_by,
-        heads=heads,
-        kv_heads=kv_heads,
+        weight_bits=op.bits if isinstance(op, Linear) else bits,
+        encoding=op.code.name,
+        outlier_share=_message_share(source, ports[op.input].width),
+        fires=None if neuron.fires is None else neuron.fires.name,
+        fed_by=source.name if isinstance(source, Linear) else None,
+        heads=0 if isinstance(op, Linear) else op.heads,
+        kv_heads=0 if isinstance(op, Linear) else op.kv_heads,
+        state_words=neuron.state_words,
+        states_touched=neuron.states_touched,
+        comparisons=comparisons,
+        ramp_adds=ramp_adds,
     )
 
 
-def _outlier_share(source: Op, width: int) -> float:
-    """Largest share of outliers among the codes of a token; of probabilities, whose number grows, the ratio itself."""
+def _message_share(source: Op, width: int) -> float:
+    """Largest share of messages among the codes of a token; of probabilities, whose number grows, the ratio itself."""
     if not isinstance(source, Encode):
         return 0.0  # neurons fire spikes alone
-    if not source.encoding.has_spikes:
-        return 1.0
-    if source.causal:
-        return source.ratio
-    if source.channels is not None:
-        return int(source.channels.sum()) / width
-    return outlier_budget(source.ratio, width // source.groups) * source.groups / width
+    return source.rule.share(source.code, width, source.groups)
 
 
-def _host_work(block: Block, widths: dict[str, int]) -> Iterator[HostWork]:
+def _host_work(block: Block) -> Iterator[HostWork]:
     for op in block.ops:
-        if isinstance(op, (Linear, Score, Mix)):
-            continue
-        per_position = isinstance(op, Softmax) or (isinstance(op, Encode) and op.causal)
-        width = widths[op.output]
-        yield HostWork(block.name, op.name, type(op).__name__, width, width * float_operations(op), per_position)
+        if isinstance(op, HostOp):
+            port = block.ports[op.output]
+            operations = port.width * op.operations()
+            yield HostWork(block.name, op.name, type(op).__name__, port.width, operations, port.by_position)

@@ -14,7 +14,8 @@ from itertools import pairwise
 
 from kirin_lava.base.errors import FitError
 from kirin_lava.base.loihi2 import STATE_MAX
-from kirin_lava.graph.ops import Block, Linear, Op, Slice, Sum
+from kirin_lava.graph.block import Block
+from kirin_lava.graph.ops import Linear, Op, Slice, Sum
 from kirin_lava.hardware.bounds import Arrivals, arrivals, payload_extremes
 
 __all__ = ["cuts", "make_provable", "parts_needed", "split_block", "split_linear"]
@@ -49,9 +50,7 @@ def parts_needed(linear: Linear, seen: Arrivals) -> int | None:
 
 
 def _reach(linear: Linear, seen: Arrivals, start: int, stop: int) -> int:
-    channels = None if seen.channels is None else seen.channels[start:stop]
-    part = Arrivals(seen.encoding, seen.budget, channels)
-    low, high = payload_extremes(linear.weight[:, start:stop], part).outer()
+    low, high = payload_extremes(linear.weight[:, start:stop], seen).outer()
     return max(-low, high)
 
 
@@ -61,7 +60,7 @@ def split_linear(linear: Linear, parts: int) -> list[Op]:
     Raises:
         FitError: a segment that fires (its neurons need the whole sum), or more parts than inputs.
     """
-    if linear.fire is not None:
+    if linear.fires is not None:
         raise FitError(f"{linear.name}: a segment that fires needs its whole sum in one membrane and cannot be split")
     ops: list[Op] = []
     edges = cuts(linear, parts)
@@ -91,15 +90,15 @@ def split_block(block: Block, parts: Mapping[str, int]) -> Block:
     for op in block.ops:
         many = parts.get(op.name, 1) if isinstance(op, Linear) else 1
         ops += split_linear(op, many) if isinstance(op, Linear) and many > 1 else [op]
-    return Block(block.name, tuple(ops), block.output)
+    return Block(block.name, tuple(ops), block.output, block.width)
 
 
 def make_provable(block: Block) -> tuple[Block, dict[str, int]]:
     """Split what a split makes provable. Returns the block and how many parts each segment was split into."""
     parts: dict[str, int] = {}
     for op in block.linears():
-        if op.fire is None:
-            needed = parts_needed(op, arrivals(block, op.input, op.encoding, op.weight.shape[1]))
+        if op.fires is None:
+            needed = parts_needed(op, arrivals(block, op.input, op.code, op.weight.shape[1]))
             if needed is not None and needed > 1:
                 parts[op.name] = needed
     return (split_block(block, parts), parts) if parts else (block, {})

@@ -19,7 +19,7 @@ from kirin_lava.base.errors import UsageError
 from kirin_lava.hardware.placement import Placement
 from kirin_lava.hardware.shapes import ModelShape, Segment
 from kirin_lava.hardware.work import ModelWork, SegmentWork
-from kirin_lava.spikes.codes.coding import encoding
+from kirin_lava.spikes.codes import code_named
 
 __all__ = ["CONSTANTS", "Constant", "StageTime", "StepRow", "TimeBound", "step_rows", "time_bound"]
 
@@ -117,7 +117,7 @@ def _stock_latency(segments: Sequence[Segment], window: int) -> int:
     total = 0
     for segment in segments:
         steps = window if segment.codes.has_spikes else 1
-        total += steps + (window if segment.fires and encoding(segment.fires).has_spikes else 1)
+        total += steps + (window if segment.fires and code_named(segment.fires).has_spikes else 1)
     return total
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from kirin_lava.base.errors import UsageError
 from kirin_lava.graph.counts import CoreCounts, Stats
 from kirin_lava.hardware.shapes import ModelShape, Segment
-from kirin_lava.spikes.codes.coding import Encoding, encoding
+from kirin_lava.spikes.codes import SpikeCode
 
 __all__ = ["Density", "ModelWork", "SegmentWork", "assumed_density", "assumed_work", "measured_work"]
 
@@ -37,7 +37,7 @@ class SegmentWork:
         weight_bits: of a weight before its shift, which is what a dense integer network would store. bits: as stored here.
         written: codes that the token adds to the segment's cache.
         fed_on_chip: whether the codes come from neurons of another segment.
-        state_words: states of a neuron, each read and written in every step.
+        states_touched: states of a neuron, each read and written in every step.
     """
 
     block: str
@@ -48,7 +48,7 @@ class SegmentWork:
     weight_bits: int
     bits: int
     fed_on_chip: bool
-    state_words: int
+    states_touched: int
     written: float
     elements: float
     spikes: float
@@ -133,7 +133,7 @@ def assumed_work(shape: ModelShape, context: int) -> ModelWork:
     )
 
 
-def assumed_density(enc: Encoding, outlier_share: float, width: int, fired: bool = False) -> Density:
+def assumed_density(code: SpikeCode, outlier_share: float, width: int, fired: bool = False) -> Density:
     """Densities of `width` codes with a common step.
 
     Args:
@@ -142,21 +142,22 @@ def assumed_density(enc: Encoding, outlier_share: float, width: int, fired: bool
     """
     width = max(width, 2)
     if fired:
-        step = _LARGEST_FIRED / (enc.window - 1)
+        step = _LARGEST_FIRED / (code.window - 1)
         mean = math.sqrt(0.5 / math.pi)
         return Density(spikes=1 - _NORMAL.cdf(step / 2), outliers=0.0, rate=255 * mean / _extreme(width))
-    if enc.code_min == 0:
-        return _probabilities(enc, outlier_share, width)
+    low, high = code.code_span(messages=False)
+    if not code.signed:
+        return _probabilities(code, outlier_share, width)
     largest = _extreme(width)
     rate = 127 * math.sqrt(2 / math.pi) / largest
-    if not enc.has_spikes:
-        zero = 2 * _NORMAL.cdf(0.5 * largest / enc.code_max) - 1
+    if not code.has_spikes:
+        zero = 2 * _NORMAL.cdf(0.5 * largest / code.code_max) - 1
         return Density(spikes=0.0, outliers=1 - zero, rate=rate)
     limit = _NORMAL.inv_cdf(1 - outlier_share / 2) if outlier_share * width >= 1 else largest
-    reach = (enc.spike_max - enc.spike_min + 1) / 2  # of both signs on average
-    step = max(limit / reach, largest / (enc.code_max + 0.5))
-    silent = _between(step, -enc.zero - 0.5, -enc.zero + 0.5)
-    spiking = _between(step, enc.spike_min - 0.5, enc.spike_max + 0.5)
+    reach = (high - low + 1) / 2  # of both signs on average
+    step = max(limit / reach, largest / (code.code_max + 0.5))
+    silent = _between(step, -code.zero - 0.5, -code.zero + 0.5)
+    spiking = _between(step, low - 0.5, high + 0.5)
     return Density(spikes=spiking - silent, outliers=1 - spiking, rate=rate)
 
 
@@ -169,13 +170,13 @@ def _extreme(width: int) -> float:
     return max(_NORMAL.inv_cdf(1 - 0.5 / width), 0.5)
 
 
-def _probabilities(enc: Encoding, outlier_share: float, width: int) -> Density:
-    deviation = _SCORE_DEVIATION
+def _probabilities(code: SpikeCode, outlier_share: float, width: int) -> Density:
+    deviation, top = _SCORE_DEVIATION, code.code_span(messages=False)[1]
     largest = math.exp(deviation * _extreme(width))
     limit = math.exp(deviation * _NORMAL.inv_cdf(1 - outlier_share)) if 1 <= outlier_share * width < width else largest
-    step = max(min(limit, largest) / (enc.spike_max + 0.5), largest / (enc.code_max + 0.5))
+    step = max(min(limit, largest) / (top + 0.5), largest / (code.code_max + 0.5))
     silent = _NORMAL.cdf(math.log(step / 2) / deviation)
-    spiking = _NORMAL.cdf(math.log(step * (enc.spike_max + 0.5)) / deviation)
+    spiking = _NORMAL.cdf(math.log(step * (top + 0.5)) / deviation)
     mean = math.exp(deviation**2 / 2) * _NORMAL.cdf(_extreme(width) - deviation)  # of values up to the largest
     return Density(spikes=max(spiking - silent, 0.0), outliers=1 - max(spiking, silent), rate=255 * mean / largest)
 
@@ -202,15 +203,10 @@ def _measured(row: CoreCounts, segment: Segment) -> SegmentWork:
 
 
 def _assumed(segment: Segment, context: int) -> SegmentWork:
-    enc = segment.codes
+    code = segment.codes
     elements, fan_in = segment.lines(context), segment.fan_in(context)
-    density = assumed_density(enc, segment.outlier_share, fan_in, segment.fed_by is not None and enc.code_min == 0)
+    density = assumed_density(code, segment.outlier_share, fan_in, segment.fed_by is not None and not code.signed)
     products, neurons = segment.synapses(context), segment.neurons(context)
-    comparisons = ramp_adds = 0.0
-    if segment.fires is not None:
-        levels = encoding(segment.fires).window - 1
-        signs = 2 if encoding(segment.fires).spike_min < 0 and encoding(segment.fires).zero == 0 else 1
-        comparisons, ramp_adds = neurons * levels * signs, neurons * (levels - 1)  # as if none fired before the last step
     return SegmentWork(
         **_names(segment),
         bits=segment.bits,
@@ -221,9 +217,9 @@ def _assumed(segment: Segment, context: int) -> SegmentWork:
         dense_macs=products,
         synaptic_adds=density.spikes * products,
         macs=density.outliers * products,
-        neuron_updates=neurons * enc.window,
-        comparisons=comparisons,
-        ramp_adds=ramp_adds,
+        neuron_updates=neurons * code.window,
+        comparisons=float(neurons * segment.comparisons),
+        ramp_adds=float(neurons * segment.ramp_adds),
         readouts=0 if segment.fires else neurons,
         rate_spikes=density.rate * elements,
         rate_adds=density.rate * products,
@@ -239,7 +235,7 @@ def _names(segment: Segment) -> dict[str, Any]:
         "window": segment.codes.window,
         "weight_bits": segment.weight_bits,
         "fed_on_chip": segment.fed_by is not None,
-        "state_words": segment.state_words,
+        "states_touched": segment.states_touched,
         "written": segment.cached(),
     }
 

@@ -6,14 +6,9 @@ from kirin_lava.base.errors import UsageError
 from kirin_lava.methods.kirin import KIRIN
 from kirin_lava.methods.method import Method
 
-__all__ = ["METHODS", "Method", "method_named", "method_of"]
+__all__ = ["KIRIN", "METHODS", "Method", "method_named"]
 
 METHODS: tuple[Method, ...] = (KIRIN,)
-
-
-def method_of(recipe: object) -> Method:
-    """The method of a recipe."""
-    return method_named(getattr(recipe, "method", "kirin"))
 
 
 def method_named(name: str) -> Method:

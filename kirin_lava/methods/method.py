@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from abc import ABC
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
-__all__ = ["Keyed", "Method", "Paper", "Picture"]
+from torch import Tensor
+
+from kirin_lava.base.errors import UsageError
+from kirin_lava.methods.site import Coding, Site, kind_of
+from kirin_lava.models.layout import FloatBlock
+from kirin_lava.spikes.codes import SpikeCode
+from kirin_lava.spikes.neurons import Neuron
+
+__all__ = ["FiringDense", "Keyed", "Method", "Paper", "Picture", "check_site_names"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,25 @@ class Paper:
     source: str
     energy_reduction: float | None = None
     step_reduction: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FiringDense:
+    """A rounded dense layer whose neurons are to fire into the next one.
+
+    Attributes:
+        name: of the layer. weight: (N, K) int8.
+        unit: (N,) float64, what 1 in a neuron's sum stands for. steps: (N,) float64, what 1 in its output code is to stand for.
+        bias: (N,) float64, 0 where there is none.
+        inputs: code of what arrives.
+    """
+
+    name: str
+    weight: Any
+    unit: Any
+    steps: Any
+    bias: Any
+    inputs: SpikeCode
 
 
 class Picture(Protocol):
@@ -59,26 +86,90 @@ Keyed = Callable[[Any, str, str], None]
 class Method(ABC):
     """A way to turn a float decoder into an integer network of spikes.
 
+    A method is a subclass in a file or folder of `kirin_lava.methods` and its place in `METHODS`. Only `coding` must be
+    written.
+
     Attributes:
         name: in recipes, manifests and commands. title: for people.
         paper: where it is from, None for one that nobody published.
+        options: dataclass of the method's own section of a recipe, with a default for every entry.
+        trains: kinds of recovery that it knows.
         folder: of its texts: `page.html.j2` for the report, `card.md.j2` for the model card; either may be missing. Both are
             Jinja2 templates with two macros: `facts()`, rows about its section of a recipe, and `text()`, how it computes.
         windows: steps of a window by the name of a code, for those among which its recipes choose.
-        activation_bits: of activations, as in "W4A(4&8)".
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[Paper | None] = None
+    options: ClassVar[type[Any]]
+    trains: ClassVar[tuple[str, ...]] = ("none",)
     folder: ClassVar[Path | None] = None
     windows: ClassVar[Mapping[str, int]] = MappingProxyType({})
-    activation_bits: ClassVar[str]
 
-    def window(self, entries: Mapping[str, Any]) -> int:
-        """Steps of a window under the entries of a recipe file."""
+    @abstractmethod
+    def coding(self, site: Site, options: Any) -> Coding:
+        """Code and step rule of a site. Dense layers that fire take a fixed step instead, see `fired`."""
+
+    @abstractmethod
+    def activations(self, options: Any) -> SpikeCode:
+        """The code that most activations get: its T and its name stand in tables."""
+
+    def fired(self, site: Site, options: Any) -> SpikeCode | None:
+        """Code that a dense layer fires on chip where a ReLU and another dense layer follow it; None: the host computes the
+        ReLU."""
+        return None
+
+    def input_step(self, site: Site, options: Any, sample: Tensor, peak: float) -> float:
+        """Step of the inputs of a dense layer that fires, the same for every token: it has no host to choose one.
+
+        Args:
+            sample: (tokens, K) calibration inputs. peak: largest magnitude over the whole calibration.
+        """
         raise NotImplementedError
+
+    def output_steps(self, site: Site, options: Any, sample: Tensor) -> Tensor:
+        """Steps (N,) of what a dense layer fires, from its outputs (tokens, N)."""
+        raise NotImplementedError
+
+    def neuron(self, dense: FiringDense, site: Site, options: Any) -> Neuron:
+        """The neurons of a dense layer that fires.
+
+        Raises:
+            FitError: a membrane that cannot fit the 24-bit state.
+        """
+        raise NotImplementedError
+
+    def rewrite(self, block: FloatBlock) -> FloatBlock:
+        """The float block as the method computes it, before anything is coded."""
+        return block
+
+    def check(self, options: Any, sites: Sequence[str], layers: int) -> None:  # noqa: B027 (nothing to check is the rule)
+        """Raise `UsageError` for options that do not fit a model: `sites` of its family, `layers` blocks."""
+
+    def setting(self, options: Any) -> str:
+        """Bits of activations, as papers write them: "A(4&8)"."""
+        return ""
+
+    def facts(self, options: Any) -> dict[str, str]:
+        """Rows of words for the recipe's table in card, page and `inspect`: what is chosen -> how."""
+        return {"activations": f"{self.activations(options).name} codes"}
 
     def picture(self) -> Picture | None:
         """What draws a window of its neuron, None where there is nothing to show."""
         return None
+
+
+def check_site_names(named: Sequence[str], known: Sequence[str], layers: int, where: str) -> None:
+    """Raise `UsageError` for a site that a model does not have.
+
+    Args:
+        named: sites of a recipe, in all blocks ("attn.q") or in one ("blocks.0.attn.q"). known: sites of the model's family.
+        layers: number of its blocks. where: the entry, for the error.
+    """
+    for site in named:
+        first, _, rest = site.partition(".")
+        block = rest.partition(".")[0] if first == "blocks" else ""
+        if kind_of(site) not in known or (block.isdigit() and int(block) >= layers):
+            sites = f"{', '.join(known)}, in all blocks or as blocks.0.{known[0]} in one of {layers}"
+            raise UsageError(f"recipe: {where} names {site[:80]!r}, which this model does not have: {sites}")

@@ -1,13 +1,15 @@
-"""Recipes: how a model is quantised, as YAML that a user can copy and edit.
+"""Recipes: how a model is converted, as YAML that a user can copy and edit.
 
 A recipe is named (`kirin-lava export --recipe kirin-w4a4-8`) or a file. Every entry has a default; an unknown one is an error.
+Beside the entries that all methods have, the section that bears the method's name is the method's own:
+
+    method: kirin
+    kirin: {encoding: offset, outliers: {ratio: 0.25}}
 """
 
 from __future__ import annotations
 
 import os
-import re
-import reprlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -17,66 +19,61 @@ import yaml
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.readers import read_yaml
+from kirin_lava.methods import KIRIN, Method, method_named
+from kirin_lava.methods.options import choice, short
 from kirin_lava.methods.recipes import DEFAULT_RECIPE, recipe_file, recipe_names
-from kirin_lava.quantize.weights import WeightSpec
-from kirin_lava.spikes.codes.coding import INTEGER4, INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding
 
 __all__ = [
     "DEFAULT_RECIPE",
-    "AttentionSpec",
     "HeadSpec",
-    "OutlierSpec",
     "Recipe",
     "RecoverySpec",
+    "WeightSpec",
     "load_recipe",
     "recipe_names",
     "with_recovery",
 ]
 
 _MOST_STEPS = 2**31 - 1
-
-
-def site_of_all(site: str) -> str:
-    """The site's name in all blocks: "attn.q" for "blocks.0.attn.q"."""
-    return re.sub(r"^blocks\.\d+\.", "", site)
+_LARGEST_GROUP = 1 << 24  # wider than any layer
 
 
 @dataclass(frozen=True)
-class OutlierSpec:
-    """Which activations travel as 8-bit messages.
+class WeightSpec:
+    """How the weights of a layer are rounded.
 
     Attributes:
-        policy: "element" (the largest of each token) or "channel" (a fixed set of channels, calibrated).
-        ratio: share of elements or channels that may, 0 to 0.5.
-        sites: another ratio for single sites: a segment's input ("attn.qkv", "mlp.down", ...), queries ("attn.q"), attention
-            probabilities ("attn.p"), in all blocks or, with the block in front ("blocks.0.attn.q"), in one.
+        bits: 4 or 8. method: "rtn" rounds to nearest with the scale of least squared error (weighted by the diagonal of the
+        Hessian where there
+            is one); "gptq" needs a Hessian, see `kirin_lava.quantize.gptq`.
+        group_size: 0, or the number of inputs that share a power-of-two shift of 0..3 (4 bits only).
     """
 
-    policy: str = "element"
-    ratio: float = 0.1
-    sites: dict[str, float] = field(default_factory=dict)
+    bits: int = 4
+    method: str = "rtn"
+    group_size: int = 0
 
-    def of(self, site: str) -> float:
-        """The ratio of one site, named with its block."""
-        return self.sites.get(site, self.sites.get(site_of_all(site), self.ratio))
-
-
-@dataclass(frozen=True)
-class AttentionSpec:
-    """Attention: bit-width of cached keys and values (8 or 4), and whether the output is "read" out to the host or "fire"d
-    straight into the output projection."""
-
-    key_bits: int = 8
-    value_bits: int = 8
-    output: str = "read"
+    def __post_init__(self) -> None:
+        if self.bits not in (4, 8):
+            raise UsageError(f"weights of {self.bits} bits are not supported: use 4 or 8")
+        if self.method not in ("rtn", "gptq"):
+            raise UsageError(f"weight rounding {self.method!r} is unknown: use 'rtn' or 'gptq'")
+        if self.group_size < 0:
+            raise UsageError(f"group size {self.group_size} is negative: use 0 for no groups, or 32")
+        if self.group_size > _LARGEST_GROUP:
+            raise UsageError(f"group size {self.group_size} is above {_LARGEST_GROUP}: use 0 for no groups, or 32")
+        if self.group_size and self.bits != 4:
+            raise UsageError(f"shifted groups of {self.bits}-bit codes overflow an int8 synapse: use group size 0")
 
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """The language-model head: 8- or 4-bit weights; inputs as 8-bit "integer" messages or as "spikes"."""
+    """The language-model head: weights of 8 or 4 bits, rounded to nearest."""
 
     bits: int = 8
-    input: str = "integer"
+
+    def __post_init__(self) -> None:
+        choice("head.bits", self.bits, (4, 8))
 
 
 @dataclass(frozen=True)
@@ -86,6 +83,11 @@ class RecoverySpec:
     method: str = "none"
     steps: int = 500
 
+    def __post_init__(self) -> None:
+        choice("recovery.method", self.method, ("none", "blocks", "distill"))
+        if not 1 <= self.steps <= _MOST_STEPS:
+            raise UsageError(f"recipe: recovery.steps is {self.steps}, not a positive number up to {_MOST_STEPS}")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -93,73 +95,55 @@ class Recipe:
 
     Attributes:
         name, description: shown to the user; free text.
-        encoding: "offset" (codes -8..7 as one spike in 16 steps, the paper's) or "signed" (-7..7 in 8 steps).
+        method: the method that converts. options: its own section.
     """
 
     name: str = "custom"
     description: str = ""
-    encoding: str = "offset"
-    outliers: OutlierSpec = OutlierSpec()
+    method: Method = KIRIN
+    options: Any = None
     weights: WeightSpec = field(default_factory=WeightSpec)
-    attention: AttentionSpec = AttentionSpec()
     head: HeadSpec = HeadSpec()
     recovery: RecoverySpec = RecoverySpec()
 
     def __post_init__(self) -> None:
-        _choice("encoding", self.encoding, ("offset", "signed"))
-        _choice("outliers.policy", self.outliers.policy, ("element", "channel"))
-        for name, ratio in {
-            "outliers.ratio": self.outliers.ratio,
-            **{f"outliers.sites.{site}": value for site, value in self.outliers.sites.items()},
-        }.items():
-            if not _is_ratio(ratio):
-                raise UsageError(f"recipe: {name} is {_short(ratio)}, not a number from 0 to 0.5")
-        _choice("attention.key_bits", self.attention.key_bits, (4, 8))
-        _choice("attention.value_bits", self.attention.value_bits, (4, 8))
-        _choice("attention.output", self.attention.output, ("read", "fire"))
-        _choice("head.bits", self.head.bits, (4, 8))
-        _choice("head.input", self.head.input, ("integer", "spikes"))
-        _choice("recovery.method", self.recovery.method, ("none", "blocks", "distill"))
-        if self.recovery.method != "none" and self.attention.output == "fire":
-            raise UsageError("recipe: recovery does not train through an attention that fires; use attention.output: read")
-        if not 1 <= self.recovery.steps <= _MOST_STEPS:
-            raise UsageError(f"recipe: recovery.steps is {self.recovery.steps}, not a positive number up to {_MOST_STEPS}")
+        if self.options is None:
+            object.__setattr__(self, "options", self.method.options())
+        if not isinstance(self.options, self.method.options):
+            raise UsageError(f"recipe: options of {self.method.title} are {self.method.options.__name__}")
+        if self.recovery.method not in self.method.trains:
+            known = ", ".join(self.method.trains)
+            raise UsageError(f"recipe: {self.method.title} does not train by {self.recovery.method!r}; it knows: {known}")
 
     def check_sites(self, known: Sequence[str], layers: int) -> None:
-        """Raise `UsageError` for a ratio of a site that the model does not have.
+        """Raise `UsageError` for a site that the model does not have.
 
         Args:
             known: sites of its family. layers: number of its blocks.
         """
-        for site in self.outliers.sites:
-            block = re.match(r"blocks\.(\d+)\.", site)
-            if site_of_all(site) not in known or (block is not None and int(block[1]) >= layers):
-                sites = f"{', '.join(known)}, in all blocks or as blocks.0.{known[0]} in one of {layers}"
-                raise UsageError(f"recipe: outliers.sites names {_short(site)}, which this model does not have: {sites}")
+        self.method.check(self.options, known, layers)
 
     @property
-    def activations(self) -> Encoding:
-        """Encoding of activations and queries."""
-        return OFFSET if self.encoding == "offset" else SIGNED
+    def setting(self) -> str:
+        """Bits of weights and activations, as papers write them: "W4A(4&8)"."""
+        return f"W{self.weights.bits}{self.method.setting(self.options)}"
 
-    @property
-    def unsigned(self) -> Encoding:
-        """Encoding of what is never negative: probabilities and the outputs of ReLU."""
-        return UNSIGNED16 if self.encoding == "offset" else UNSIGNED8
-
-    @property
-    def keys(self) -> Encoding:
-        """Codes of cached keys."""
-        return INTEGER8 if self.attention.key_bits == 8 else INTEGER4
-
-    @property
-    def values(self) -> Encoding:
-        """Codes of cached values."""
-        return INTEGER8 if self.attention.value_bits == 8 else INTEGER4
+    def facts(self) -> dict[str, str]:
+        """Rows of words for tables: what is chosen -> how."""
+        groups = f", a shift per {self.weights.group_size} inputs" if self.weights.group_size else ""
+        weights = {"weights": f"{self.weights.bits} bits, {self.weights.method}{groups}"}
+        return {"method": self.method.title, **weights, **self.method.facts(self.options), "head": f"{self.head.bits} bits"}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; `Recipe.from_dict` gives the same recipe back."""
-        return asdict(self)
+        name = self.method.name
+        return {
+            "name": self.name,
+            "description": self.description,
+            "method": name,
+            name: asdict(self.options),
+            **{part: asdict(getattr(self, part)) for part in ("weights", "head", "recovery")},
+        }
 
     def to_yaml(self) -> str:
         """The recipe as a file that `load_recipe` reads."""
@@ -168,21 +152,43 @@ class Recipe:
     @staticmethod
     def from_dict(values: Any, where: str = "recipe") -> Recipe:
         """A recipe from plain values; `UsageError` names an unknown entry or a wrong type."""
-        return _build(Recipe, values, where)
+        if not isinstance(values, dict):
+            raise UsageError(f"{where}: expected entries such as `method: kirin`, found {short(values)}")
+        named = values.get("method", KIRIN.name)
+        if not isinstance(named, str):
+            raise UsageError(f"{where}: method is {short(named)}, not a text")
+        try:
+            method = method_named(named)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from None
+        rest = {key: value for key, value in values.items() if key not in ("method", method.name)}
+        _refuse_moved(rest, method, where)
+        options = _build(method.options, values.get(method.name, {}), f"{where}: {method.name}")
+        return _build(Recipe, rest, where, method=method, options=options)
 
 
 _T = TypeVar("_T")
 
 
-def _build(kind: type[_T], values: Any, where: str) -> _T:
+def _refuse_moved(values: dict[Any, Any], method: Method, where: str) -> None:
+    """Say where an entry went that belonged to the whole recipe once."""
+    own = {f.name for f in fields(method.options)}
+    for key in values:
+        if key in own and key not in {f.name for f in fields(Recipe)}:
+            raise UsageError(
+                f"{where}: {key} is an entry of the section {method.name!r}: write `{method.name}: {{{key}: ...}}`"
+            )
+
+
+def _build(kind: type[_T], values: Any, where: str, **given: Any) -> _T:
     if not isinstance(values, dict):
-        raise UsageError(f"{where}: expected entries such as `encoding: offset`, found {_short(values)}")
+        raise UsageError(f"{where}: expected entries such as `name: value`, found {short(values)}")
     types = get_type_hints(kind)
-    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    arguments = {}
+    known = [f.name for f in fields(kind) if f.name not in given]  # type: ignore[arg-type]
+    arguments = dict(given)
     for key, value in values.items():
         if key not in known:
-            raise UsageError(f"{where}: unknown entry {_short(key)}; known are: {', '.join(known)}")
+            raise UsageError(f"{where}: unknown entry {short(key)}; known are: {', '.join(known)}")
         expected = types[key]
         if is_dataclass(expected):
             arguments[key] = _build(expected, value, f"{where}: {key}")  # type: ignore[arg-type]
@@ -191,9 +197,9 @@ def _build(kind: type[_T], values: Any, where: str) -> _T:
         if plain is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, plain) or isinstance(value, bool):
-            raise UsageError(f"{where}: {key} is {_short(value)}, not {_WORDS[plain]}")
+            raise UsageError(f"{where}: {key} is {short(value)}, not {_WORDS[plain]}")
         if plain is dict and not all(isinstance(name, str) for name in value):
-            raise UsageError(f"{where}: {key} has an entry without a name: {_short(value)}")
+            raise UsageError(f"{where}: {key} has an entry without a name: {short(value)}")
         arguments[key] = value
     try:
         return kind(**arguments)
@@ -202,21 +208,6 @@ def _build(kind: type[_T], values: Any, where: str) -> _T:
 
 
 _WORDS = {str: "a text", int: "a whole number", float: "a number", dict: "a list of `name: value`"}
-
-
-def _short(value: object) -> str:
-    """A value for a message; one made of YAML aliases can be larger than the memory when it is written out."""
-    return reprlib.repr(value)
-
-
-def _is_ratio(value: object) -> bool:
-    """YAML may have put anything there."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 0.5
-
-
-def _choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(f"recipe: {name} is {_short(value)}; choose one of {', '.join(map(repr, allowed))}")
 
 
 def with_recovery(recipe: Recipe, method: str | None, steps: int | None) -> Recipe:
@@ -231,7 +222,7 @@ def load_recipe(name: str) -> Recipe:
     if name not in recipe_names():
         path = Path(name)
         if not os.path.exists(path) or os.path.isdir(path):
-            raise UsageError(f"no recipe {_short(name)}: use one of {', '.join(recipe_names())}, or a YAML file")
+            raise UsageError(f"no recipe {short(name)}: use one of {', '.join(recipe_names())}, or a YAML file")
     values = read_yaml(path)
     if values is None:
         raise UsageError(f"{path} is empty; copy one of {', '.join(recipe_names())} and edit it")

@@ -1,7 +1,7 @@
 """A decoder in float: the operations of one layer in order, with its weights, as a family file reads them from a checkpoint.
 
-Norms, rotary embeddings, slices, gates and residual sums are the graph's own host operations; three more are float only and
-become spikes when the layer is lowered: `Dense`, `Attention` and `Relu`.
+Norms, rotary embeddings, slices, gates, ReLU and residual sums are the graph's own host operations; two more are float only and
+become spikes when the layer is lowered: `Dense` and `Attention`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kirin_lava.graph.ops import Add, Gate, Norm, Rotary, Slice
+from kirin_lava.graph.ops import HostOp
 from kirin_lava.models.config import Config
 
-__all__ = ["Attention", "Config", "Dense", "Dimensions", "Family", "FloatBlock", "FloatEmbedding", "FloatOp", "Load", "Relu"]
+__all__ = ["Attention", "Config", "Dense", "Dimensions", "Family", "FloatBlock", "FloatEmbedding", "FloatOp", "Load"]
 
 Load = Callable[[str, tuple[int, ...]], Tensor]
 """Reads one float32 tensor by checkpoint name and checks its shape."""
@@ -46,16 +46,7 @@ class Attention:
     head_dim: int
 
 
-@dataclass(frozen=True, eq=False)
-class Relu:
-    """`y = max(x, 0)` between two dense layers: silence-threshold neurons compute it."""
-
-    name: str
-    input: str
-    output: str
-
-
-FloatOp = Dense | Attention | Relu | Norm | Rotary | Slice | Gate | Add
+FloatOp = Dense | Attention | HostOp
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +91,7 @@ class Family:
 
     Attributes:
         model_types: values of `model_type` it reads.
-        sites: where activations become codes, without the number of the block: see `recipe.OutlierSpec`.
+        sites: where activations become codes, without the number of the block: see `kirin_lava.methods.site`.
         check: raises `UnsupportedError` for a config it cannot convert exactly.
         embedding, block, head: read the parts of the model through a `Load`.
         rotary: inverse frequencies (head_dim / 2,) or None.

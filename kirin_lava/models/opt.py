@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from kirin_lava.base.errors import UnsupportedError, UsageError
-from kirin_lava.graph.ops import Add, Norm, Slice
+from kirin_lava.graph.ops import Add, Norm, Relu, Slice
 from kirin_lava.models.config import MOST_HEAD_WIDTH, MOST_LAYERS, MOST_POSITIONS, Config, flag, positive, word
 from kirin_lava.models.layout import (
     Attention,
@@ -20,7 +20,6 @@ from kirin_lava.models.layout import (
     FloatEmbedding,
     FloatOp,
     Load,
-    Relu,
     concat,
 )
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from kirin_lava.processes.host import HostStage
     from kirin_lava.processes.matmul import SpikeMatmul
     from kirin_lava.processes.probe import MembraneProbe, SpikeProbe
-    from kirin_lava.processes.silence import SilenceNeuron
     from kirin_lava.processes.synapse import outlier_synapse, spike_synapse
+    from kirin_lava.spikes.neurons.silence.process import SilenceNeuron
 
 __all__ = [
     "BlockNetwork",
@@ -51,7 +51,7 @@ _HOMES = {
     "HostStage": "host",
     "MembraneProbe": "probe",
     "SegmentNetwork": "build",
-    "SilenceNeuron": "silence",
+    "SilenceNeuron": "kirin_lava.spikes.neurons.silence.process",
     "SpikeEncoder": "encoder",
     "SpikeMatmul": "matmul",
     "SpikeProbe": "probe",
@@ -68,4 +68,5 @@ def __getattr__(name: str) -> Any:
     from kirin_lava.processes.runtime import require_lava
 
     require_lava()
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    home = _HOMES[name]
+    return getattr(importlib.import_module(home if "." in home else f"{__name__}.{home}"), name)

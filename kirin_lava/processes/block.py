@@ -8,14 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from kirin_lava.base.errors import FitError, UsageError
-from kirin_lava.graph.ops import Block, CoreOp, Float32, Linear, Mix, Score
+from kirin_lava.graph.block import Block
+from kirin_lava.graph.ops import CoreOp, Linear, Mix, Score, require_ops
+from kirin_lava.graph.values import Float32
 from kirin_lava.processes.build import Network, connect_linear
 from kirin_lava.processes.host import HostStage, Mailbox
 from kirin_lava.processes.matmul import SpikeMatmul
-from kirin_lava.processes.plan import BlockPlan, plan_block
+from kirin_lava.processes.pipeline import Pipeline, plan_block
 from kirin_lava.processes.probe import SpikeProbe
 from kirin_lava.processes.runs import BlockRun
-from kirin_lava.processes.silence import SilenceNeuron
+from kirin_lava.spikes.neurons import READ_OUT
+from kirin_lava.spikes.neurons.silence.process import SilenceNeuron
 
 __all__ = ["BlockNetwork", "build_block"]
 
@@ -23,9 +26,9 @@ __all__ = ["BlockNetwork", "build_block"]
 class BlockNetwork(Network):
     """A live decoder block: see `build_block`."""
 
-    def __init__(self, plan: BlockPlan, rotary: tuple[Float32, Float32] | None, width: int, probe: bool) -> None:
+    def __init__(self, plan: Pipeline, rotary: tuple[Float32, Float32] | None, probe: bool) -> None:
         self.plan = plan
-        self._mailbox = Mailbox(plan.capacity, width, plan.widths[plan.block.output])
+        self._mailbox = Mailbox(plan.capacity, plan.block.width, plan.widths[plan.block.output])
         self._position = self._window = 0
         self._stages = {
             stage.index: HostStage(plan=plan, stage=stage, mailbox=self._mailbox, rotary=rotary) for stage in plan.stages
@@ -50,14 +53,16 @@ class BlockNetwork(Network):
             spikes.connect(matmul.s_in)
             self._stages[index].a_out.connect(matmul.a_in)
             self._stages[index].c_out.connect(matmul.c_in)
-            fire = None if isinstance(core, Score) else core.fire
-            neuron = SilenceNeuron(shape=matmul.a_out.shape, period=self.plan.period, fire=fire)
+            period = self.plan.period
+            neuron = READ_OUT.process(matmul.a_out.shape, period, core.code.gains(period))
             matmul.a_out.connect(neuron.a_in)
         if index + 1 in self._stages:
             neuron.s_out.connect(self._stages[index + 1].v_in)
         if probe:
             windows = self.plan.capacity + self.plan.latency + 1
-            sink = self._probes[core.name] = SpikeProbe(shape=spikes.shape, period=self.plan.period, windows=windows)
+            sink = self._probes[core.name] = SpikeProbe(
+                shape=spikes.shape, code=core.code, period=self.plan.period, windows=windows
+            )
             spikes.connect(sink.s_in)
             if outliers is not None:
                 outliers.connect(sink.a_in)
@@ -71,8 +76,7 @@ class BlockNetwork(Network):
             head_dim=self.plan.widths[core.cache] // core.kv_heads,
             capacity=self.plan.capacity,
             period=self.plan.period,
-            zero=core.encoding.zero,
-            shift=core.fire.shift if isinstance(core, Mix) and core.fire is not None else 0,
+            zero=core.code.zero,
         )
 
     @property
@@ -124,7 +128,7 @@ class BlockNetwork(Network):
                 continue
             sink = self._probes[core.name]
             windows = (first + index + np.arange(tokens)) % len(sink.codes)
-            codes = sink.codes[windows].astype(np.int64) - core.encoding.zero
+            codes = sink.codes[windows].astype(np.int64) - core.code.zero
             integers[core.input] = self._by_head(codes, core.heads, rows.stop) if isinstance(core, Mix) else codes
             counts = sink.counts[windows].sum(0)
             spikes[core.name], outliers[core.name] = int(counts[0]), int(counts[1])
@@ -142,13 +146,12 @@ class BlockNetwork(Network):
 
 
 def build_block(
-    block: Block, width: int, capacity: int, rotary: tuple[Float32, Float32] | None = None, probe: bool = False
+    block: Block, capacity: int, rotary: tuple[Float32, Float32] | None = None, probe: bool = False
 ) -> BlockNetwork:
     """The network of a block.
 
     Args:
         block: a decoder layer or the head.
-        width: numbers per token at its input.
         capacity: most positions it will see.
         rotary: cos and sin, each (positions, head_dim) float32, of the model.
         probe: keep every integer of every port and count spikes.
@@ -161,4 +164,7 @@ def build_block(
         raise UsageError("a block network needs room for one position at least")
     if rotary is not None and len(rotary[0]) < capacity:
         raise FitError(f"{block.name}: {capacity} positions are more than the {len(rotary[0])} of the rotary tables")
-    return BlockNetwork(plan_block(block, width, capacity), rotary, width, probe)
+    return BlockNetwork(plan_block(block, capacity), rotary, probe)
+
+
+require_ops("the block network on Lava", (Linear, Score, Mix))

@@ -15,9 +15,10 @@ from kirin_lava.processes.encoder import SpikeEncoder
 from kirin_lava.processes.probe import MembraneProbe, SpikeProbe
 from kirin_lava.processes.runs import SegmentRun
 from kirin_lava.processes.runtime import progress
-from kirin_lava.processes.silence import SilenceNeuron, overflow_of
 from kirin_lava.processes.synapse import outlier_synapse, spike_synapse
-from kirin_lava.spikes.codes.coding import Encoding, Integers
+from kirin_lava.spikes.codes import Integers
+from kirin_lava.spikes.neurons.silence.process import SilenceNeuron, overflow_of
+from kirin_lava.spikes.neurons.simulate import period_of
 
 __all__ = ["Network", "SegmentNetwork", "build_segment", "connect_linear"]
 
@@ -66,10 +67,10 @@ class Network:
 
 def connect_linear(op: Linear, period: int, spikes: Any, outliers: Any) -> SilenceNeuron:
     """Synapses and neurons of a linear segment behind the out ports of its source; `outliers` None where there can be none."""
-    shift = 0 if op.fire is None else op.fire.shift
-    constant = op.encoding.zero * 2**shift * op.weight.astype(np.int64).sum(1)
-    neuron = SilenceNeuron(shape=(len(op.weight),), period=period, constant=constant, fire=op.fire)
-    if op.encoding.has_spikes:
+    shift = op.neuron.shift
+    constant = op.code.zero * 2**shift * op.weight.astype(np.int64).sum(1)
+    neuron: SilenceNeuron = op.neuron.process((len(op.weight),), period, op.code.gains(period), constant)
+    if op.code.has_spikes:
         synapse = spike_synapse(op.weight, shift)
         spikes.connect(synapse.s_in)
         synapse.a_out.connect(neuron.a_in)
@@ -80,29 +81,23 @@ def connect_linear(op: Linear, period: int, spikes: Any, outliers: Any) -> Silen
     return neuron
 
 
-def period_of(*encodings: Encoding) -> int:
-    """The shortest window that holds all of these codes."""
-    return max(encoding.window for encoding in encodings)
-
-
 class SegmentNetwork(Network):
     """Encoder, synapses, neurons and probes of one linear segment: see `build_segment`."""
 
     def __init__(self, op: Linear, codes: Integers, period: int | None = None) -> None:
         self.op, self.windows = op, len(codes)
-        encodings = [op.encoding] if op.fire is None else [op.encoding, op.fire.encoding]
-        self.period = period_of(*encodings) if period is None else period
-        source = SpikeEncoder(codes=codes, encoding=op.encoding, period=self.period)
-        self.inputs = SpikeProbe(shape=(codes.shape[1],), period=self.period, windows=self.windows + 2)
+        self.period = period_of(op.code, op.neuron) if period is None else period
+        source = SpikeEncoder(codes=codes, code=op.code, period=self.period)
+        self.inputs = SpikeProbe(shape=(codes.shape[1],), code=op.code, period=self.period, windows=self.windows + 2)
         neuron = connect_linear(op, self.period, source.s_out, source.a_out)
         source.s_out.connect(self.inputs.s_in)
         source.a_out.connect(self.inputs.a_in)
         self.output: MembraneProbe | SpikeProbe
-        if op.fire is None:
+        if op.fires is None:
             self.output = MembraneProbe(shape=neuron.s_out.shape, period=self.period, windows=self.windows)
             neuron.s_out.connect(self.output.a_in)
         else:
-            self.output = SpikeProbe(shape=neuron.s_out.shape, period=self.period, windows=self.windows + 1)
+            self.output = SpikeProbe(shape=neuron.s_out.shape, code=op.fires, period=self.period, windows=self.windows + 1)
             neuron.s_out.connect(self.output.s_in)
         super().__init__([(op.name, neuron)])
 
@@ -112,7 +107,7 @@ class SegmentNetwork(Network):
         Raises:
             FitError: a state overflowed 24 bits.
         """
-        if self.op.fire is None:
+        if self.op.fires is None:
             steps = self.windows * self.period + 1  # the last membrane leaves in the first step after its source's window
             seconds = self.run_steps(steps, self.period)
             self.check_states()
@@ -121,7 +116,7 @@ class SegmentNetwork(Network):
             steps = (self.windows + 1) * self.period  # codes fire one window later
             seconds = self.run_steps(steps, self.period)
             self.check_states()
-            result = self.output.codes[1:].astype(np.int64) - self.op.fire.encoding.zero
+            result = self.output.codes[1:].astype(np.int64) - self.op.fires.zero
         counts = self.inputs.counts[: self.windows]
         return SegmentRun(result, counts[:, 0].copy(), counts[:, 1].copy(), steps, seconds)
 
@@ -136,6 +131,6 @@ def build_segment(linear: Linear, codes: Integers, period: int | None = None) ->
 
     Raises:
         FitError: weights that no synapse holds, or a period that is too short.
-        UsageError: codes outside the encoding.
+        UsageError: codes outside the code.
     """
     return SegmentNetwork(linear, codes, period)

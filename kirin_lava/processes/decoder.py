@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.executor import Executor
-from kirin_lava.graph.ops import Block, Float32, Model
+from kirin_lava.graph.values import Float32
 from kirin_lava.processes.runtime import Session
 
 if TYPE_CHECKING:
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["LavaDecoder"]
 
 
-def open_block(block: Block, width: int, capacity: int, rotary: tuple[Float32, Float32] | None) -> BlockNetwork:
+def open_block(block: Block, capacity: int, rotary: tuple[Float32, Float32] | None) -> BlockNetwork:
     """In a job: the network of a block. Lava is imported there alone, because it changes the program that imports it."""
     from kirin_lava.processes.block import build_block
 
-    return build_block(block, width, capacity, rotary)
+    return build_block(block, capacity, rotary)
 
 
 class LavaDecoder(ExitStack):
@@ -48,13 +49,12 @@ class LavaDecoder(ExitStack):
         self._position = 0
         self._report = on_progress or (lambda what, done, total: None)
         self._sessions: list[Session] = []
-        width = model.embedding.tokens.shape[1]
         rotary = None if model.rotary is None else (model.rotary[0][:capacity].copy(), model.rotary[1][:capacity].copy())
         blocks = [*model.blocks, model.head]
         try:
             for index, block in enumerate(blocks):
                 self._report("build networks", index, len(blocks))
-                self._sessions.append(self.enter_context(Session(open_block, block, width, capacity, rotary, timeout=timeout)))
+                self._sessions.append(self.enter_context(Session(open_block, block, capacity, rotary, timeout=timeout)))
         except BaseException:
             self.close()
             raise

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.graph.ops import Float32
+from kirin_lava.graph.values import Float32
 
 __all__ = ["BlockRun", "SegmentRun"]
 

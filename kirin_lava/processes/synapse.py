@@ -12,7 +12,7 @@ from lava.utils.weightutils import SignMode
 
 from kirin_lava.base.errors import FitError
 from kirin_lava.base.loihi2 import MESSAGE_BITS, WEIGHT_MAX, WEIGHT_MIN
-from kirin_lava.spikes.codes.coding import Integers
+from kirin_lava.spikes.codes import Integers
 
 __all__ = ["outlier_synapse", "spike_synapse"]
 

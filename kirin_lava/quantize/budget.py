@@ -1,6 +1,6 @@
 """Outlier budget: one share of outliers for the whole decoder, spent where it buys most.
 
-Each site (the input of a segment, queries, probabilities) is quantised alone in the float twin, at several ratios, and its
+Each site (the input of a segment, queries, probabilities) is coded alone in the float model, at several ratios, and its
 divergence from the float original is measured on calibration text. Divergences of sites add up well while they are small, so
 the budget goes, step by step, to the site whose next ratio takes off most divergence per outlier. Sites are kinds ("mlp.down"
 of all blocks): few enough to measure, and a recipe that a user can read.
@@ -9,22 +9,20 @@ of all blocks): few enough to measure, and a recipe that a user can read.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from kirin_lava.base.errors import UsageError
-from kirin_lava.graph import host
-from kirin_lava.graph.ops import Encode
 from kirin_lava.methods.recipe import Recipe
-from kirin_lava.models import float_model as twin
+from kirin_lava.methods.site import Coding
+from kirin_lava.models import float_model
 from kirin_lava.models.checkpoint import Checkpoint
 from kirin_lava.models.float_model import Arithmetic
-from kirin_lava.models.layout import Attention, Dense, FloatBlock
-from kirin_lava.quantize.calibrate import fires_into
+from kirin_lava.models.layout import Attention, Dense
 from kirin_lava.quantize.convert import rotary_of
-from kirin_lava.spikes.codes.coding import Encoding
+from kirin_lava.quantize.sites import Coded, Sites
 
 __all__ = ["Curve", "search_budget", "spend"]
 
@@ -44,37 +42,28 @@ class Curve:
     share: tuple[float, ...]
 
 
-class _OneSite(Arithmetic):
-    """The float twin with one site quantised; counts its codes and outliers."""
+class _OneSite(Coded):
+    """The float model with one site coded; counts its codes and messages."""
 
-    def __init__(self, site: str, ratio: float, recipe: Recipe, fed_by_spikes: set[str]):
-        self._site, self._ratio, self._recipe, self._skip = site, ratio, recipe, fed_by_spikes
-        self.elements = self.outliers = 0
+    def __init__(self, sites: Sites, kind: str, ratio: float, counts: list[int]):
+        super().__init__(sites)
+        self._kind, self._ratio, self._counts = kind, ratio, counts
 
-    def _sent(self, x: Tensor, enc: Encoding, causal: bool = False) -> Tensor:
-        encode = Encode("", "", "", enc, ratio=self._ratio, causal=causal, groups=x.shape[1] if causal else 1)
-        codes = host.encode(encode, x, torch.arange(x.shape[-2]))
-        step = codes.step.transpose(1, 2).unsqueeze(-1) if causal else codes.step
-        self.outliers += int(((codes.q < enc.spike_min) | (codes.q > enc.spike_max)).sum())
-        self.elements += x.shape[0] * x.shape[1] * (x.shape[2] * (x.shape[2] + 1) // 2) if causal else x.numel()
-        return codes.q * step
+    def coding(self, op: Dense | Attention, side: str) -> Coding | None:
+        coding = self.sites.coding(op, side)
+        if self.sites.site(op, side).kind != self._kind:
+            return None
+        return Coding(coding.code, replace(coding.rule, ratio=self._ratio), coding.name)  # type: ignore[call-arg]
 
-    def dense(self, op: Dense, x: Tensor) -> Tensor:
-        if op.name == self._site and op.name not in self._skip:
-            x = self._sent(x, self._recipe.activations)
-        return super().dense(op, x)
-
-    def attention(self, op: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if self._site == f"{op.name}.q":
-            return super().attention(op, self._sent(q, self._recipe.activations), k, v)
-        if self._site != f"{op.name}.p":
-            return super().attention(op, q, k, v)
-        repeat = op.heads // op.kv_heads
-        k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
-        later = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool).triu(1)
-        weights = (q @ k.transpose(-1, -2) * op.head_dim**-0.5).masked_fill(later, -torch.inf).softmax(-1)
-        step = v.abs().amax(-1).clamp_min(1e-20) / 127  # the value's step is folded into the row, as in the network
-        return self._sent(weights * step.unsqueeze(2), self._recipe.unsigned, causal=True) @ (v / step.unsqueeze(-1))
+    def sent(self, op: Dense | Attention, side: str, x: Tensor) -> Tensor:
+        coding = self.coding(op, side)
+        if coding is None or (side == "input" and op.name in self.sites.sources):
+            return x
+        codes = coding.codes(x)
+        rows = x.shape[0] * x.shape[1] * (x.shape[2] * (x.shape[2] + 1) // 2)
+        self._counts[0] += rows if side == "p" else x.numel()
+        self._counts[1] += int(coding.code.is_message(codes.q).sum())
+        return codes.values() if side == "p" else codes.q * codes.step
 
 
 @torch.inference_mode()
@@ -90,27 +79,27 @@ def search_budget(checkpoint: Checkpoint, rows: list[Tensor], recipe: Recipe, re
     blocks = [family.block(config, i, checkpoint.load) for i in range(checkpoint.dimensions.layers)]
     head = family.head(config, checkpoint.load)
     rotary = rotary_of(checkpoint)
-    fed = set(fires_into(blocks[0]).values())
+    coded = [Sites(block, recipe) for block in blocks]
 
-    def logits(arithmetic: Arithmetic) -> Tensor:
-        x = twin.embed(embedding, ids)
-        for block in blocks:
-            x = twin.run_block(block, x, rotary, arithmetic=arithmetic)
-        return twin.run_block(head, x, rotary).log_softmax(-1)
+    def logits(arithmetic: Callable[[Sites], Arithmetic]) -> Tensor:
+        x = float_model.embed(embedding, ids)
+        for block in coded:
+            x = float_model.run_block(block.block, x, rotary, arithmetic=arithmetic(block))
+        return float_model.run_block(head, x, rotary).log_softmax(-1)
 
-    exact = logits(twin.FLOAT)
+    exact = logits(lambda sites: float_model.FLOAT)
     curves = []
-    sites = _sites(blocks[0], fed)
+    sites = _searched(coded[0])
     for index, site in enumerate(sites):
         divergence, share, elements = [], [], 0.0
         for step, ratio in enumerate(RATIOS):
             if report is not None:
                 report(f"measure {site}", index * len(RATIOS) + step, len(sites) * len(RATIOS))
-            arithmetic = _OneSite(site, ratio, recipe, fed)
-            found = logits(arithmetic)
+            counts = [0, 0]
+            found = logits(lambda block, site=site, ratio=ratio, counts=counts: _OneSite(block, site, ratio, counts))  # type: ignore[misc]
             divergence.append(float((exact.exp() * (exact - found)).sum(-1).mean()))
-            share.append(arithmetic.outliers / arithmetic.elements)
-            elements = arithmetic.elements / ids.numel()
+            share.append(counts[1] / counts[0])
+            elements = counts[0] / ids.numel()
         curves.append(Curve(site, elements, RATIOS, tuple(divergence), tuple(share)))
     return curves
 
@@ -141,6 +130,11 @@ def spend(curves: list[Curve], budget: float) -> dict[str, float]:
         spent += best[3]
 
 
-def _sites(block: FloatBlock, fed: set[str]) -> list[str]:
-    sites = [op.name for op in block.denses() if op.name not in fed]
-    return sites + [f"{op.name}.{part}" for op in block.ops if isinstance(op, Attention) for part in "qp"]
+def _searched(sites: Sites) -> list[str]:
+    """Kinds of sites whose rule takes a share of messages; `UsageError` where the method has none."""
+    found = [(op, "input") for op in sites.block.denses() if op.name not in sites.sources]
+    found += [(op, side) for op in sites.block.ops if isinstance(op, Attention) for side in "qp"]  # type: ignore[misc]
+    kinds = [sites.site(op, side).kind for op, side in found if hasattr(sites.coding(op, side).rule, "ratio")]
+    if not kinds:
+        raise UsageError(f"{sites.recipe.method.title} has no share of messages to spend: use a recipe of another method")
+    return kinds

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 
 from kirin_lava.base.errors import UsageError
-from kirin_lava.graph import host
-from kirin_lava.graph.ops import Block, Embedding, Model
+from kirin_lava.graph.block import Block, Embedding, Model
+from kirin_lava.graph.values import rotary_tables
 from kirin_lava.hardware.split import make_provable
 from kirin_lava.methods.recipe import Recipe
-from kirin_lava.models import float_model as twin
+from kirin_lava.models import float_model
 from kirin_lava.models.checkpoint import Checkpoint
-from kirin_lava.quantize.calibrate import Calibration, calibrate
-from kirin_lava.quantize.lower import folded_steps, lower_block, lower_head, round_dense
+from kirin_lava.quantize.calibrate import calibrate
+from kirin_lava.quantize.lower import lower_block, round_block
 from kirin_lava.quantize.recover import Layer, Student, recover
+from kirin_lava.quantize.sites import Calibration
 
 __all__ = ["Converted", "convert_blocks", "convert_model", "frame_of", "rotary_of"]
 
@@ -63,10 +64,10 @@ def convert_blocks(
     Raises:
         UsageError: recovery of a part of a model.
     """
-    left_out = skip or (lambda name: False)
+    left_out, width = skip or (lambda name: False), checkpoint.dimensions.width
     if recipe.recovery.method == "none":
         for layer, rows in _layers(checkpoint, tokens, recipe, left_out, stop):
-            yield Converted(_lowered(layer, recipe), rows)
+            yield Converted(_lowered(layer, recipe, width), rows)
         return
     if stop != "head":
         raise UsageError("recovery trains the whole model: export all layers, or choose a recipe without recovery")
@@ -77,7 +78,7 @@ def convert_blocks(
     trained = recover(student, list(tokens), seed, report or (lambda what, done, total: None), scratch)
     for layer, (_, rows) in zip(trained, found, strict=True):
         if not left_out(layer.block.name):
-            yield Converted(_lowered(layer, recipe), rows)
+            yield Converted(_lowered(layer, recipe, width), rows)
 
 
 def _layers(
@@ -86,40 +87,37 @@ def _layers(
     """Calibrated layers with the first rows of their inputs, the head last."""
     rotary = rotary_of(checkpoint)
     embedding = checkpoint.family.embedding(checkpoint.config, checkpoint.load)
-    rows = [twin.embed(embedding, row.unsqueeze(0)) for row in tokens]
+    rows = [float_model.embed(embedding, row.unsqueeze(0)) for row in tokens]
     del embedding
     for index in range(checkpoint.dimensions.layers):
-        block = checkpoint.family.block(checkpoint.config, index, checkpoint.load)
+        block = recipe.method.rewrite(checkpoint.family.block(checkpoint.config, index, checkpoint.load))
         if not skip(block.name):
             yield Layer(block, calibrate(block, rows, rotary, recipe)), rows[:PROBE_ROWS]
         if block.name == stop:
             return
         with torch.no_grad():
-            rows = [twin.run_block(block, x, rotary) for x in rows]
+            rows = [float_model.run_block(block, x, rotary) for x in rows]
     if not skip("head"):
-        yield Layer(checkpoint.family.head(checkpoint.config, checkpoint.load), Calibration()), rows[:PROBE_ROWS]
+        head = recipe.method.rewrite(checkpoint.family.head(checkpoint.config, checkpoint.load))
+        yield Layer(head, Calibration()), rows[:PROBE_ROWS]
 
 
 def _rounded(layer: Layer, recipe: Recipe) -> Layer:
     """The layer with integer weights; the head is rounded when it is lowered."""
     if layer.block.name == "head":
         return layer
-    folds = folded_steps(layer.block, recipe, layer.calibration)
-    codes = {op.name: round_dense(op, recipe.weights, folds.get(op.name), layer.calibration) for op in layer.block.denses()}
-    return Layer(layer.block, layer.calibration, codes)
+    return Layer(layer.block, layer.calibration, round_block(layer.block, recipe, layer.calibration))
 
 
-def _lowered(layer: Layer, recipe: Recipe) -> Block:
-    if layer.block.name == "head":
-        return lower_head(layer.block, recipe)
-    block = lower_block(layer.block, recipe, layer.calibration, layer.codes or None)
+def _lowered(layer: Layer, recipe: Recipe, width: int) -> Block:
+    block = lower_block(layer.block, width, recipe, layer.calibration, layer.codes or None)
     return make_provable(block)[0]  # a fan-in that could overflow becomes several segments, added exactly on the host
 
 
 def rotary_of(checkpoint: Checkpoint) -> Rotary | None:
     """cos and sin tables of a checkpoint, (max_positions, head_dim) each, or None."""
     frequencies = checkpoint.family.rotary(checkpoint.config)
-    return None if frequencies is None else host.rotary_tables(frequencies, checkpoint.dimensions.max_positions)
+    return None if frequencies is None else rotary_tables(frequencies, checkpoint.dimensions.max_positions)
 
 
 def frame_of(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Lowering: one float layer becomes one block of the hybrid graph.
 
     Dense                  Encode -> Linear -> Decode
-    Dense, Relu, Dense     Encode -> Linear with fire -> Linear -> Decode; the codes never leave the chip
-    Attention              Encode q, k, v -> Score -> Softmax -> Encode p -> Mix -> Decode (or Mix with fire)
+    Dense, Relu, Dense     Encode -> Linear that fires -> Linear -> Decode, where the method fires: the codes never leave the
+    chip
+    Attention              Encode q, k, v -> Score -> Softmax -> Encode p -> Mix -> Decode
 
-Everything else is a host operation already and is taken over as it is.
+Everything else is a host operation already and is taken over as it is. How a site is coded is for its method to say, see
+`kirin_lava.quantize.sites`.
 """
 
 from __future__ import annotations
@@ -12,182 +14,114 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from kirin_lava.base.errors import FitError, UnsupportedError
-from kirin_lava.base.loihi2 import STATE_MAX, WEIGHT_MAX, WEIGHT_MIN
-from kirin_lava.graph.ops import Block, Decode, Encode, Fire, Linear, Mix, Op, Score, Softmax
-from kirin_lava.methods.recipe import Recipe
-from kirin_lava.models.layout import Attention, Dense, FloatBlock, Relu
-from kirin_lava.quantize.calibrate import Calibration, fires_into
-from kirin_lava.quantize.weights import WeightCodes, WeightSpec, quantize_weight
-from kirin_lava.spikes.codes.coding import INTEGER8, Encoding
+from kirin_lava.base.errors import UnsupportedError
+from kirin_lava.graph.block import Block
+from kirin_lava.graph.ops import Decode, Encode, Linear, Mix, Op, Relu, Score, Softmax
+from kirin_lava.methods.method import FiringDense
+from kirin_lava.methods.recipe import Recipe, WeightSpec
+from kirin_lava.models.layout import Attention, Dense, FloatBlock
+from kirin_lava.quantize.sites import Calibration, Sites
+from kirin_lava.quantize.weights import WeightCodes, quantize_weight
+from kirin_lava.spikes.neurons import READ_OUT, Neuron
 
-__all__ = ["attention_ops", "fired_attention", "folded_steps", "lower_block", "lower_head", "round_dense"]
+__all__ = ["lower_block", "round_block", "weights_of"]
 
-_MAX_SHIFT = 4
+
+def weights_of(recipe: Recipe, block: str) -> WeightSpec:
+    """How the weights of a block are rounded; the head's are rounded to nearest."""
+    return WeightSpec(bits=recipe.head.bits) if block == "head" else recipe.weights
+
+
+def round_block(block: FloatBlock, recipe: Recipe, calibration: Calibration) -> dict[str, WeightCodes]:
+    """Integer weights of the dense layers of a block, by name; steps of fired inputs become part of them."""
+    sites, codes = Sites(block, recipe, calibration), {}
+    for op in block.denses():
+        fold = sites.fold(op)
+        weight = op.weight if fold is None else op.weight * torch.from_numpy(fold)
+        codes[op.name] = quantize_weight(weight, weights_of(recipe, block.name), calibration.moments.get(op.name))
+    return codes
 
 
 def lower_block(
-    block: FloatBlock, recipe: Recipe, calibration: Calibration, trained: Mapping[str, WeightCodes] | None = None
+    block: FloatBlock,
+    width: int,
+    recipe: Recipe,
+    calibration: Calibration,
+    rounded: Mapping[str, WeightCodes] | None = None,
 ) -> Block:
-    """Lower a decoder layer.
+    """Lower a decoder layer, or the head.
 
     Args:
-        trained: integer weights by name of the dense layer, used instead of rounding the float ones.
+        width: numbers per token at its input.
+        rounded: integer weights by name of the dense layer; None rounds the float ones.
 
     Raises:
-        UnsupportedError: no dense layer was found, so nothing would be converted.
+        UnsupportedError: no dense layer was found, so nothing would be converted; an attention in a head.
         FitError: a fire phase whose membrane cannot fit the 24-bit state.
     """
     if not block.denses():
         raise UnsupportedError(f"{block.name} has no dense layer: nothing would be converted")
-    firing = fires_into(block)
-    fired = {second: first for first, second in firing.items()}
-    chained = fired_attention(block) if recipe.attention.output == "fire" else {}
+    weights = rounded or round_block(block, recipe, calibration)
+    sites = Sites(block, recipe, calibration)
+    bits = weights_of(recipe, block.name).bits
     ops: list[Op] = []
     codes: dict[str, str] = {}  # real value that exists as fired codes only -> name of the codes
     for op in block.ops:
         if isinstance(op, Dense):
-            spec = recipe.weights
-            fold = folded_steps(block, recipe, calibration).get(op.name)
-            encoding = recipe.unsigned if op.name in fired else recipe.activations
-            rounded = trained[op.name] if trained else round_dense(op, spec, fold, calibration)
-            fire = None
-            if op.name in firing:
-                fire = _fire_phase(op, rounded, encoding, recipe.unsigned, calibration)
             source = codes.get(op.input)
             if source is None:
-                source = f"{op.name}.codes"
-                ops.append(_encode(op, source, encoding, recipe, calibration, block.name))
-            result = f"{op.output}.codes" if fire else f"{op.name}.sums"
-            ops.append(
-                Linear(f"{op.name}", source, result, rounded.weight, spec.bits, encoding, fire, group_shift=rounded.shift)
-            )
-            if fire:
-                codes[op.output] = result
-            else:
+                source, coding = f"{op.name}.codes", sites.coding(op)
+                ops.append(Encode(f"{op.name}.encode", op.input, source, coding.code, coding.rule))
+            neuron = _neuron(op, sites, weights[op.name])
+            result = f"{op.name}.sums" if neuron.fires is None else f"{op.output}.codes"
+            linear = weights[op.name]
+            code = sites.input_code(op)
+            ops.append(Linear(op.name, source, result, linear.weight, bits, code, neuron, group_shift=linear.shift))
+            if neuron.fires is None:
                 bias = None if op.bias is None else op.bias.numpy()
-                ops.append(Decode(f"{op.name}.decode", result, source, op.output, rounded.scale, bias))
-        elif isinstance(op, Relu):
+                ops.append(Decode(f"{op.name}.decode", result, source, op.output, linear.scale, bias))
+            else:
+                codes[op.output] = result
+        elif isinstance(op, Relu) and sites.fired_by(op.output) is not None:
             codes[op.output] = codes[op.input]
         elif isinstance(op, Attention):
-            fire = _ridden_fire(op, recipe, calibration) if op.name in chained.values() else None
-            ops += attention_ops(op, recipe, fire, block.name)
-            if fire:
-                codes[op.output] = f"{op.name}.mix.codes"
+            if block.name == "head":
+                raise UnsupportedError(f"{op.name}: a head holds norms and dense layers only")
+            ops += _attention(op, sites)
         else:
             ops.append(op)
-    return Block(block.name, tuple(ops), block.output)
+    return Block(block.name, tuple(ops), block.output, width)
 
 
-def lower_head(head: FloatBlock, recipe: Recipe, trained: Mapping[str, WeightCodes] | None = None) -> Block:
-    """Lower the norm and the language-model head: 8-bit integers by default, spikes by recipe. `trained`: see `lower_block`."""
-    ops: list[Op] = []
-    for op in head.ops:
-        if isinstance(op, Dense):
-            encoding = recipe.activations if recipe.head.input == "spikes" else INTEGER8
-            rounded = trained[op.name] if trained else quantize_weight(op.weight, WeightSpec(bits=recipe.head.bits))
-            source, sums = f"{op.name}.codes", f"{op.name}.sums"
-            ratio = recipe.outliers.of(f"{head.name}.{op.name}")
-            ops += [
-                Encode(f"{op.name}.encode", op.input, source, encoding, ratio=ratio),
-                Linear(op.name, source, sums, rounded.weight, recipe.head.bits, encoding),
-                Decode(f"{op.name}.decode", sums, source, op.output, rounded.scale, None),
-            ]
-        elif isinstance(op, (Attention, Relu)):
-            raise UnsupportedError(f"{op.name}: a head holds a norm and a dense layer only")
-        else:
-            ops.append(op)
-    return Block(head.name, tuple(ops), head.output)
-
-
-def folded_steps(block: FloatBlock, recipe: Recipe, calibration: Calibration) -> dict[str, npt.NDArray[np.float32]]:
-    """Steps (K,) of the fired codes that a dense layer reads, by its name: they become part of its weights."""
-    sources = {second: first for first, second in fires_into(block).items()}
-    if recipe.attention.output == "fire":
-        sources |= fired_attention(block)
-    return {name: calibration.fire_steps[source] for name, source in sources.items()}
-
-
-def round_dense(op: Dense, spec: WeightSpec, fold: npt.NDArray[np.float32] | None, calibration: Calibration) -> WeightCodes:
-    """Integer weights; `fold` are the steps of fired inputs, which become part of the weights."""
-    weight = op.weight if fold is None else op.weight * torch.from_numpy(fold)
-    return quantize_weight(weight, spec, calibration.moments.get(op.name))
-
-
-def _encode(op: Dense, output: str, encoding: Encoding, recipe: Recipe, calibration: Calibration, block: str) -> Encode:
-    return Encode(
-        f"{op.name}.encode",
-        op.input,
-        output,
-        encoding,
-        ratio=recipe.outliers.of(f"{block}.{op.name}"),
-        channels=calibration.channels.get(op.name),
-        static_step=calibration.static_steps.get(op.name),
-    )
-
-
-def _fire_phase(op: Dense, rounded: WeightCodes, inputs: Encoding, outputs: Encoding, calibration: Calibration) -> Fire:
-    """Ramp and offset of a dense layer that fires into the next, see `graph.Fire`."""
-    unit = rounded.scale.astype(np.float64) * calibration.static_steps[op.name]  # what 1 in the sum stands for
-    steps = calibration.fire_steps[op.name].astype(np.float64)
+def _neuron(op: Dense, sites: Sites, rounded: WeightCodes) -> Neuron:
+    """What becomes of the membranes of a dense layer."""
+    if sites.fired(op) is None:
+        return READ_OUT
+    unit = rounded.scale.astype(np.float64) * sites.calibration.input_steps[op.name]
+    steps = sites.calibration.output_steps[op.name].astype(np.float64)
     bias = np.zeros(len(unit)) if op.bias is None else op.bias.double().numpy()
-    reach = np.abs(rounded.weight, dtype=np.int16).sum(1, dtype=np.int64) * inputs.max_message
-    lowest, highest = int(rounded.weight.min()), int(rounded.weight.max())
-    for shift in range(_MAX_SHIFT, -1, -1):
-        ramp = np.maximum(np.rint(2.0**shift * steps / unit), 1)
-        offset = np.rint(2.0**shift * bias / unit)
-        fits = lowest << shift >= WEIGHT_MIN and highest << shift <= WEIGHT_MAX
-        most = reach * 2**shift + np.abs(offset) + ramp * outputs.window
-        if fits and most.max() <= STATE_MAX:
-            return Fire(outputs, ramp.astype(np.int64), offset.astype(np.int64), shift, step=1.0)
-    worst = int(most.argmax())
-    raise FitError(
-        f"{op.name}: the membrane of neuron {worst} can reach {most[worst]:.0f}, beyond the 24-bit state ({STATE_MAX}); "
-        "split its fan-in or use a recipe with fewer bits"
-    )
+    dense = FiringDense(op.name, rounded.weight, unit, steps, bias, sites.input_code(op))
+    return sites.recipe.method.neuron(dense, sites.site(op), sites.recipe.options)
 
 
-def fired_attention(block: FloatBlock) -> dict[str, str]:
-    """Dense layers that read an attention's output: name -> name of the attention."""
-    outputs = {op.output: op.name for op in block.ops if isinstance(op, Attention)}
-    return {op.name: outputs[op.input] for op in block.denses() if op.input in outputs}
+def _attention(op: Attention, sites: Sites) -> list[Op]:
+    name = op.name
+    q, k, v, p = (f"{name}.{side}.codes" for side in "qkvp")
+    codings = {side: sites.coding(op, side) for side in "qkvp"}
 
+    def encode(side: str, source: str, groups: int, cached: bool = False) -> Encode:
+        coding = codings[side]
+        return Encode(f"{name}.{side}.encode", source, f"{name}.{side}.codes", coding.code, coding.rule, groups, cached)
 
-def _ridden_fire(op: Attention, recipe: Recipe, calibration: Calibration) -> Fire:
-    """The output step rides on the step of the token's probabilities: the ramp is their ratio, the same for every token."""
-    shift = 4
-    ratio = calibration.fire_steps[op.name].astype(np.float64)
-    ramp = np.maximum(np.rint(2.0**shift * ratio), 1).astype(np.int64)
-    return Fire(recipe.activations, ramp, np.zeros_like(ramp), shift, step=1.0, rides=True)
-
-
-def attention_ops(op: Attention, recipe: Recipe, fire: Fire | None, block: str) -> list[Op]:
-    """Operations of one attention; with `fire` its output are codes, without it real values."""
-    name, outliers = op.name, recipe.outliers
-    q, k, v, p = (f"{name}.{part}.codes" for part in "qkvp")
-    ops: list[Op] = [
-        Encode(f"{name}.q.encode", op.query, q, recipe.activations, groups=op.heads, ratio=outliers.of(f"{block}.{name}.q")),
-        Encode(f"{name}.k.encode", op.key, k, recipe.keys, groups=op.kv_heads, cached=True),
-        Encode(f"{name}.v.encode", op.value, v, recipe.values, groups=op.kv_heads, cached=True),
-        Score(f"{name}.score", q, k, f"{name}.scores", op.heads, op.kv_heads, recipe.activations),
-        Softmax(f"{name}.softmax", f"{name}.scores", q, k, v, f"{name}.p", op.heads, op.kv_heads, op.head_dim**-0.5),
-        Encode(
-            f"{name}.p.encode",
-            f"{name}.p",
-            p,
-            recipe.unsigned,
-            groups=1 if fire else op.heads,
-            ratio=outliers.of(f"{block}.{name}.p"),
-            causal=True,
-        ),
-    ]
-    if fire:
-        return [*ops, Mix(f"{name}.mix", p, v, f"{name}.mix.codes", op.heads, op.kv_heads, recipe.unsigned, fire)]
     return [
-        *ops,
-        Mix(f"{name}.mix", p, v, f"{name}.mixed", op.heads, op.kv_heads, recipe.unsigned),
+        encode("q", op.query, op.heads),
+        encode("k", op.key, op.kv_heads, cached=True),
+        encode("v", op.value, op.kv_heads, cached=True),
+        Score(f"{name}.score", q, k, f"{name}.scores", op.heads, op.kv_heads, codings["q"].code),
+        Softmax(f"{name}.softmax", f"{name}.scores", q, k, v, f"{name}.p", op.heads, op.kv_heads, op.head_dim**-0.5),
+        encode("p", f"{name}.p", op.heads),
+        Mix(f"{name}.mix", p, v, f"{name}.mixed", op.heads, op.kv_heads, codings["p"].code),
         Decode(f"{name}.decode", f"{name}.mixed", p, op.output, None, None),
     ]

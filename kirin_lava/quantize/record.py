@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from kirin_lava.export.bundle import Probe
+from kirin_lava.graph.block import Block
 from kirin_lava.graph.executor import BlockExecutor, Cache
-from kirin_lava.graph.host import Codes, Value
-from kirin_lava.graph.ops import Block, Float32, Linear, Op
+from kirin_lava.graph.ops import Linear, Op
+from kirin_lava.graph.values import Codes, Float32, Value
 
 __all__ = ["probe_block"]
 

@@ -23,14 +23,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kirin_lava.base.errors import UsageError
-from kirin_lava.graph.ops import Norm
+from kirin_lava.graph.ops import HostOp, Norm, Relu
 from kirin_lava.methods.recipe import Recipe
-from kirin_lava.models import float_model as twin
+from kirin_lava.models import float_model
+from kirin_lava.models.float_model import FloatRun
 from kirin_lava.models.layout import Dense, FloatBlock, FloatEmbedding, FloatOp
-from kirin_lava.quantize.calibrate import Calibration, fires_into
-from kirin_lava.quantize.fake import FakeQuantized, straight_through
 from kirin_lava.quantize.grid import Grid
-from kirin_lava.quantize.weights import WeightCodes
+from kirin_lava.quantize.sites import Calibration, Coded, Sites, straight_through
+from kirin_lava.quantize.weights import WeightCodes, grid_of
 
 __all__ = ["Layer", "Student", "recover"]
 
@@ -51,6 +51,40 @@ class Layer:
     codes: dict[str, WeightCodes] = field(default_factory=dict)
 
 
+class _Trained(Coded):
+    """Arithmetic of one block of the student.
+
+    Args:
+        weights: trained weights (N, K) by name of the dense layer, in the units of its input codes where those are fired.
+        biases: trained biases (N,) by name of the dense layer. gains: trained weights of norms, by name.
+    """
+
+    def __init__(self, sites: Sites, weights: dict[str, Tensor], biases: dict[str, Tensor], gains: dict[str, Tensor]):
+        super().__init__(sites)
+        self._weights, self._biases, self._gains = weights, biases, gains
+
+    def weight(self, op: Dense) -> Tensor:
+        return self._weights.get(op.name, op.weight)
+
+    def bias(self, op: Dense) -> Tensor | None:
+        return self._biases.get(op.name, op.bias)
+
+    def gain(self, op: Norm) -> Tensor:
+        return self._gains[op.name] if op.name in self._gains else super().gain(op)
+
+    def host(self, op: HostOp, values: dict[str, Tensor], run: FloatRun) -> Tensor:
+        """A ReLU that neurons compute gives codes, not values: their steps are in the weights that read them."""
+        first = self.sites.fired_by(op.output) if isinstance(op, Relu) else None
+        if first is None:
+            return super().host(op, values, run)
+        x = values[op.input]
+        code = self.sites.input_code(next(d for d in self.sites.block.denses() if d.name == self.sites.firing[first]))
+        assert code.spike_codes is not None
+        scaled = x / torch.from_numpy(self.sites.calibration.output_steps[first]).to(x)
+        inside = scaled.clamp(0, code.spike_codes[1])
+        return straight_through(inside, inside.detach().round())
+
+
 class Student:
     """All layers as trainable tensors.
 
@@ -67,17 +101,17 @@ class Student:
         self.rotary = None if rotary is None else (rotary[0].to(device), rotary[1].to(device))
         positions = None if embedding.positions is None else embedding.positions.to(device)
         self._embedding = FloatEmbedding(embedding.tokens.to(device), positions, embedding.position_offset)
-        grid = recipe.weights.grid()
+        grid = grid_of(recipe.weights)
         self._limits = (grid.low, grid.high)
         self._factors: dict[str, Tensor] = {}
         self.trained: dict[str, Tensor] = {}
         for layer in layers:
-            firing = fires_into(layer.block)
+            firing = Sites(layer.block, recipe).firing
             for op in layer.block.ops:
                 name = f"{layer.block.name}/{op.name}"
                 if isinstance(op, Norm):
                     self.trained[f"{name}/gain"] = torch.from_numpy(op.weight.copy())
-                elif isinstance(op, Dense) and op.name in layer.codes:
+                elif isinstance(op, Dense) and op.name in layer.codes and layer.block.name != "head":
                     codes = layer.codes[op.name]
                     self._factors[name] = _factors(codes, grid)
                     self.trained[f"{name}/latent"] = torch.from_numpy(codes.weight).float() / self._factors[name]
@@ -89,21 +123,21 @@ class Student:
 
     def teacher(self, ids: Tensor) -> Tensor:
         """Logits of the float original, (B, L, vocabulary)."""
-        x = twin.embed(self._embedding, ids)
+        x = float_model.embed(self._embedding, ids)
         for layer in self.layers:
-            x = twin.run_block(layer.block, x, self.rotary)
+            x = float_model.run_block(layer.block, x, self.rotary)
         return x
 
     def logits(self, ids: Tensor) -> Tensor:
         """Logits of the student, (B, L, vocabulary)."""
-        x = twin.embed(self._embedding, ids)
+        x = float_model.embed(self._embedding, ids)
         for layer in self.layers:
             x = self.run(layer, x)
         return x
 
     def embed(self, ids: Tensor) -> Tensor:
         """(B, L) ids -> (B, L, width)."""
-        return twin.embed(self._embedding, ids)
+        return float_model.embed(self._embedding, ids)
 
     def run(self, layer: Layer, x: Tensor) -> Tensor:
         """One layer with its quantisers and trained tensors."""
@@ -117,8 +151,9 @@ class Student:
             for kind in ("bias", "gain"):
                 if f"{name}/{kind}" in self.trained:
                     parts[kind][op.name] = self.trained[f"{name}/{kind}"]
-        rules = FakeQuantized(self.recipe, layer.calibration, layer.block, parts["weight"], parts["bias"], parts["gain"])
-        return twin.run_block(layer.block, x, self.rotary, arithmetic=rules)
+        sites = Sites(layer.block, self.recipe, layer.calibration)
+        rules = _Trained(sites, parts["weight"], parts["bias"], parts["gain"])
+        return float_model.run_block(layer.block, x, self.rotary, arithmetic=rules)
 
     def parameters(self, layer: Layer | None = None) -> list[dict[str, Any]]:
         """Groups for an optimiser, of one layer or of all, each with its peak learning rate."""
@@ -213,7 +248,7 @@ def _train_blocks(student: Student, data: Tensor, seed: int, report: Report, sav
         exact = ours = student.embed(data)
     for index, layer in enumerate(decoder):
         with torch.no_grad():
-            target = torch.cat([twin.run_block(layer.block, x, student.rotary) for x in exact.split(_BATCH)])
+            target = torch.cat([float_model.run_block(layer.block, x, student.rotary) for x in exact.split(_BATCH)])
         inputs, power = ours, target.square().mean()
 
         def loss(chosen: Tensor, layer: Layer = layer, inputs: Tensor = inputs, target: Tensor = target) -> Tensor:

@@ -15,42 +15,17 @@ import numpy.typing as npt
 import torch
 
 from kirin_lava.base.errors import UsageError
+from kirin_lava.methods.recipe import WeightSpec
 from kirin_lava.quantize.gptq import damped, quantize_gptq
 from kirin_lava.quantize.grid import Grid, search_scales
 
 _CODES = {4: (-8, 7), 8: (-127, 127)}
-_LARGEST_GROUP = 1 << 24  # wider than any layer
 
 
-@dataclass(frozen=True)
-class WeightSpec:
-    """How the weights of a layer are rounded.
-
-    bits: 4 or 8.
-    method: "rtn" rounds to nearest with the scale of least squared error (weighted by the diagonal of the Hessian
-        where there is one); "gptq" needs a Hessian, see `kirin_lava.quantize.gptq`.
-    group_size: 0, or the number of inputs that share a power-of-two shift of 0..3 (4 bits only).
-    """
-
-    bits: int = 4
-    method: str = "rtn"
-    group_size: int = 0
-
-    def __post_init__(self) -> None:
-        if self.bits not in _CODES:
-            raise UsageError(f"weights of {self.bits} bits are not supported: use 4 or 8")
-        if self.method not in ("rtn", "gptq"):
-            raise UsageError(f"weight rounding {self.method!r} is unknown: use 'rtn' or 'gptq'")
-        if self.group_size < 0:
-            raise UsageError(f"group size {self.group_size} is negative: use 0 for no groups, or 32")
-        if self.group_size > _LARGEST_GROUP:
-            raise UsageError(f"group size {self.group_size} is above {_LARGEST_GROUP}: use 0 for no groups, or 32")
-        if self.group_size and self.bits != 4:
-            raise UsageError(f"shifted groups of {self.bits}-bit codes overflow an int8 synapse: use group size 0")
-
-    def grid(self) -> Grid:
-        low, high = _CODES[self.bits]
-        return Grid(low, high, self.group_size)
+def grid_of(spec: WeightSpec) -> Grid:
+    """The integers that weights of a spec are rounded to."""
+    low, high = _CODES[spec.bits]
+    return Grid(low, high, spec.group_size)
 
 
 @dataclass(frozen=True)
@@ -85,7 +60,7 @@ def quantize_weight(weight: torch.Tensor, spec: WeightSpec, hessian: torch.Tenso
     _check_finite(weight, "weight")
     matrix = weight.detach().to(torch.float32)
     moments = None if hessian is None else _checked_moments(hessian, matrix)
-    grid = spec.grid()
+    grid = grid_of(spec)
     amax = matrix.abs().amax(1)
     # Below the normal numbers a float32 scale has no precision left: such a row is as good as zero.
     alive = amax > torch.finfo(torch.float32).tiny * 2**12

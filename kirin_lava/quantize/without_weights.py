@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kirin_lava.graph.ops import Embedding, Model
+from kirin_lava.graph.block import Block, Embedding, Model
 from kirin_lava.hardware.shapes import ModelShape, shape_of_model
-from kirin_lava.methods.recipe import Recipe
+from kirin_lava.methods.recipe import Recipe, WeightSpec
 from kirin_lava.models import family_of
-from kirin_lava.models.layout import Attention, Config, FloatBlock
-from kirin_lava.quantize.calibrate import Calibration, fires_into
+from kirin_lava.models.layout import Config, FloatBlock
 from kirin_lava.quantize.grid import MAX_SHIFT
-from kirin_lava.quantize.lower import lower_block, lower_head
-from kirin_lava.quantize.weights import WeightCodes, WeightSpec
+from kirin_lava.quantize.lower import lower_block, weights_of
+from kirin_lava.quantize.sites import Calibration, Sites
+from kirin_lava.quantize.weights import WeightCodes, grid_of
 
 __all__ = ["shape_of_config"]
 
@@ -34,14 +34,18 @@ def shape_of_config(config: Config, recipe: Recipe) -> ModelShape:
     """
     family = family_of(config)
     d = family.dimensions(config)
-    layers = (family.block(config, index, _without_storage) for index in range(d.layers))
-    head = family.head(config, _without_storage)
+    layers = (recipe.method.rewrite(family.block(config, index, _without_storage)) for index in range(d.layers))
+    head = recipe.method.rewrite(family.head(config, _without_storage))
+
+    def lowered(block: FloatBlock) -> Block:
+        return lower_block(block, d.width, recipe, _calibration(block, recipe), _weights(block, weights_of(recipe, block.name)))
+
     positions = family.embedding(config, _without_storage).positions
     rows = None if positions is None else np.broadcast_to(np.float32(0), tuple(positions.shape))
     model = Model(
         embedding=Embedding(np.broadcast_to(np.float32(0), (d.vocabulary, d.width)), rows),
-        blocks=tuple(lower_block(x, recipe, _calibration(x), _weights(x, recipe.weights)) for x in layers),
-        head=lower_head(head, recipe, _weights(head, WeightSpec(bits=recipe.head.bits))),
+        blocks=tuple(lowered(block) for block in layers),
+        head=lowered(head),
         rotary=None,
         max_positions=d.max_positions,
         facts={"model_type": config["model_type"]},
@@ -79,16 +83,15 @@ def _weights(block: FloatBlock, spec: WeightSpec) -> dict[str, WeightCodes]:
 def _row(outputs: int, inputs: int, spec: WeightSpec) -> WeightCodes:
     shifted = 0 < spec.group_size < inputs  # a single group needs no shift
     row = np.zeros(inputs, np.int8)
-    row[0] = spec.grid().high << (MAX_SHIFT if shifted else 0)
+    row[0] = grid_of(spec).high << (MAX_SHIFT if shifted else 0)
     return WeightCodes(np.broadcast_to(row, (outputs, inputs)), np.ones(outputs, np.float32), shift=None)
 
 
-def _calibration(block: FloatBlock) -> Calibration:
+def _calibration(block: FloatBlock, recipe: Recipe) -> Calibration:
     """Steps of 1 wherever lowering asks for a measured one."""
-    firing = fires_into(block)
-    fired = {op.name: len(op.weight) for op in block.denses() if op.name in firing}
-    fired |= {op.name: op.heads * op.head_dim for op in block.ops if isinstance(op, Attention)}
+    firing = Sites(block, recipe).firing
+    widths = {op.name: len(op.weight) for op in block.denses() if op.name in firing}
     return Calibration(
-        static_steps=dict.fromkeys(firing, 1.0),
-        fire_steps={name: np.ones(width, np.float32) for name, width in fired.items()},
+        input_steps=dict.fromkeys(firing, 1.0),
+        output_steps={name: np.ones(width, np.float32) for name, width in widths.items()},
     )

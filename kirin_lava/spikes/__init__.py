@@ -1,1 +1,1 @@
-"""Codes and neurons: how an integer becomes spikes and what neurons make of them."""
+"""Codes and neurons: how an integer becomes spikes, and what neurons make of the spikes that reach them."""

@@ -18,7 +18,7 @@ from kirin_lava.hardware.shapes import ModelShape
 from kirin_lava.hardware.timing import StepRow, TimeBound, step_rows, time_bound
 from kirin_lava.hardware.traffic import ModelTraffic, traffic
 from kirin_lava.hardware.work import ModelWork, assumed_work
-from kirin_lava.methods import Method, method_of
+from kirin_lava.methods import Method
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models.layout import Config
 from kirin_lava.quantize.without_weights import shape_of_config
@@ -125,6 +125,4 @@ def dry_run(
     """
     shape = shape_of_config(config, recipe)
     work = assumed_work(shape, shape.max_positions if context is None else context)
-    return DryRun(
-        cost_of(shape, work, context, profiles, method_of(recipe)), export_estimate(shape, recipe, num_samples, seq_len)
-    )
+    return DryRun(cost_of(shape, work, context, profiles, recipe.method), export_estimate(shape, recipe, num_samples, seq_len))

@@ -63,6 +63,7 @@ class Budget:
     """Measured sensitivities and the ratios that spend a share of outliers best."""
 
     model: str
+    encoding: str
     share: float
     curves: tuple[Curve, ...]
     sites: dict[str, float]
@@ -104,7 +105,7 @@ class Budget:
     def recipe_lines(self) -> str:
         """For a recipe file."""
         sites = ", ".join(f"{site}: {ratio:g}" for site, ratio in self.sites.items())
-        return f"outliers: {{policy: element, ratio: {self.share:g}, sites: {{{sites}}}}}"
+        return f"kirin: {{encoding: {self.encoding}, outliers: {{ratio: {self.share:g}, sites: {{{sites}}}}}}}"
 
 
 def plan(
@@ -130,5 +131,6 @@ def budget(
     length = min(seq_len, checkpoint.dimensions.max_positions)
     text = read_text(calibration or CALIBRATION_TEXT)
     rows = sample_rows(token_rows(checkpoint.tokenizer(), text, length), num_samples, seed)
-    curves = search_budget(checkpoint, rows, load_recipe(recipe), progress)
-    return Budget(checkpoint.name, share, tuple(curves), spend(curves, share))
+    chosen = load_recipe(recipe)
+    curves = search_budget(checkpoint, rows, chosen, progress)
+    return Budget(checkpoint.name, chosen.method.activations(chosen.options).name, share, tuple(curves), spend(curves, share))

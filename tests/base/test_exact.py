@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kirin_lava.base import exact
 from kirin_lava.base.exact import EXACT_SUM_LIMIT, EXP2, EXP2_COARSE, ExactMatmul, RankBound, exact_sum, exp2
-from kirin_lava.spikes.codes.coding import ENCODINGS, OFFSET, UNSIGNED8, Encoding
+from kirin_lava.spikes.codes import CODES, OFFSET, UNSIGNED8, SpikeCode
 
 CPU = torch.device("cpu")
 ULP = 2.0**-23  # of float32 numbers from 1 to 2
@@ -90,11 +90,11 @@ def test_exact_sums_up_to_their_limit() -> None:
     assert Fraction(float(exact_sum(x))) == 2**15 * Fraction(term)
 
 
-SPIKING = [enc for enc in ENCODINGS.values() if enc.has_spikes]
+SPIKING = [enc for enc in CODES if enc.has_spikes]
 
 
-def bound_of(enc: Encoding, digits: int) -> RankBound:
-    return RankBound((enc.spike_max + 0.499) / (enc.code_max + 0.49), digits)
+def bound_of(enc: SpikeCode, digits: int) -> RankBound:
+    return RankBound((enc.code_span(messages=False)[1] + 0.499) / (enc.code_max + 0.49), digits)
 
 
 def rounded_up(value: float, digits: int) -> float:
@@ -114,7 +114,7 @@ def rounded_up(value: float, digits: int) -> float:
     scale=st.integers(-60, 60),
 )
 def test_rank_bounds_by_sorting(
-    enc: Encoding, digits: int, seed: int, width: int, budget: int, spread: str, scale: int
+    enc: SpikeCode, digits: int, seed: int, width: int, budget: int, spread: str, scale: int
 ) -> None:
     """Both ways, selection and counting, against the definition."""
     rng = np.random.default_rng(seed)

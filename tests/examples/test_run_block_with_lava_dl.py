@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kirin_lava.export.netx.write import write_segment
-from kirin_lava.spikes.codes.coding import OFFSET, SIGNED
+from kirin_lava.spikes.codes import OFFSET, SIGNED
 from tests.export.netx.cases import expected, some_codes, some_linear, with_fire
 from tests.export.small_bundles import small_bundle
 

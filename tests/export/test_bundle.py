@@ -461,6 +461,11 @@ def set_op(name: str, **changes: Any) -> Callable[[dict[str, Any]], object]:
     return lambda manifest: op(manifest, name).update(changes)
 
 
+def rule(kind: str, **entries: Any) -> dict[str, Any]:
+    """A step rule as a manifest holds it."""
+    return {"kind": kind, **entries}
+
+
 def put(*path: str | int, value: Any) -> Callable[[dict[str, Any]], object]:
     """Set one entry of the manifest; `...` takes it away."""
 
@@ -477,8 +482,8 @@ def put(*path: str | int, value: Any) -> Callable[[dict[str, Any]], object]:
 
 
 HOSTILE: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
-    ("other format", put("format", value=2), "bundle format 2 cannot be read, this version reads 1"),
-    ("format as text", put("format", value="1"), "bundle format '1'"),
+    ("other format", put("format", value=1), "bundle format 1 cannot be read, this version reads 2"),
+    ("format as text", put("format", value="2"), "bundle format '2'"),
     ("format as bool", put("format", value=True), "bundle format True"),
     ("no format", put("format", value=...), "bundle format None"),
     *[(f"no {key}", put(key, value=...), f"{key} is None") for key in ("blocks", "files", "facts", "source", "max_positions")],
@@ -536,7 +541,7 @@ HOSTILE: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("verified as text", put("verified", value="yes"), "verified is 'yes'"),
     ("unknown kind", set_op("attn.residual", kind="Exec"), "kind 'Exec' is none of Norm, "),
     ("kind as a list", set_op("attn.residual", kind=["Add"]), "kind ['Add'] is none of"),
-    ("fire phase as an operation", set_op("attn.residual", kind="Fire"), "kind 'Fire' is none of"),
+    ("fire phase as an operation", set_op("attn.residual", kind="Silence"), "kind 'Silence' is none of"),
     ("unknown entry", set_op("attn.residual", colour="red"), "entries colour are missing or unknown"),
     ("missing entry", lambda m: op(m, "attn.residual").pop("other"), "entries other are missing or unknown"),
     ("entry of a wrong type", set_op("attn.q", start="0"), "start is '0', not of type int"),
@@ -546,14 +551,14 @@ HOSTILE: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("null for a name", set_op("attn.residual", input=None), "input is missing"),
     ("missing array", set_op("input_layernorm", weight={"array": "none"}), "the array 'none' is missing"),
     ("array named by a list", set_op("input_layernorm", weight={"array": [1]}), "array: expected str, found list"),
-    ("number for an array", set_op("input_layernorm", weight=1.0), "must refer to an array"),
+    ("number for an array", set_op("input_layernorm", weight=1.0), "weight: expected dict, found float"),
     (
         "array of another kind",
         set_op("input_layernorm", weight={"array": "attn.o.decode.scale"}, groups=2),
         "32 values instead of 16",
     ),
-    ("encoding unknown", set_op("attn.o.encode", encoding="rate"), "rate"),
-    ("encoding as a number", set_op("attn.o.encode", encoding=4), "encoding: expected str, found int"),
+    ("code unknown", set_op("attn.o.encode", code="rate"), "unknown code 'rate'"),
+    ("code as a number", set_op("attn.o.encode", code=4), "code: expected str, found int"),
     ("cycle", set_op("attn.residual", other="y"), "value 'y' is read before it is written"),
     ("itself", set_op("attn.residual", input="middle"), "value 'middle' is read before it is written"),
     ("written twice", set_op("attn.residual", output="x"), "value 'x' is written twice"),
@@ -573,18 +578,41 @@ HOSTILE: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("groups that do not divide", set_op("input_layernorm", groups=7), "has no 7 groups"),
     ("groups below one", set_op("attn.q.encode", groups=-4), "has no -4 groups"),
     ("steps per head where there must be one", set_op("attn.o.encode", groups=4), "groups: 4 instead of 1"),
-    ("ratio too high", set_op("attn.o.encode", ratio=0.9), "ratio 0.9 is not within 0 to 0.5"),
-    ("static step", set_op("attn.o.encode", static_step=0.0), "static_step is 0.0, not a positive number"),
+    ("ratio too high", set_op("attn.o.encode", rule=rule("TokenBudget", ratio=0.9)), "ratio 0.9 is not within 0 to 0.5"),
+    (
+        "static step",
+        set_op("attn.o.encode", rule=rule("StaticStep", step=0.0, ratio=0.1)),
+        "step is 0.0, not a positive number",
+    ),
+    ("rule unknown", set_op("attn.o.encode", rule=rule("Linear")), "rule: kind 'Linear' is none of TokenBudget, "),
+    ("rule by name", set_op("attn.o.encode", rule="TokenBudget"), "rule: expected dict, found str"),
+    ("rule with something new", set_op("attn.o.encode", rule=rule("TokenBudget", ratio=0.1, step=1.0)), "entries step are"),
+    (
+        "rule of a wrong type",
+        set_op("attn.o.encode", rule=rule("TokenBudget", ratio="0.1")),
+        "ratio is '0.1', not of type float",
+    ),
+    ("no rule", set_op("attn.o.encode", rule=None), "rule is missing"),
+    (
+        "a row cached",
+        set_op("attn.p.encode", cached=True),
+        "a row of probabilities has one step for each head, and is not cached",
+    ),
     ("keys that are not cached", set_op("attn.k.encode", cached=False), "is not cached"),
     ("codes cached for nobody", set_op("attn.o.encode", cached=True), "cached codes are read by no attention"),
     ("cached codes for others", set_op("attn.mix", cache="attn.k.codes"), "cached codes are read by no attention"),
     ("no factor", set_op("attn.softmax", factor=0.0), "factor is 0.0"),
+    ("codes of another code", set_op("attn.score", code="offset"), "it takes offset codes, its input has"),
     (
-        "codes of another encoding",
-        set_op("attn.score", encoding="offset"),
-        "it takes codes of the encoding offset, its input has",
+        "probabilities as tokens",
+        set_op("attn.p.encode", rule=rule("TokenBudget", ratio=0.1)),
+        "holds real per head and position",
     ),
-    ("probabilities as tokens", set_op("attn.p.encode", causal=False), "holds real per head and position"),
+    (
+        "tokens as probabilities",
+        set_op("attn.o.encode", rule=rule("RowBudget", ratio=0.1)),
+        "which this operation does not read",
+    ),
 ]
 
 

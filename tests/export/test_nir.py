@@ -11,7 +11,7 @@ import pytest
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.nir import write_nir
 from kirin_lava.graph.ops import Linear
-from kirin_lava.spikes.codes.coding import encode_raster
+from kirin_lava.spikes.neurons import Silence
 from tests.tasks.report.bundles import small_bundle
 
 nir = pytest.importorskip("nir", reason="the library nir is not installed")
@@ -41,17 +41,18 @@ def test_weights_and_metadata_come_back(written: dict[str, tuple[Bundle, dict[st
             assert node.weight.dtype == np.int8 and np.array_equal(node.weight, linear.weight)
             assert node.metadata["bits"] == linear.bits
             assert node.metadata["guarantee"] == segment.layer.guarantee
-            assert node.metadata["encoding"]["name"] == linear.encoding.name
-            assert node.metadata["encoding"]["window"] == linear.encoding.window
+            assert node.metadata["encoding"]["name"] == linear.code.name
+            assert node.metadata["encoding"]["window"] == linear.code.window
             if linear.group_shift is not None:
                 assert np.array_equal(node.metadata["group_shift"], linear.group_shift)
             membrane = graph.nodes[f"{linear.name}.v"].metadata
-            assert membrane["window"] == linear.encoding.window
+            assert membrane["window"] == linear.code.window
             if segment.scale is not None:
                 assert np.array_equal(membrane["scale"], segment.scale)
-            if linear.fire is not None:
+            neuron = linear.neuron
+            if isinstance(neuron, Silence):
                 fire = graph.nodes[f"{linear.name}.threshold"].metadata
-                assert np.array_equal(fire["ramp"], linear.fire.ramp) and np.array_equal(fire["offset"], linear.fire.offset)
+                assert np.array_equal(fire["ramp"], neuron.ramp) and np.array_equal(fire["offset"], neuron.offset)
 
 
 def test_spikes_go_on_without_the_host_where_neurons_fire(written: dict[str, tuple[Bundle, dict[str, Any]]]) -> None:
@@ -77,9 +78,8 @@ def test_a_graph_computes_the_recorded_integers(written: dict[str, tuple[Bundle,
 
 def _run(graph: Any, linear: Linear, codes: Any) -> Any:
     weights, u_node, v_node = (graph.nodes[f"{linear.name}.{part}"] for part in ("weights", "u", "v"))
-    spikes, outliers = encode_raster(codes.astype(np.int64), linear.encoding)
     u = v = np.zeros(len(u_node.r))
-    for arriving in (spikes + outliers).T:
+    for arriving in linear.code.payloads(codes).T:
         u = u + u_node.r * (weights.weight @ arriving)
         v = v + v_node.r * u
     threshold = graph.nodes.get(f"{linear.name}.threshold")

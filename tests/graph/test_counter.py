@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 import torch
 
+from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.counter import Counter, together
 from kirin_lava.graph.counts import CoreCounts
 from kirin_lava.graph.executor import BlockExecutor, Cache, Executor, cached_name
-from kirin_lava.graph.host import Codes, Value
-from kirin_lava.graph.ops import Block, Encode, Fire, Linear, Mix, Model, Op, Score
-from kirin_lava.methods.recipe import AttentionSpec, load_recipe
+from kirin_lava.graph.ops import Encode, Linear, Mix, Op, Score
+from kirin_lava.graph.values import Codes, Value
+from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.processes.runtime import run_job
 from kirin_lava.quantize.convert import convert_model
-from kirin_lava.spikes.codes.coding import OFFSET, SIGNED, UNSIGNED8, encode_raster, encoding
+from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, code_named
+from kirin_lava.spikes.neurons import Silence
+from kirin_lava.spikes.steps import StaticStep
 from kirin_lava.tasks.verify.blocks import run_block_job
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 
@@ -39,7 +42,7 @@ class RasterCounter:
         row = self.counts.setdefault(
             (block.name, op.name), dict.fromkeys(("elements", "spikes", "outliers", "adds", "macs"), 0)
         )
-        rasters = encode_raster(source.q.numpy().astype(np.int64), op.encoding)
+        rasters = op.code.raster(source.q.numpy().astype(np.int64))
         spikes, outliers = (np.count_nonzero(raster, axis=-1) for raster in rasters)
         for index in np.ndindex(*spikes.shape):
             fan_out = self._fan_out(op, values, index, spikes.shape)
@@ -70,11 +73,8 @@ class RasterCounter:
         return int((rows[batch, head // repeat, position] != 0).sum())
 
 
-def converted(folder: Path, kind: str, recipe: str, output: str = "read") -> Model:
-    checkpoint = random_checkpoint(folder, kind)
-    chosen = load_recipe(recipe)
-    chosen = replace(chosen, attention=replace(chosen.attention, output=output))
-    return convert_model(checkpoint, random_rows(CONFIGS[kind]), chosen)
+def converted(folder: Path, kind: str, recipe: str) -> Model:
+    return convert_model(random_checkpoint(folder, kind), random_rows(CONFIGS[kind]), load_recipe(recipe))
 
 
 def core(counter: Counter) -> dict[tuple[str, str], CoreCounts]:
@@ -82,10 +82,10 @@ def core(counter: Counter) -> dict[tuple[str, str], CoreCounts]:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize(("kind", "output"), [("llama", "read"), ("opt", "read"), ("qwen3", "fire")])
-def test_counts_equal_those_of_the_rasters(tmp_path: Path, kind: str, output: str, recipe: str) -> None:
+@pytest.mark.parametrize("kind", ["llama", "opt", "qwen3"])
+def test_counts_equal_those_of_the_rasters(tmp_path: Path, kind: str, recipe: str) -> None:
     """Prefill of two rows, then one token more: spikes, messages and their synapses, event by event."""
-    model = converted(tmp_path, kind, recipe, output)
+    model = converted(tmp_path, kind, recipe)
     counter, rasters = Counter(), RasterCounter()
     executor, cache = Executor(model, observer=together(counter, rasters)), Cache()
     tokens = torch.stack(random_rows(CONFIGS[kind], length=6, seed=3))
@@ -114,11 +114,10 @@ def test_nothing_is_lost(tmp_path: Path, kind: str, recipe: str) -> None:
     blocks = {block.name: block for block in (*model.blocks, model.head)}
     for code in stats.codes:
         assert code.spikes + code.silent + code.outliers == code.elements == sum(code.histogram)
-        q = np.repeat(np.arange(len(code.histogram)) + encoding(code.encoding).code_min, code.histogram)
+        kind_of_code = code_named(code.encoding)
+        q = np.repeat(np.arange(len(code.histogram)) + kind_of_code.code_min, code.histogram)
         assert code.largest == np.abs(q).max()
-        assert code.at_limit == np.count_nonzero(
-            np.abs(q) == encoding(code.encoding).max_message - encoding(code.encoding).zero
-        )
+        assert code.at_limit == np.count_nonzero(np.abs(q) == kind_of_code.largest)
     for row in stats.core:
         assert row.spikes + row.silent + row.outliers == row.elements
         op = next(op for op in blocks[row.block].core_ops() if op.name == row.op)
@@ -152,9 +151,9 @@ def test_batch_and_single_tokens_count_alike(tmp_path: Path) -> None:
 def test_a_layer_counted_by_hand() -> None:
     """Three inputs, two neurons, two tokens; see the comments."""
     weight = np.array([[1, 0, -3], [2, 5, 0]], np.int8)  # channels with 2, 1 and 1 synapses
-    phase = Fire(UNSIGNED8, np.array([4, 4]), np.zeros(2, np.int64), 0, 1.0)
-    encode = Encode("encode", "x", "codes", SIGNED, static_step=1.0)
-    block = Block("b", (encode, Linear("fire", "codes", "fired", weight, 4, SIGNED, phase)), "x")
+    phase = Silence(UNSIGNED8, np.array([4, 4]), np.zeros(2, np.int64))
+    encode = Encode("encode", "x", "codes", SIGNED, StaticStep(1.0))
+    block = Block("b", (encode, Linear("fire", "codes", "fired", weight, 4, SIGNED, phase)), "x", 3)
     counter = Counter()
     x = torch.tensor([[[3.0, 9.0, 0.0], [-200.0, 1.0, 1.0]]])  # spike, outlier, silent; clipped outlier, spike, spike
     BlockExecutor(None, observer=counter).run(block, x, torch.arange(2), Cache())
@@ -175,8 +174,8 @@ def test_a_layer_counted_by_hand() -> None:
 
 
 def test_offset_codes_are_silent_at_minus_zero() -> None:
-    encode = Encode("encode", "x", "codes", OFFSET, static_step=1.0)
-    block = Block("b", (encode, Linear("read", "codes", "sums", np.array([[7, 7]], np.int8), 4, OFFSET)), "x")
+    encode = Encode("encode", "x", "codes", OFFSET, StaticStep(1.0))
+    block = Block("b", (encode, Linear("read", "codes", "sums", np.array([[7, 7]], np.int8), 4, OFFSET)), "x", 2)
     counter = Counter()
     BlockExecutor(None, observer=counter).run(block, torch.tensor([[[-8.0, 0.0], [8.0, -9.0]]]), torch.arange(2), Cache())
     (row,) = counter.result().core
@@ -194,15 +193,6 @@ def test_result_is_json_with_the_totals_that_people_read(tmp_path: Path) -> None
     assert total["spike_share"] + total["silent_share"] + total["outlier_share"] == pytest.approx(1)
     assert total["spikes_per_token"] == sum(row["spikes"] for row in values["core"]) / 24
     assert total["steps"] == 24 * 16 * 2 * 6 + 2  # six segments in two layers, an integer head of one step
-
-
-def test_narrow_caches_have_narrow_synapses(tmp_path: Path) -> None:
-    recipe = replace(load_recipe("fast"), attention=AttentionSpec(key_bits=4))
-    model = convert_model(random_checkpoint(tmp_path, "llama"), random_rows(CONFIGS["llama"]), recipe)
-    counter = Counter()
-    Executor(model, observer=counter).forward(torch.stack(random_rows(CONFIGS["llama"])))
-    bits = {row.op: row.weight_bits for row in counter.result().core}
-    assert (bits["attn.score"], bits["attn.mix"], bits["attn.qkv"], bits["lm_head"]) == (4, 8, 4, 8)
 
 
 @pytest.mark.lava

@@ -13,35 +13,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kirin_lava.graph import host
-from kirin_lava.graph.host import Codes, HostContext, Value
-from kirin_lava.graph.ops import Add, Decode, Encode, Gate, HostOp, Norm, Rotary, Slice, Softmax, Sum
-from kirin_lava.spikes.codes.coding import INTEGER8, SIGNED
+from kirin_lava.graph.ops import HOST_OPS, Add, Decode, Encode, Gate, HostOp, Norm, Relu, Rotary, Slice, Softmax, Sum
+from kirin_lava.graph.values import Codes, HostContext, Value, rotary_tables
+from kirin_lava.spikes.codes import INTEGER8, SIGNED
+from kirin_lava.spikes.steps import TokenBudget
 
 HEADS, KV_HEADS, HEAD_DIM, WIDTH = 4, 2, 8, 32
 RNG = np.random.default_rng(7)
 WEIGHT, BIAS = (RNG.normal(size=WIDTH).astype(np.float32) for _ in range(2))
 SCALE = np.exp(RNG.normal(size=WIDTH)).astype(np.float32)
-TABLES = host.rotary_tables(1.0 / 10000 ** (torch.arange(0, HEAD_DIM, 2) / HEAD_DIM), 4096)
+TABLES = rotary_tables(1.0 / 10000 ** (torch.arange(0, HEAD_DIM, 2) / HEAD_DIM), 4096)
 
 RMS = Norm("rms", "x", "y", WEIGHT, None, 1e-5, center=False)
 LAYER = Norm("layer", "x", "y", WEIGHT, BIAS, 1e-5, center=True)
 BY_HEAD = Norm("head", "x", "y", WEIGHT[:HEAD_DIM], None, 1e-6, center=False, groups=HEADS)
 SOFTMAX = Softmax("softmax", "s", "q", "k", "v", "p", HEADS, KV_HEADS, HEAD_DIM**-0.5)
-CODES = Encode("encode", "x", "y", SIGNED, ratio=0.1)
+CODES = Encode("encode", "x", "y", SIGNED, TokenBudget(0.1))
 ROWWISE: dict[str, HostOp] = {
     "rms": RMS,
     "layer": LAYER,
     "norm by head": BY_HEAD,
     "rotary": Rotary("rotary", "x", "y", HEADS),
     "gate": Gate("gate", "x", "y"),
+    "relu": Relu("relu", "x", "y"),
+    "sum": Sum("sum", "sums", "sums", "y"),
     "slice": Slice("slice", "x", "y", 3, 19),
     "add": Add("add", "x", "other", "y"),
     "decode": Decode("decode", "sums", "codes", "y", SCALE, BIAS),
     "decode by head": Decode("decode", "sums", "by head", "y", None, None),
     "encode": CODES,
     "encode by head": replace(CODES, groups=HEADS),
-    "encode integers": replace(CODES, encoding=INTEGER8, groups=KV_HEADS, ratio=0.0),
+    "encode integers": replace(CODES, code=INTEGER8, groups=KV_HEADS, rule=TokenBudget()),
 }
 
 
@@ -86,15 +88,19 @@ def taken(values: dict[str, Value], rows: slice, tokens: slice) -> dict[str, Val
     return {k: Codes(cut(v.q), cut(v.step)) if isinstance(v, Codes) else cut(v) for k, v in values.items()}
 
 
+def test_every_host_operation_is_computed_here() -> None:
+    assert {type(op) for op in (*ROWWISE.values(), SOFTMAX)} == set(HOST_OPS)
+
+
 @settings(max_examples=15)
 @given(seed=st.integers(0, 2**16), batch=st.integers(1, 3), length=st.integers(1, 40), start=st.integers(0, 500))
 @pytest.mark.parametrize("op", ROWWISE.values(), ids=ROWWISE)
 def test_a_token_is_computed_alone(op: HostOp, seed: int, batch: int, length: int, start: int) -> None:
     values = inputs(batch, length, seed)
-    together = host.apply(op, values, HostContext(torch.arange(start, start + length), TABLES))
+    together = op.compute(values, HostContext(torch.arange(start, start + length), TABLES))
     for row, token in {(0, 0), (batch - 1, length - 1), (seed % batch, seed % length)}:
         part = taken(values, slice(row, row + 1), slice(token, token + 1))
-        alone = host.apply(op, part, HostContext(torch.tensor([start + token]), TABLES))
+        alone = op.compute(part, HostContext(torch.tensor([start + token]), TABLES))
         for whole, single in zip(tensors(together), tensors(alone), strict=True):
             assert torch.equal(whole[row, token], single[0, 0])
 
@@ -104,13 +110,13 @@ def test_a_token_is_computed_alone(op: HostOp, seed: int, batch: int, length: in
 def test_threads_change_nothing(op: HostOp) -> None:
     values = inputs(4, 500, 0)
     context = HostContext(torch.arange(500), TABLES)
-    two = host.apply(op, values, context)
+    two = op.compute(values, context)
     torch.set_num_threads(1)
-    assert equal(host.apply(op, values, context), two)
+    assert equal(op.compute(values, context), two)
 
 
 def normed(op: Norm, x: Tensor) -> Tensor:
-    result = host.apply(op, {"x": x}, HostContext(torch.arange(x.shape[1])))
+    result = op.compute({"x": x}, HostContext(torch.arange(x.shape[1])))
     assert isinstance(result, Tensor)
     return result
 
@@ -168,7 +174,7 @@ def test_norms_of_silence_and_of_nan(op: Norm) -> None:
 def test_rotary_turns_pairs_by_their_position() -> None:
     x, start = random(2, 5, WIDTH), 100
     context = HostContext(torch.arange(start, start + 5), TABLES)
-    turned = host.apply(Rotary("rotary", "x", "y", HEADS), {"x": x}, context)
+    turned = Rotary("rotary", "x", "y", HEADS).compute({"x": x}, context)
     assert isinstance(turned, Tensor)
     pairs = x.unflatten(-1, (HEADS, 2, -1)).double()
     angles = torch.arange(start, start + 5).view(-1, 1, 1) / 10000 ** (torch.arange(0, HEAD_DIM, 2).double() / HEAD_DIM)
@@ -180,7 +186,7 @@ def test_rotary_turns_pairs_by_their_position() -> None:
 def test_gate_is_silu_times_up() -> None:
     gate = torch.cat([torch.linspace(-120, 120, 10_001), torch.tensor([-1e4, 1e4, 0.0])])
     up = random(len(gate))
-    y = host.apply(Gate("gate", "x", "y"), {"x": torch.cat([gate, up])[None, None]}, HostContext(torch.arange(1)))
+    y = Gate("gate", "x", "y").compute({"x": torch.cat([gate, up])[None, None]}, HostContext(torch.arange(1)))
     assert isinstance(y, Tensor)
     expected = F.silu(gate.double()) * up.double()
     torch.testing.assert_close(y[0, 0].double(), expected, rtol=1e-5, atol=1e-30)
@@ -188,20 +194,20 @@ def test_gate_is_silu_times_up() -> None:
 
 def test_decode_multiplies_step_and_scale() -> None:
     values = inputs(2, 3, 0)
-    y = host.apply(ROWWISE["decode"], values, HostContext(torch.arange(3)))
+    y = ROWWISE["decode"].compute(values, HostContext(torch.arange(3)))
     sums, codes = values["sums"], values["codes"]
     assert isinstance(y, Tensor) and isinstance(sums, Tensor) and isinstance(codes, Codes)
     torch.testing.assert_close(y, sums * codes.step * torch.from_numpy(SCALE) + torch.from_numpy(BIAS), rtol=1e-6, atol=1e-6)
     integers = {**values, "sums": sums.to(torch.int32)}  # as membranes come from Lava
-    assert equal(host.apply(ROWWISE["decode"], integers, HostContext(torch.arange(3))), y)
+    assert equal(ROWWISE["decode"].compute(integers, HostContext(torch.arange(3))), y)
 
 
 def test_sums_stay_exact_and_codes_keep_their_step_when_sliced() -> None:
     x, other = torch.tensor([[[2.0**24, 3.0]]]), torch.tensor([[[1.0, 4.0]]])
-    total = host.apply(Sum("sum", "x", "other", "y"), {"x": x, "other": other}, HostContext(torch.arange(1)))
+    total = Sum("sum", "x", "other", "y").compute({"x": x, "other": other}, HostContext(torch.arange(1)))
     assert isinstance(total, Tensor) and total.tolist() == [[[2.0**24 + 1, 7.0]]]
     codes = Codes(torch.arange(8.0).view(1, 1, 8), torch.tensor([[[0.5]]]))
-    part = host.apply(Slice("slice", "c", "y", 2, 5), {"c": codes}, HostContext(torch.arange(1)))
+    part = Slice("slice", "c", "y", 2, 5).compute({"c": codes}, HostContext(torch.arange(1)))
     assert isinstance(part, Codes) and part.q.tolist() == [[[2, 3, 4]]] and part.step is codes.step
 
 
@@ -209,7 +215,7 @@ def test_sums_stay_exact_and_codes_keep_their_step_when_sliced() -> None:
 def test_codes_in_place_of_numbers_are_refused(op: HostOp) -> None:
     codes = Codes(torch.zeros(1, 1, 4), torch.ones(1, 1, 1))
     with pytest.raises(TypeError, match="holds codes"):
-        host.apply(op, {op.input: codes, "codes": codes}, HostContext(torch.arange(1)))
+        op.compute({op.input: codes, "codes": codes}, HostContext(torch.arange(1)))
 
 
 def attention(length: int, start: int, seed: int, spread: float = 300.0) -> tuple[Tensor, Codes, dict[str, Tensor]]:
@@ -223,7 +229,7 @@ def attention(length: int, start: int, seed: int, spread: float = 300.0) -> tupl
 
 def softmax(sums: Tensor, query: Codes, steps: dict[str, Tensor], start: int) -> Tensor:
     positions = torch.arange(start, start + sums.shape[2])
-    result = host.apply(SOFTMAX, {"s": sums, "q": query}, HostContext(positions, steps=steps))
+    result = SOFTMAX.compute({"s": sums, "q": query}, HostContext(positions, steps=steps))
     assert isinstance(result, Tensor)
     return result
 
@@ -306,8 +312,8 @@ def test_cuda_computes_the_same_bits() -> None:
     }
     positions = torch.arange(50)
     for op in ROWWISE.values():
-        result = host.apply(op, there, HostContext(positions, (TABLES[0].cuda(), TABLES[1].cuda())))
-        expected = host.apply(op, values, HostContext(positions, TABLES))
+        result = op.compute(there, HostContext(positions, (TABLES[0].cuda(), TABLES[1].cuda())))
+        expected = op.compute(values, HostContext(positions, TABLES))
         assert all(torch.equal(a.cpu(), b) for a, b in zip(tensors(result), tensors(expected), strict=True)), op.name
     sums, query, steps = attention(50, 0, 0)
     moved = Codes(query.q.cuda(), query.step.cuda()), {name: step.cuda() for name, step in steps.items()}

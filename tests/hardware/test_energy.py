@@ -16,10 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kirin_lava.base.errors import UsageError
-from kirin_lava.graph import host
 from kirin_lava.graph.counter import Counter
 from kirin_lava.graph.executor import Executor
-from kirin_lava.graph.ops import Encode
 from kirin_lava.hardware import profile as profiles
 from kirin_lava.hardware.energy import NETWORKS, energy_table, paper_view, verdict
 from kirin_lava.hardware.profile import PRICES, Price, Profile, load_profile, profile_names
@@ -29,7 +27,8 @@ from kirin_lava.methods.kirin import KIRIN
 from kirin_lava.methods.method import Paper
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.quantize.convert import convert_model
-from kirin_lava.spikes.codes.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED16, Encoding, is_outlier, is_silent
+from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED16, SpikeCode
+from kirin_lava.spikes.steps import TokenBudget
 from kirin_lava.tasks.cost import cost_of
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 
@@ -45,7 +44,7 @@ SEGMENT = SegmentWork(
     weight_bits=4,
     bits=8,
     fed_on_chip=False,
-    state_words=2,
+    states_touched=2,
     written=0,
     elements=10,
     spikes=6,
@@ -177,7 +176,7 @@ def test_the_verdict_names_the_cheaper_of_spikes_and_integers(add: float, mac: f
 @pytest.mark.parametrize("words", [1, 3])
 def test_every_state_of_a_neuron_is_read_and_written(words: int) -> None:
     """A neuron of another method may have more or fewer states than two."""
-    counts = energy_table(work_of(replace(SEGMENT, state_words=words)), flat_profile()).column("ours").counts
+    counts = energy_table(work_of(replace(SEGMENT, states_touched=words)), flat_profile()).column("ours").counts
     assert counts["state_bit"] == 2 * words * 24 * 32
 
 
@@ -221,12 +220,12 @@ def test_measured_work_is_the_average_of_a_run(tmp_path: Path, kind: str) -> Non
 
 
 @pytest.mark.parametrize("enc", [OFFSET, SIGNED, INTEGER8])
-def test_assumed_densities_are_those_of_normal_values(enc: Encoding) -> None:
+def test_assumed_densities_are_those_of_normal_values(enc: SpikeCode) -> None:
     """The encoder on 400 tokens of 1000 normal values."""
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 400, 1000))).float()
-    q = host.encode(Encode("e", "x", "q", enc, ratio=0.1), x, torch.arange(400)).q.numpy().astype(np.int64)
+    q = TokenBudget(0.1).encode(enc, x, 1, 0, "e", True).q.numpy().astype(np.int64)
     density = assumed_density(enc, 0.1, 1000)
-    outliers, silent = is_outlier(q, enc).mean(), is_silent(q, enc).mean()
+    outliers, silent = enc.is_message(q).mean(), enc.is_silent(q).mean()
     assert density.outliers == pytest.approx(outliers, abs=0.02)
     assert density.spikes == pytest.approx(1 - outliers - silent, abs=0.02)
     largest = np.abs(q).max(-1, keepdims=True)
@@ -234,7 +233,7 @@ def test_assumed_densities_are_those_of_normal_values(enc: Encoding) -> None:
 
 
 @given(st.sampled_from([OFFSET, SIGNED, UNSIGNED16, INTEGER8]), st.floats(0, 0.5), st.integers(1, 10**5), st.booleans())
-def test_assumed_densities_are_shares(enc: Encoding, share: float, width: int, fired: bool) -> None:
+def test_assumed_densities_are_shares(enc: SpikeCode, share: float, width: int, fired: bool) -> None:
     density = assumed_density(enc, share, width, fired and enc is UNSIGNED16)
     assert density.spikes >= 0 and density.outliers >= 0 and density.spikes + density.outliers <= 1 + 1e-9
     assert 0 < density.rate <= 255

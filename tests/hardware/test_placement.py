@@ -17,12 +17,15 @@ from kirin_lava.hardware.traffic import traffic
 from kirin_lava.hardware.work import assumed_work
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.quantize.without_weights import shape_of_config
+from kirin_lava.spikes.neurons import Silence
 from tests.hardware.known_configs import LLAMA_2_7B, OPT_1_3B, OPT_125M
 from tests.small_models import CONFIGS
 
 
 def linear(inputs: int, outputs: int, bits: int = 4, name: str = "l", **more: object) -> Segment:
     kind = "fire" if more.get("fires") else "read"
+    if kind == "fire":
+        more = {"state_words": Silence.state_words, **more}
     return Segment("b", name, kind, inputs, outputs, bits, 4, "offset", 0.1, **more)  # type: ignore[arg-type]
 
 

@@ -15,23 +15,25 @@ from hypothesis import strategies as st
 
 from kirin_lava.base.errors import FitError
 from kirin_lava.base.loihi2 import STATE_MAX
-from kirin_lava.graph import host
+from kirin_lava.graph.block import Block
 from kirin_lava.graph.executor import BlockExecutor, Cache, Executor
-from kirin_lava.graph.ops import Block, Encode, Fire, Linear, Mix
+from kirin_lava.graph.ops import Decode, Encode, Linear, Mix
+from kirin_lava.graph.values import Codes, HostContext
 from kirin_lava.hardware.bounds import Arrivals, arrivals, code_extremes, payload_extremes
 from kirin_lava.hardware.observe import RangeObserver
 from kirin_lava.hardware.ranges import CALIBRATED, PROVED, UNFIT, SegmentRange, block_ranges, model_ranges, require_fit
-from kirin_lava.methods.recipe import OutlierSpec, load_recipe
+from kirin_lava.methods.kirin import KirinOptions, Outliers
+from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.quantize.convert import convert_model
-from kirin_lava.spikes.codes.coding import OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding, encode_raster, is_outlier
-from kirin_lava.spikes.neurons.neuron import TwoStateNeuron
+from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
+from kirin_lava.spikes.neurons import READ_OUT, Neuron, Silence
+from kirin_lava.spikes.steps import StaticStep, StepRule, TokenBudget
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 
 
-def read_block(weight: np.ndarray, enc: Encoding, fire: Fire | None = None, **encode: object) -> Block:
-    settings = {"static_step": 1.0, **encode}
-    ops = (Encode("encode", "x", "codes", enc, **settings), Linear("wide", "codes", "sums", weight, 8, enc, fire))  # type: ignore[arg-type]
-    return Block("b", ops, "x")
+def read_block(weight: np.ndarray, enc: SpikeCode, neuron: Neuron = READ_OUT, rule: StepRule = StaticStep(1.0)) -> Block:  # noqa: B008
+    ops = (Encode("encode", "x", "codes", enc, rule), Linear("wide", "codes", "sums", weight, 8, enc, neuron))
+    return Block("b", ops, "x", weight.shape[1])
 
 
 def bound(row: SegmentRange, quantity: str):  # type: ignore[no-untyped-def]
@@ -48,12 +50,12 @@ def run(block: Block, codes: np.ndarray) -> RangeObserver:
 
 @pytest.mark.parametrize("budget", [0, 1, 2, None])
 @pytest.mark.parametrize("enc", [OFFSET, SIGNED, UNSIGNED8])
-def test_extremes_are_those_of_all_code_vectors(enc: Encoding, budget: int | None) -> None:
+def test_extremes_are_those_of_all_code_vectors(enc: SpikeCode, budget: int | None) -> None:
     weight = np.array([[3, -5], [-8, 0], [7, 7], [-1, -2]], np.int8)
-    edges = {enc.code_min, enc.code_max, enc.spike_min, enc.spike_max, -enc.zero, 1}
+    edges = {*enc.code_span(), *enc.code_span(messages=False), -enc.zero, 1}
     vectors = np.array(list(itertools.product(sorted(edges), repeat=2)))
     if budget is not None:
-        vectors = vectors[is_outlier(vectors, enc).sum(1) <= budget]
+        vectors = vectors[enc.is_message(vectors).sum(1) <= budget]
     sums = vectors @ weight.T.astype(np.int64)
     span = code_extremes(weight, Arrivals(enc, budget))
     assert span.low.tolist() == sums.min(0).tolist() and span.high.tolist() == sums.max(0).tolist()
@@ -63,22 +65,23 @@ def test_extremes_are_those_of_all_code_vectors(enc: Encoding, budget: int | Non
     st.sampled_from([OFFSET, SIGNED, UNSIGNED16]),
     st.integers(0, 2**31),
     st.floats(0, 0.5),
-    st.booleans(),
 )
-def test_no_state_leaves_its_worst_case(enc: Encoding, seed: int, ratio: float, by_channel: bool) -> None:
+def test_no_state_leaves_its_worst_case(enc: SpikeCode, seed: int, ratio: float) -> None:
     """Real values through the encoder, stepped through the neuron: u, v and the membrane stay inside, in every step."""
     rng = np.random.default_rng(seed)
     inputs = int(rng.integers(1, 40))
     weight = rng.integers(-64, 57, (3, inputs)).astype(np.int8)
-    channels = rng.random(inputs) < ratio if by_channel else None
-    op = Encode("e", "x", "codes", enc, ratio=ratio, channels=channels)
-    block = Block("b", (op, Linear("l", "codes", "y", weight, 8, enc)), "y")
+    op = Encode("e", "x", "codes", enc, TokenBudget(ratio))
+    decode = Decode("d", "y", "codes", "z", None, None)
+    block = Block("b", (op, Linear("l", "codes", "y", weight, 8, enc), decode), "z", inputs)
     x = rng.standard_t(2, (5, inputs)) ** 2 if enc is UNSIGNED16 else rng.standard_t(2, (5, inputs))
-    codes = host.encode(op, torch.from_numpy(x).float(), torch.arange(5)).q.numpy().astype(np.int64)
+    value = op.compute({"x": torch.from_numpy(x).float()}, HostContext(torch.arange(5)))
+    assert isinstance(value, Codes)
+    codes = value.q.numpy().astype(np.int64)
     seen = arrivals(block, "codes", enc, inputs)
     states, final = payload_extremes(weight, seen), code_extremes(weight, seen)
-    neuron = TwoStateNeuron((5, 3), enc.window)
-    raster = sum(encode_raster(codes, enc))
+    neuron = READ_OUT.stepped((5, 3), enc.window, enc.gains())
+    raster = sum(enc.raster(codes))
     assert isinstance(raster, np.ndarray)
     for step in range(enc.window):
         if step == enc.window - 1:  # before the window's end takes the states away
@@ -121,7 +124,7 @@ def test_a_segment_beyond_the_state_is_calibrated_step_by_step() -> None:
     (row,) = block_ranges(block, 1, run(block, codes))
     assert row.guarantee == CALIBRATED
     assert row.advice == "split its fan-in of 8192 over 16 read segments"
-    raster = sum(encode_raster(codes, OFFSET))
+    raster = sum(OFFSET.raster(codes))
     assert isinstance(raster, np.ndarray)
     u = np.cumsum(np.einsum("nk,bkt->bnt", weight.astype(np.int64), raster), axis=-1)
     v = np.cumsum(u, axis=-1)
@@ -157,7 +160,7 @@ def test_an_overflow_on_text_does_not_fit() -> None:
 
 def test_firing_neurons_carry_their_shift_bias_and_threshold() -> None:
     weight = np.array([[5, -3]], np.int8)
-    phase = Fire(UNSIGNED16, np.array([40]), np.array([-7]), 3, 1.0)
+    phase = Silence(UNSIGNED16, np.array([40]), np.array([-7]), 3)
     (row,) = block_ranges(read_block(weight, OFFSET, phase), 1)
     assert row.kind == "fire" and row.guarantee == PROVED
     assert bound(row, "stored weight").worst == (-24, 40)
@@ -165,23 +168,23 @@ def test_firing_neurons_carry_their_shift_bias_and_threshold() -> None:
     assert bound(row, "offset").worst == (-7 - 8 * 8 * 2,) * 2
     assert bound(row, "membrane").worst == (-7 - 8 * 8 * 127, -7 + 8 * 8 * 127)
     assert bound(row, "v").worst == (8 * (5 * -119 - 3 * 135), 8 * (5 * 135 + 3 * 119))
-    too_wide = replace(phase, shift=5)
+    too_wide = replace(phase, exponent=5)
     (row,) = block_ranges(read_block(weight, OFFSET, too_wide), 1)
     assert row.guarantee == UNFIT and bound(row, "stored weight").guarantee == UNFIT
 
 
 def test_fired_codes_bring_no_messages() -> None:
-    phase = Fire(UNSIGNED8, np.array([4, 4]), np.zeros(2, np.int64), 0, 1.0)
+    phase = Silence(UNSIGNED8, np.array([4, 4]), np.zeros(2, np.int64))
     first = Linear("first", "codes", "fired", np.eye(2, dtype=np.int8), 4, SIGNED, phase)
     second = Linear("second", "fired", "sums", np.array([[7, -8]], np.int8), 4, UNSIGNED8)
-    block = Block("b", (Encode("e", "x", "codes", SIGNED, static_step=1.0), first, second), "x")
+    block = Block("b", (Encode("e", "x", "codes", SIGNED, StaticStep(1.0)), first, second), "x", 2)
     row = block_ranges(block, 1)[1]
     assert bound(row, "payload").worst == (0, 0)
     assert bound(row, "v").worst == (-56, 49)
 
 
 def test_attention_is_bounded_by_the_context(tmp_path: Path) -> None:
-    recipe = replace(load_recipe("kirin-w4a4-8"), outliers=OutlierSpec(ratio=0.1))
+    recipe = replace(load_recipe("kirin-w4a4-8"), options=KirinOptions("offset", Outliers(0.1)))
     block = convert_model(random_checkpoint(tmp_path, "llama"), random_rows(CONFIGS["llama"]), recipe).blocks[0]
     rows = {row.segment: row for row in block_ranges(block, 4096)}
     assert rows["attn.score"].guarantee == PROVED

@@ -12,7 +12,8 @@ from kirin_lava.base.errors import UnsupportedError
 from kirin_lava.graph.counter import Counter
 from kirin_lava.graph.executor import Executor
 from kirin_lava.hardware.shapes import shape_of_model
-from kirin_lava.methods.recipe import AttentionSpec, HeadSpec, OutlierSpec, load_recipe, recipe_names
+from kirin_lava.methods.kirin import KirinOptions, Outliers
+from kirin_lava.methods.recipe import HeadSpec, load_recipe, recipe_names
 from kirin_lava.quantize.convert import convert_model
 from kirin_lava.quantize.without_weights import shape_of_config
 from tests.hardware.known_configs import LLAMA_2_7B, OPT_125M
@@ -30,17 +31,14 @@ def test_config_and_converted_model_agree(tmp_path: Path, kind: str, recipe: str
 
 
 def test_they_agree_on_unusual_recipes(tmp_path: Path) -> None:
-    recipe = replace(
-        load_recipe("kirin-w4a4-8"),
-        outliers=OutlierSpec(policy="channel", ratio=0.05, sites={"mlp.down": 0.2, "attn.q": 0.3, "blocks.1.attn.p": 0.2}),
-        attention=AttentionSpec(key_bits=4, output="fire"),
-        head=HeadSpec(bits=4, input="spikes"),
-    )
+    sites = {"mlp.down": 0.2, "attn.q": 0.3, "blocks.1.attn.p": 0.2}
+    options, head = KirinOptions("offset", Outliers(0.05, sites)), HeadSpec(bits=4)
+    recipe = replace(load_recipe("kirin-w4a4-8"), options=options, head=head)
     for kind in ("qwen3", "opt"):
         model = convert_model(random_checkpoint(tmp_path / kind, kind), random_rows(CONFIGS[kind]), recipe)
         shape = shape_of_config(CONFIGS[kind], recipe)
         assert shape == shape_of_model(model)
-        assert {s.fed_by for s in shape.segments if s.name == "attn.o"} == {"attn.mix"}
+        assert {s.fed_by for s in shape.segments if s.name == "mlp.fc2"} <= {"mlp.fc1"}
 
 
 def test_sizes_are_those_of_a_run(tmp_path: Path) -> None:

@@ -15,28 +15,30 @@ from hypothesis import strategies as st
 from kirin_lava.base.errors import FitError
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.export.serial import block_from_json, block_to_json
+from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.counter import Counter
 from kirin_lava.graph.executor import BlockExecutor, Cache, Executor
-from kirin_lava.graph.ops import Block, Decode, Encode, Fire, Linear, Model, Sum
+from kirin_lava.graph.ops import Decode, Encode, Linear, Sum
 from kirin_lava.hardware.bounds import Arrivals
 from kirin_lava.hardware.ranges import PROVED, block_ranges
 from kirin_lava.hardware.split import cuts, make_provable, parts_needed, split_block, split_linear
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.processes.runtime import run_job
 from kirin_lava.quantize.convert import convert_model
-from kirin_lava.spikes.codes.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED8
+from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED8, SpikeCode
+from kirin_lava.spikes.neurons import Silence
+from kirin_lava.spikes.steps import StaticStep, StepRule, TokenBudget
 from tests.hardware.lava_jobs import run_linears
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 
 
-def wide_block(weight: np.ndarray, enc=SIGNED, **encode: object) -> Block:  # type: ignore[no-untyped-def]
-    settings = {"ratio": 0.1, **encode}
+def wide_block(weight: np.ndarray, enc: SpikeCode = SIGNED, rule: StepRule = TokenBudget(0.1)) -> Block:  # noqa: B008
     ops = (
-        Encode("encode", "x", "codes", enc, **settings),  # type: ignore[arg-type]
+        Encode("encode", "x", "codes", enc, rule),
         Linear("wide", "codes", "sums", weight, 8, enc),
         Decode("decode", "sums", "codes", "y", np.ones(len(weight), np.float32), None),
     )
-    return Block("b", ops, "y")
+    return Block("b", ops, "y", weight.shape[1])
 
 
 def result(block: Block, x: torch.Tensor) -> torch.Tensor:
@@ -48,7 +50,7 @@ def test_a_layer_made_to_overflow_is_split_until_proved_and_stays_exact() -> Non
     rng = np.random.default_rng(0)
     weight = np.full((2, 8192), 127, np.int8)
     weight[1] = rng.choice([-128, 127], 8192)
-    block = wide_block(weight, static_step=1.0)
+    block = wide_block(weight, rule=StaticStep(1.0))
     split, parts = make_provable(block)
     assert parts == {"wide": 16}
     assert all(row.guarantee == PROVED for row in block_ranges(split, 1))
@@ -132,14 +134,14 @@ def test_a_split_block_is_written_and_read_back() -> None:
     block = split_block(wide_block(np.arange(-8, 8, dtype=np.int8).reshape(2, 8)), {"wide": 3})
     values, arrays = block_to_json(block, lambda op: f"{op.name}.net")
     linears = {f"{op.name}.net": op for op in block.linears()}
-    again = block_from_json(values, arrays, lambda name: linears[name])
+    again = block_from_json(values, arrays, lambda name: linears[name], 8)
     assert [type(op) for op in again.ops] == [type(op) for op in block.ops]
     x = torch.arange(8.0).view(1, 1, 8)
     assert torch.equal(result(block, x), result(again, x))
 
 
 def test_what_fires_is_not_split() -> None:
-    phase = Fire(UNSIGNED8, np.array([4]), np.zeros(1, np.int64), 0, 1.0)
+    phase = Silence(UNSIGNED8, np.array([4]), np.zeros(1, np.int64))
     with pytest.raises(FitError, match="cannot be split"):
         split_linear(Linear("fc1", "a", "b", np.ones((1, 4), np.int8), 4, SIGNED, phase), 2)
 
@@ -152,7 +154,7 @@ def test_on_lava_a_layer_made_to_overflow_raises_and_its_parts_are_exact() -> No
     weight = np.full((2, 8192), 127, np.int8)
     weight[1] = rng.choice([-128, 127], 8192)
     codes = np.stack([np.full(8192, 127), rng.choice([-127, 127], 8192)])
-    block = wide_block(weight, static_step=1.0)
+    block = wide_block(weight, rule=StaticStep(1.0))
     whole = next(block.linears())
     with pytest.raises(FitError, match="24-bit state"):
         run_job(run_linears, [(whole, codes)], timeout=300)

@@ -6,14 +6,14 @@ import pytest
 
 from kirin_lava.base import loihi2
 from kirin_lava.base.errors import UsageError
-from kirin_lava.export.netx.stimulus import Layout
 from kirin_lava.hardware.placement import place
 from kirin_lava.hardware.timing import CONSTANTS, step_rows, time_bound
 from kirin_lava.hardware.work import assumed_work
 from kirin_lava.methods.kirin import KIRIN
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.quantize.without_weights import shape_of_config
-from kirin_lava.spikes.codes.coding import OFFSET, UNSIGNED16
+from kirin_lava.spikes.codes import OFFSET, UNSIGNED16
+from kirin_lava.spikes.stock.layout import Layout
 from tests.small_models import CONFIGS
 
 

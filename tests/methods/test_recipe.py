@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.methods import recipes
-from kirin_lava.methods.recipe import AttentionSpec, HeadSpec, OutlierSpec, Recipe, RecoverySpec, load_recipe, recipe_names
+from kirin_lava.methods.kirin import KirinOptions, Outliers
+from kirin_lava.methods.recipe import HeadSpec, Recipe, RecoverySpec, WeightSpec, load_recipe, recipe_names
 from kirin_lava.methods.recipes import DEFAULT_RECIPE, MEASURED, recipe_digest, recipe_file, recipe_help
 from kirin_lava.models import FAMILIES
-from kirin_lava.quantize.weights import WeightSpec
 
 RATIOS = st.floats(0, 0.5)
 WEIGHTS = st.one_of(
@@ -29,23 +29,15 @@ RECIPES = st.builds(
     Recipe,
     name=st.text(max_size=20),
     description=st.text(max_size=40),
-    encoding=st.sampled_from(["offset", "signed"]),
-    outliers=st.builds(
-        OutlierSpec,
-        policy=st.sampled_from(["element", "channel"]),
-        sites=st.dictionaries(st.sampled_from(FAMILIES[0].sites), RATIOS),
+    options=st.builds(
+        KirinOptions,
+        encoding=st.sampled_from(["offset", "signed"]),
+        outliers=st.builds(Outliers, ratio=RATIOS, sites=st.dictionaries(st.sampled_from(FAMILIES[0].sites), RATIOS)),
     ),
     weights=WEIGHTS,
-    attention=st.builds(
-        AttentionSpec,
-        key_bits=st.sampled_from([4, 8]),
-        value_bits=st.sampled_from([4, 8]),
-        output=st.sampled_from(["read", "fire"]),
-    ),
-    head=st.builds(HeadSpec, bits=st.sampled_from([4, 8]), input=st.sampled_from(["integer", "spikes"])),
-    # training does not go through an attention that fires
-    recovery=st.just(RecoverySpec()),
-) | st.builds(Recipe, recovery=TRAINED)
+    head=st.builds(HeadSpec, bits=st.sampled_from([4, 8])),
+    recovery=TRAINED,
+)
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -67,7 +59,7 @@ def line_of(name: str) -> str:
 def test_the_help_says_what_a_recipe_is_and_costs(name: str) -> None:
     recipe, line = load_recipe(name), line_of(name)
     assert line.endswith(f"  {recipe.description}") and len(line) <= 78
-    assert line.split()[1:3] == [f"W{recipe.weights.bits}A(4&8)", str(recipe.activations.window)]
+    assert line.split()[1:3] == [recipe.setting, str(recipe.method.activations(recipe.options).window)]
     assert "not measured" not in line, "edited since: run `python benchmarks/stories260k.py --write`"
     runs = json.loads(MEASURED.read_text())["runs"]
     (run,) = (run for run in runs if (run["recipe"], run["recover"]) == (name, "none"))
@@ -97,7 +89,7 @@ def test_an_edited_recipe_loses_its_price(copied: Path) -> None:
 
 def test_a_new_recipe_has_no_price_yet(copied: Path) -> None:
     (copied / "mine.yaml").write_text((copied / "fast.yaml").read_text())
-    assert "W4A(4&8)   8  not measured" in line_of("mine")
+    assert line_of("mine").split()[1:3] == ["not", "measured"]
 
 
 @given(RECIPES)
@@ -110,9 +102,9 @@ def test_a_copied_and_edited_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(load_recipe("fast").to_yaml().replace("ratio: 0.1", "ratio: 0.25").replace("name: fast", "name: mine"))
     recipe = load_recipe(str(path))
-    assert (recipe.name, recipe.outliers.ratio, recipe.outliers.of("blocks.0.attn.q")) == ("mine", 0.25, 0.25)
-    path.write_text("outliers: {ratio: 0}\n")  # a whole number is a number, what is left out has its default
-    assert load_recipe(str(path)).outliers == OutlierSpec(ratio=0.0)
+    assert (recipe.name, recipe.options.outliers.ratio, recipe.options.outliers.of("blocks.0.attn.q")) == ("mine", 0.25, 0.25)
+    path.write_text("kirin: {outliers: {ratio: 0}}\n")  # a whole number is a number, what is left out has its default
+    assert load_recipe(str(path)).options.outliers == Outliers(0.0)
 
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -126,33 +118,36 @@ HOSTILE: list[tuple[str, str, str]] = [
     ("text for a number", "weights: {bits: four}", "bits is 'four', not a whole number"),
     ("number in quotes", "weights: {bits: '4'}", "bits is '4', not a whole number"),
     ("fraction", "weights: {bits: 4.0}", "bits is 4.0, not a whole number"),
-    ("bool for a number", "outliers: {ratio: yes}", "ratio is True, not a number"),
-    ("number for a text", "encoding: 16", "encoding is 16, not a text"),
-    ("date for a number", "outliers: {ratio: 2024-01-01}", "ratio is '2024-01-01', not a number"),
+    ("bool for a number", "kirin: {outliers: {ratio: yes}}", "ratio is True, not a number"),
+    ("number for a text", "kirin: {encoding: 16}", "encoding is 16, not a text"),
+    ("date for a number", "kirin: {outliers: {ratio: 2024-01-01}}", "ratio is '2024-01-01', not a number"),
     ("list for entries", "weights: [4, rtn]", "weights: expected entries"),
     ("text for entries", "weights: 4bit", "weights: expected entries"),
     ("null for entries", "weights:", "weights: expected entries"),
     ("list on top", "- encoding: offset", "expected entries"),
     ("text on top", "offset", "expected entries"),
-    ("list for sites", "outliers: {sites: [mlp.down]}", "sites is ['mlp.down'], not a list of"),
-    ("text for a site", "outliers: {sites: {mlp.down: high}}", "outliers.sites.mlp.down is 'high'"),
-    ("bool for a site", "outliers: {sites: {mlp.down: true}}", "outliers.sites.mlp.down is True"),
-    ("site without a name", "outliers: {sites: {1: 0.2}}", "an entry without a name"),
-    ("ratio too high", "outliers: {ratio: 0.7}", "outliers.ratio is 0.7, not a number from 0 to 0.5"),
-    ("negative ratio", "outliers: {sites: {attn.q: -0.1}}", "outliers.sites.attn.q is -0.1"),
-    ("no number", "outliers: {ratio: .nan}", "line 1: .nan is not a finite number"),
-    ("infinite", "outliers: {ratio: .inf}", "line 1: .inf is not a finite number"),
-    ("unknown encoding", "encoding: rate", "encoding is 'rate'; choose one of 'offset', 'signed'"),
-    ("unknown policy", "outliers: {policy: layer}", "choose one of 'element', 'channel'"),
+    ("list for sites", "kirin: {outliers: {sites: [mlp.down]}}", "sites is ['mlp.down'], not a list of"),
+    ("text for a site", "kirin: {outliers: {sites: {mlp.down: high}}}", "outliers.sites.mlp.down is 'high'"),
+    ("bool for a site", "kirin: {outliers: {sites: {mlp.down: true}}}", "outliers.sites.mlp.down is True"),
+    ("site without a name", "kirin: {outliers: {sites: {1: 0.2}}}", "an entry without a name"),
+    ("ratio too high", "kirin: {outliers: {ratio: 0.7}}", "outliers.ratio is 0.7, not a number from 0 to 0.5"),
+    ("negative ratio", "kirin: {outliers: {sites: {attn.q: -0.1}}}", "outliers.sites.attn.q is -0.1"),
+    ("no number", "kirin: {outliers: {ratio: .nan}}", "line 1: .nan is not a finite number"),
+    ("infinite", "kirin: {outliers: {ratio: .inf}}", "line 1: .inf is not a finite number"),
+    ("unknown encoding", "kirin: {encoding: rate}", "encoding is 'rate'; choose one of 'offset', 'signed'"),
+    ("unknown method", "method: morse", "unknown method 'morse': choose one of kirin"),
+    ("a method that is no text", "method: [kirin]", "method is ['kirin'], not a text"),
+    ("an entry that moved", "encoding: signed", "write `kirin: {encoding: ...}`"),
+    ("of another method", "spikellm: {}", "unknown entry 'spikellm'"),
     ("bits", "weights: {bits: 3}", "3 bits are not supported: use 4 or 8"),
     ("method", "weights: {method: awq}", "'awq' is unknown: use 'rtn' or 'gptq'"),
     ("group size", "weights: {group_size: -1}", "group size -1 is negative"),
     ("groups of 8 bits", "weights: {bits: 8, group_size: 32}", "use group size 0"),
-    ("key bits", "attention: {key_bits: 16}", "choose one of 4, 8"),
-    ("head", "head: {input: floats}", "choose one of 'integer', 'spikes'"),
+    ("attention", "attention: {key_bits: 8}", "unknown entry 'attention'"),
+    ("head", "head: {bits: 3}", "choose one of 4, 8"),
     ("recovery", "recovery: {method: magic}", "'none', 'blocks', 'distill'"),
     ("steps", "recovery: {steps: 0}", "recovery.steps is 0"),
-    ("twice", "outliers: {ratio: 0.1, ratio: 0.4}", "there twice"),
+    ("twice", "kirin: {outliers: {ratio: 0.1, ratio: 0.4}}", "there twice"),
     ("empty", "", "is empty; copy one of"),
     ("comment alone", "# nothing\n", "is empty"),
     ("two documents", "name: a\n---\nname: b\n", "cannot be read as YAML"),
@@ -171,7 +166,7 @@ HOSTILE: list[tuple[str, str, str]] = [
     ("the same in base 16", "weights: {bits: 0x" + "f" * 6000 + "}", "line 1: a number of 6002 digits"),
     ("beyond float64's integers", "weights: {group_size: 9007199254740993}", "group size 9007199254740993 is above 16777216"),
     ("steps without end", "recovery: {steps: 9007199254740993}", "recovery.steps is 9007199254740993, not a positive number"),
-    ("a date that is none", "name: 2024-99-99\nencoding: 2024-99-99", "encoding is '2024-99-99'; choose one of"),
+    ("a date that is none", "name: 2024-99-99\nkirin: {encoding: 2024-99-99}", "encoding is '2024-99-99'; choose one of"),
     ("bytes", "name: !!binary aGVsbG8=", "line 1: could not determine a constructor"),
     ("a set", "name: !!set {a, b}", "line 1: could not determine a constructor"),
     ("nested within bounds of Python", "name: " + "[" * 150 + "]" * 150, "it is nested more than 100 deep"),
@@ -211,19 +206,29 @@ def test_no_such_recipe(name: str) -> None:
 
 
 def test_a_site_that_the_model_does_not_have() -> None:
-    for site in ("mlp.dwn", "lm_head", "blocks.4.mlp.down", "blocks.0.mlp", "blocks.0.head.lm_head.", "", "x" * 500):
-        recipe = Recipe(outliers=OutlierSpec(sites={site: 0.2}))
-        with pytest.raises(
-            UsageError, match=r"names '.*', which this model does not have: attn\.qkv, .*head\.lm_head"
-        ) as caught:
+    for site in (
+        "mlp.dwn",
+        "lm_head",
+        "head.lm_head",
+        "blocks.4.mlp.down",
+        "blocks.0.mlp",
+        "blocks.0.head.lm_head.",
+        "",
+        "x" * 500,
+    ):
+        recipe = Recipe(options=KirinOptions("offset", Outliers(sites={site: 0.2})))
+        with pytest.raises(UsageError, match=r"names '.*', which this model does not have: attn\.qkv, .*mlp\.down") as caught:
             recipe.check_sites(FAMILIES[0].sites, 4)
         assert len(str(caught.value)) < 300
     for family in FAMILIES:
-        sites = [*family.sites, *(f"blocks.3.{site}" for site in family.sites if site != "head.lm_head")]
-        Recipe(outliers=OutlierSpec(sites=dict.fromkeys(sites, 0.2))).check_sites(family.sites, 4)
+        own = [site for site in family.sites if site != "head.lm_head"]
+        sites = [*own, *(f"blocks.3.{site}" for site in own)]
+        Recipe(options=KirinOptions("offset", Outliers(sites=dict.fromkeys(sites, 0.2)))).check_sites(family.sites, 4)
 
 
-@pytest.mark.parametrize("bad", [{"encoding": None}, {"outliers": {"sites": {"a": None}}}, 3, None, [1], {1: 1}])
+@pytest.mark.parametrize(
+    "bad", [{"kirin": {"encoding": None}}, {"kirin": {"outliers": {"sites": {"a": None}}}}, {"method": 4}, 3, None, [1], {1: 1}]
+)
 def test_plain_values_of_a_manifest(bad: Any) -> None:
     with pytest.raises(UsageError, match=r"^manifest"):
         Recipe.from_dict(bad, "manifest")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaModel, OPTModel
 
-from kirin_lava.graph import host
+from kirin_lava.graph.values import rotary_tables
 from kirin_lava.models import float_model as twin
 from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
 from tests.hf_models import random_model
@@ -41,7 +41,7 @@ def twin_logits(checkpoint: Checkpoint, ids: Tensor) -> Tensor:
     """(B, L) ids -> (B, L, vocabulary), by the float twin alone."""
     family, config, d = checkpoint.family, checkpoint.config, checkpoint.dimensions
     frequencies = family.rotary(config)
-    rotary = None if frequencies is None else host.rotary_tables(frequencies, d.max_positions)
+    rotary = None if frequencies is None else rotary_tables(frequencies, d.max_positions)
     x = twin.embed(family.embedding(config, checkpoint.load), ids)
     for index in range(d.layers):
         x = twin.run_block(family.block(config, index, checkpoint.load), x, rotary)

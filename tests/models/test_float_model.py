@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from kirin_lava.graph import host
 from kirin_lava.graph.executor import BlockExecutor, Cache
+from kirin_lava.graph.values import rotary_tables
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.models import float_model as twin
 from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
@@ -34,7 +34,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
 
 def rotary_of(checkpoint: Checkpoint) -> tuple[Tensor, Tensor] | None:
     frequencies = checkpoint.family.rotary(checkpoint.config)
-    return None if frequencies is None else host.rotary_tables(frequencies, checkpoint.dimensions.max_positions)
+    return None if frequencies is None else rotary_tables(frequencies, checkpoint.dimensions.max_positions)
 
 
 def layer(checkpoint: Checkpoint, index: int) -> FloatBlock:
@@ -97,10 +97,10 @@ def test_the_observer_sees_every_operation_before_it_runs(tmp_path: Path) -> Non
 
 def test_other_arithmetic_takes_the_place_of_what_becomes_spikes(tmp_path: Path) -> None:
     class Silent(Arithmetic):
-        def dense(self, op: Dense, x: Tensor) -> Tensor:
-            return super().dense(op, x) * (op.name != "mlp.down")
+        def weight(self, op: Dense) -> Tensor:
+            return super().weight(op) * (op.name != "mlp.down")
 
-        def attention(self, op: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        def attend(self, op: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             assert q.shape == (1, op.heads, 3, op.head_dim) and k.shape == v.shape == (1, op.kv_heads, 3, op.head_dim)
             return torch.zeros_like(q)
 
@@ -109,3 +109,26 @@ def test_other_arithmetic_takes_the_place_of_what_becomes_spikes(tmp_path: Path)
     block, rotary = layer(checkpoint, 0), rotary_of(checkpoint)
     assert torch.equal(twin.run_block(block, x, rotary, arithmetic=Silent()), x)  # nothing but the residual is left
     assert not torch.equal(twin.run_block(block, x, rotary), x)
+
+
+def test_the_one_attention_is_the_library_s(tmp_path: Path) -> None:
+    """Whether its sites are watched, and whether probabilities come in units of value steps, changes no more than rounding."""
+    seen: list[str] = []
+
+    class Watched(Arithmetic):
+        watches_attention = True
+
+        def sent(self, op: Dense | Attention, side: str, x: Tensor) -> Tensor:
+            seen.append(side)
+            return x
+
+    class InSteps(Watched):
+        def value_steps(self, op: Attention, v: Tensor) -> Tensor:
+            return v.abs().amax(-1) / 127
+
+    checkpoint = random_checkpoint(tmp_path, "llama")
+    x, block, rotary = torch.randn(2, 9, 32), layer(checkpoint, 0), rotary_of(checkpoint)
+    expected = twin.run_block(block, x, rotary)
+    for arithmetic in (Watched(), InSteps()):
+        torch.testing.assert_close(twin.run_block(block, x, rotary, arithmetic=arithmetic), expected, rtol=1e-4, atol=1e-5)
+    assert set(seen) == {"input", "q", "k", "v", "p"}

@@ -5,25 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from kirin_lava.graph import host
-from kirin_lava.graph.ops import (
-    Add,
-    Block,
-    Decode,
-    Encode,
-    Fire,
-    Float32,
-    Gate,
-    Linear,
-    Mix,
-    Norm,
-    Op,
-    Rotary,
-    Score,
-    Slice,
-    Softmax,
-)
-from kirin_lava.spikes.codes.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding, Integers
+from kirin_lava.graph import values
+from kirin_lava.graph.block import Block
+from kirin_lava.graph.ops import Add, Decode, Encode, Gate, Linear, Mix, Norm, Op, Relu, Rotary, Score, Slice, Softmax
+from kirin_lava.graph.values import Float32
+from kirin_lava.spikes.codes import CODES, INTEGER8, SIGNED, UNSIGNED8, Integers, SpikeCode
+from kirin_lava.spikes.neurons import Silence
+from kirin_lava.spikes.steps import RowBudget, StaticStep, TokenBudget
 
 WIDTH, HEADS, KV_HEADS, HEAD_DIM, HIDDEN = 12, 4, 2, 4, 10
 POSITIONS = 32
@@ -31,7 +19,7 @@ POSITIONS = 32
 
 def rotary_tables() -> tuple[Float32, Float32]:
     """cos and sin, (POSITIONS, HEAD_DIM)."""
-    cos, sin = host.rotary_tables(torch.tensor([1.0, 0.1]), POSITIONS)
+    cos, sin = values.rotary_tables(torch.tensor([1.0, 0.1]), POSITIONS)
     return cos.numpy(), sin.numpy()
 
 
@@ -41,15 +29,15 @@ def tokens(seed: int, count: int) -> Float32:
     return (rng.normal(0, 1, (count, WIDTH)) * rng.choice([1, 8], (count, WIDTH), p=[0.9, 0.1])).astype(np.float32)
 
 
-def unsigned(enc: Encoding) -> Encoding:
-    """The unsigned encoding beside a signed one."""
-    return UNSIGNED16 if enc is OFFSET else UNSIGNED8
+def unsigned(enc: SpikeCode) -> SpikeCode:
+    """The unsigned code beside a signed one: spikes in a window of the same length, where there is such a code."""
+    return next((code for code in CODES if not code.signed and code.has_spikes and code.window == enc.window), UNSIGNED8)
 
 
 class Maker:
     """Makes operations in order."""
 
-    def __init__(self, seed: int, enc: Encoding) -> None:
+    def __init__(self, seed: int, enc: SpikeCode) -> None:
         self.rng, self.enc = np.random.default_rng(seed), enc
         self.ops: list[Op] = []
 
@@ -63,43 +51,34 @@ class Maker:
         """4-bit weights."""
         return self.rng.integers(-8, 8, (n, k)).astype(np.int8)
 
-    def linear(self, x: str, y: str, n: int, k: int, codes: str | None = None, enc: Encoding | None = None) -> None:
+    def linear(self, x: str, y: str, n: int, k: int, codes: str | None = None, enc: SpikeCode | None = None) -> None:
         """real x (or codes) -> real y by a read segment."""
-        source, encoding = codes or f"{y}.in", enc or self.enc
+        source, code = codes or f"{y}.in", enc or self.enc
         if codes is None:
-            self.ops.append(Encode(f"{y}.encode", x, source, encoding, ratio=0.1))
+            self.ops.append(Encode(f"{y}.encode", x, source, code, TokenBudget(0.1)))
         scale = self.rng.uniform(0.01, 0.05, n).astype(np.float32)
         bias = self.rng.normal(0, 0.1, n).astype(np.float32)
         self.ops += [
-            Linear(y, source, f"{y}.sums", np.asarray(self.weight(n, k), np.int8), 4, encoding),
+            Linear(y, source, f"{y}.sums", np.asarray(self.weight(n, k), np.int8), 4, code),
             Decode(f"{y}.decode", f"{y}.sums", source, y, scale, bias),
         ]
 
-    def attention(self, q: str, k: str, v: str, out: str, rides: bool) -> str | None:
-        """Attention from real q, k, v to real `out`, or to fired codes whose name is returned."""
+    def attention(self, q: str, k: str, v: str, out: str) -> None:
+        """Attention from real q, k, v to real `out`."""
         p_enc = unsigned(self.enc)
         self.ops += [
-            Encode("q.encode", q, "q.codes", self.enc, groups=HEADS, ratio=0.1),
+            Encode("q.encode", q, "q.codes", self.enc, TokenBudget(0.1), HEADS),
             Encode("k.encode", k, "k.codes", INTEGER8, groups=KV_HEADS, cached=True),
             Encode("v.encode", v, "v.codes", INTEGER8, groups=KV_HEADS, cached=True),
             Score("score", "q.codes", "k.codes", "scores", HEADS, KV_HEADS, self.enc),
             Softmax("softmax", "scores", "q.codes", "k.codes", "v.codes", "p", HEADS, KV_HEADS, HEAD_DIM**-0.5),
-            Encode("p.encode", "p", "p.codes", p_enc, groups=1 if rides else HEADS, ratio=0.1, causal=True),
-        ]
-        if rides:
-            width = HEADS * HEAD_DIM
-            ramp = self.rng.integers(150, 400, width).astype(np.int64)
-            fire = Fire(self.enc, ramp, np.zeros(width, np.int64), 4, 1.5, rides=True)
-            self.ops.append(Mix("mix", "p.codes", "v.codes", "mix.codes", HEADS, KV_HEADS, p_enc, fire))
-            return "mix.codes"
-        self.ops += [
+            Encode("p.encode", "p", "p.codes", p_enc, RowBudget(0.1), HEADS),
             Mix("mix", "p.codes", "v.codes", "mixed", HEADS, KV_HEADS, p_enc),
             Decode("mix.decode", "mixed", "p.codes", out, None, None),
         ]
-        return None
 
 
-def llama_block(enc: Encoding = SIGNED, rides: bool = False, seed: int = 0) -> Block:
+def llama_block(enc: SpikeCode = SIGNED, seed: int = 0) -> Block:
     """Norm, qkv, rotary, attention, output projection, residual, norm, gated feed-forward, residual."""
     make, width = Maker(seed, enc), HEADS * HEAD_DIM
     kv = KV_HEADS * HEAD_DIM
@@ -112,39 +91,44 @@ def llama_block(enc: Encoding = SIGNED, rides: bool = False, seed: int = 0) -> B
         Rotary("q.rotary", "q0", "q1", HEADS),
         Rotary("k.rotary", "k0", "k1", KV_HEADS),
     ]
-    codes = make.attention("q1", "k1", "v0", "attended", rides)
-    make.linear("attended", "o", WIDTH, width, codes)
+    make.attention("q1", "k1", "v0", "attended")
+    make.linear("attended", "o", WIDTH, width)
     make.ops.append(Add("residual1", "x", "o", "middle"))
     make.norm("middle", "n2", center=False)
     make.linear("n2", "gate_up", 2 * HIDDEN, WIDTH)
     make.ops.append(Gate("gate", "gate_up", "gated"))
     make.linear("gated", "down", WIDTH, HIDDEN)
     make.ops.append(Add("residual2", "middle", "down", "y"))
-    return Block("llama", tuple(make.ops), "y")
+    return Block("llama", tuple(make.ops), "y", WIDTH)
 
 
-def opt_block(enc: Encoding = SIGNED, seed: int = 0) -> Block:
-    """Layer norm with bias, attention without rotary, and fc1 -> ReLU -> fc2 from spike to spike."""
+def opt_block(enc: SpikeCode = SIGNED, seed: int = 0, fires: bool = True) -> Block:
+    """Layer norm with bias, attention without rotary, and fc1 -> ReLU -> fc2: from spike to spike where fc1 fires."""
     make, width = Maker(seed, enc), HEADS * HEAD_DIM
     kv = KV_HEADS * HEAD_DIM
     make.norm("x", "n1", center=True)
     make.linear("n1", "q", width, WIDTH)  # three segments that take the same value at three times
     make.linear("n1", "k", kv, WIDTH)
     make.linear("n1", "v", kv, WIDTH)
-    make.attention("q", "k", "v", "attended", rides=False)
+    make.attention("q", "k", "v", "attended")
     make.linear("attended", "o", WIDTH, width)
     make.ops.append(Add("residual1", "x", "o", "middle"))
     make.norm("middle", "n2", center=True)
-    ramp = make.rng.integers(20, 60, HIDDEN).astype(np.int64)
-    fire = Fire(unsigned(enc), ramp, make.rng.integers(-50, 50, HIDDEN).astype(np.int64), 1, 1.0)
-    fc1 = np.asarray(make.weight(HIDDEN, WIDTH), np.int8)
-    make.ops += [
-        Encode("fc1.encode", "n2", "fc1.in", enc, static_step=0.4),
-        Linear("fc1", "fc1.in", "fc1.codes", fc1, 4, enc, fire),
-    ]
-    make.linear("", "fc2", WIDTH, HIDDEN, "fc1.codes", unsigned(enc))
+    if fires:
+        ramp, offset = make.rng.integers(20, 60, HIDDEN), make.rng.integers(-50, 50, HIDDEN)
+        fire = Silence(unsigned(enc), ramp.astype(np.int64), offset.astype(np.int64), 1)
+        fc1 = np.asarray(make.weight(HIDDEN, WIDTH), np.int8)
+        make.ops += [
+            Encode("fc1.encode", "n2", "fc1.in", enc, StaticStep(0.4)),
+            Linear("fc1", "fc1.in", "fc1.codes", fc1, 4, enc, fire),
+        ]
+        make.linear("", "fc2", WIDTH, HIDDEN, "fc1.codes", unsigned(enc))
+    else:
+        make.linear("n2", "fc1", HIDDEN, WIDTH)
+        make.ops.append(Relu("relu", "fc1", "active"))
+        make.linear("active", "fc2", WIDTH, HIDDEN, enc=unsigned(enc))
     make.ops.append(Add("residual2", "middle", "fc2", "y"))
-    return Block("opt", tuple(make.ops), "y")
+    return Block("opt", tuple(make.ops), "y", WIDTH)
 
 
 def head_block(seed: int = 0) -> Block:
@@ -152,4 +136,4 @@ def head_block(seed: int = 0) -> Block:
     make = Maker(seed, INTEGER8)
     make.norm("x", "n", center=False)
     make.linear("n", "logits", 20, WIDTH)
-    return Block("head", tuple(make.ops), "logits")
+    return Block("head", tuple(make.ops), "logits", WIDTH)

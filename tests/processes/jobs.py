@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kirin_lava.graph.ops import Block, Float32, Linear
+from kirin_lava.graph.block import Block
+from kirin_lava.graph.ops import Linear
+from kirin_lava.graph.values import Float32
 from kirin_lava.processes.runs import BlockRun, SegmentRun
 from kirin_lava.processes.runtime import progress
-from kirin_lava.spikes.codes.coding import Integers
+from kirin_lava.spikes.codes import Integers
 
 
 def run_segments(work: Sequence[tuple[Linear, Integers, int | None]]) -> list[SegmentRun]:
@@ -30,7 +32,7 @@ def run_block(
     """Tokens in parts through one live network; then the first `again` of them once more, as a new sequence."""
     from kirin_lava.processes import build_block
 
-    with build_block(block, x.shape[1], capacity, rotary, probe=True) as network:
+    with build_block(block, capacity, rotary, probe=True) as network:
         results = []
         for count in parts:
             results.append(network.run(x[network.position : network.position + count]))
@@ -62,10 +64,10 @@ class Endless:
 
     def __init__(self) -> None:
         from kirin_lava.processes import SpikeEncoder, SpikeProbe
-        from kirin_lava.spikes.codes.coding import SIGNED
+        from kirin_lava.spikes.codes import SIGNED
 
-        source = SpikeEncoder(codes=np.ones((2, 3), np.int64), encoding=SIGNED)
-        self.sink = SpikeProbe(shape=(3,), period=8, windows=2)
+        source = SpikeEncoder(codes=np.ones((2, 3), np.int64), code=SIGNED)
+        self.sink = SpikeProbe(shape=(3,), code=SIGNED, period=8, windows=2)
         source.s_out.connect(self.sink.s_in)
         source.a_out.connect(self.sink.a_in)
 
@@ -94,7 +96,7 @@ def run_for_ever() -> None:
 
 
 def multiply(
-    kind: str, zero: int, shift: int, period: int, capacity: int, payload: Integers, rows: Integers
+    kind: str, zero: int, period: int, capacity: int, payload: Integers, rows: Integers
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """A SpikeMatmul with 4 heads over 2, width 3, between scripted ends.
 
@@ -111,7 +113,7 @@ def multiply(
     from kirin_lava.processes import MembraneProbe, SilenceNeuron, SpikeMatmul
 
     windows = len(payload)
-    matmul = SpikeMatmul(kind=kind, heads=4, kv_heads=2, head_dim=3, capacity=capacity, period=period, zero=zero, shift=shift)
+    matmul = SpikeMatmul(kind=kind, heads=4, kv_heads=2, head_dim=3, capacity=capacity, period=period, zero=zero)
     neuron = SilenceNeuron(shape=matmul.a_out.shape, period=period)
     probe = MembraneProbe(shape=matmul.a_out.shape, period=period, windows=windows)
     source = RingBuffer(data=np.moveaxis(payload, 0, 1).reshape(payload.shape[1], -1))
@@ -152,8 +154,8 @@ def multiply_by_synapses(weight: Integers) -> tuple[np.ndarray, np.ndarray]:
     return arrived[0], arrived[1]
 
 
-def open_block(block: Block, width: int, capacity: int, rotary: tuple[Float32, Float32] | None) -> object:
+def open_block(block: Block, capacity: int, rotary: tuple[Float32, Float32] | None) -> object:
     """A live block network with probes, for a `Session`."""
     from kirin_lava.processes import build_block
 
-    return build_block(block, width, capacity, rotary, probe=True)
+    return build_block(block, capacity, rotary, probe=True)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import cycle
 
 import numpy as np
 import pytest
 import torch
 
 from kirin_lava.base.errors import FitError, UnsupportedError, UsageError
+from kirin_lava.graph.block import Block
 from kirin_lava.graph.executor import BlockExecutor, Cache
-from kirin_lava.graph.host import Codes, Value
-from kirin_lava.graph.ops import Block, Encode, Float32, Linear, Mix, Op, Score
+from kirin_lava.graph.ops import Encode, Linear, Mix, Op, Score
+from kirin_lava.graph.values import Codes, Float32, Value
 from kirin_lava.hardware.split import split_block
-from kirin_lava.processes.plan import plan_block
+from kirin_lava.processes.pipeline import plan_block
 from kirin_lava.processes.runs import BlockRun
 from kirin_lava.processes.runtime import Session, run_job
-from kirin_lava.spikes.codes.coding import OFFSET, SIGNED, is_outlier, is_silent
+from kirin_lava.spikes.codes import CODES, OFFSET, SIGNED
+from kirin_lava.spikes.steps import StaticStep
 from tests.processes.blocks import WIDTH, head_block, llama_block, opt_block, rotary_tables, tokens
 from tests.processes.jobs import open_block, run_block, run_blocks
 
@@ -51,21 +54,20 @@ def assert_equals_executor(block: Block, x: Float32, runs: list[BlockRun]) -> No
                 got = run.integers[name]
                 np.testing.assert_array_equal(got, right[..., :stop] if got.ndim == 3 else right, err_msg=name)
             codes = run.integers[op.input]
-            outliers = int(is_outlier(codes, op.encoding).sum())
+            outliers = int(op.code.is_message(codes).sum())
             assert run.outliers[op.name] == outliers
             # codes of positions that are not there yet are silent, so they do not count
-            assert run.spikes[op.name] == codes.size - outliers - int(is_silent(codes, op.encoding).sum())
+            assert run.spikes[op.name] == codes.size - outliers - int(op.code.is_silent(codes).sum())
         at = stop
     assert at == len(x)
 
 
+SIGNED_CODES = [code for code in CODES if code.signed]
+PARTS = [[TOKENS], [4, 1, 2], [1, 1, 1], [3, 4]]
 CASES = {
-    "llama": (llama_block(SIGNED), [TOKENS]),
-    "llama-offset": (llama_block(OFFSET), [4, 1, 2]),
-    "llama-rides": (llama_block(SIGNED, rides=True), [1, 1, 1]),
-    "llama-offset-rides": (llama_block(OFFSET, rides=True), [TOKENS]),
-    "opt": (opt_block(SIGNED), [3, 4]),
-    "opt-offset": (opt_block(OFFSET), [TOKENS]),
+    **{f"llama-{code.name}": (llama_block(code), parts) for code, parts in zip(SIGNED_CODES, cycle(PARTS))},
+    **{f"opt-{code.name}": (opt_block(code), parts) for code, parts in zip(SIGNED_CODES, cycle(PARTS[1:]))},
+    "relu-on-the-host": (opt_block(OFFSET, fires=False), [1, 1, 1]),
     "split": (split_block(llama_block(SIGNED), {"down": 3, "qkv": 2}), [3, 1]),
     "head": (head_block(), [2, 2]),
 }
@@ -97,7 +99,7 @@ def test_a_second_sequence_knows_nothing_of_the_first() -> None:
 @pytest.mark.lava
 def test_live_network_refuses_what_does_not_fit_and_goes_on() -> None:
     block, x = llama_block(), tokens(3, 4)
-    with Session(open_block, block, WIDTH, 3, rotary_tables(), timeout=300) as session:
+    with Session(open_block, block, 3, rotary_tables(), timeout=300) as session:
         first = session.call("run", x[:2])
         with pytest.raises(UsageError, match="4 positions do not fit a network built for 3"):
             session.call("run", x[2:])
@@ -114,14 +116,15 @@ def test_broken_input_and_overflow_are_raised_by_name() -> None:
         run_job(run_block, head_block(), broken, 2, None, [2], timeout=300)
 
     wide = replace(SIGNED, code_max=2**22)
-    ops = [replace(op, encoding=wide) if isinstance(op, (Encode, Linear)) else op for op in head_block().ops]
-    heavy = Block("heavy", tuple(replace(op, static_step=1e-6) if isinstance(op, Encode) else op for op in ops), "logits")
+    ops = [replace(op, code=wide) if isinstance(op, (Encode, Linear)) else op for op in head_block().ops]
+    ops = [replace(op, rule=StaticStep(1e-6)) if isinstance(op, Encode) else op for op in ops]
+    heavy = Block("heavy", tuple(ops), "logits", WIDTH)
     with pytest.raises(FitError, match=r"logits: neuron \d+ reaches -?\d+ in step \d+, beyond the 24-bit state"):
         run_job(run_block, heavy, tokens(4, 2), 2, None, [2], timeout=300)
 
 
 def test_plan_of_a_llama_block() -> None:
-    plan = plan_block(llama_block(), WIDTH, 9)
+    plan = plan_block(llama_block(), 9)
     assert [core.name for core in plan.cores] == ["qkv", "score", "mix", "o", "gate_up", "down"]
     assert [stage.index for stage in plan.stages] == [0, 1, 2, 3, 4, 5, 6]
     assert [stage.row for stage in plan.stages] == [None, "k.codes", "v.codes", None, None, None, None]
@@ -134,7 +137,7 @@ def test_plan_of_a_llama_block() -> None:
 
 
 def test_neurons_that_fire_leave_out_a_host_stage() -> None:
-    plan = plan_block(opt_block(OFFSET), WIDTH, 4)
+    plan = plan_block(opt_block(OFFSET), 4)
     names = [core.name for core in plan.cores]
     skipped = names.index("fc2")
     assert skipped not in [stage.index for stage in plan.stages] and plan.is_fired(skipped)
@@ -144,8 +147,8 @@ def test_neurons_that_fire_leave_out_a_host_stage() -> None:
 
 def test_what_is_no_pipeline_is_refused() -> None:
     block = opt_block()
-    without_consumer = Block("b", tuple(op for op in block.ops if not re.match("fc2|residual2", op.name)), "middle")
+    without_consumer = Block("b", tuple(op for op in block.ops if not re.match("fc2|residual2", op.name)), "middle", WIDTH)
     with pytest.raises(UnsupportedError, match="fc1 fires must feed"):
-        plan_block(without_consumer, WIDTH, 4)
+        plan_block(without_consumer, 4)
     with pytest.raises(UnsupportedError, match="no core operation"):
-        plan_block(Block("b", (block.ops[0],), "n1"), WIDTH, 4)
+        plan_block(Block("b", (block.ops[0],), "n1", WIDTH), 4)

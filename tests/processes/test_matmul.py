@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from kirin_lava.processes.runtime import run_job
-from kirin_lava.spikes.codes.coding import OFFSET, SIGNED, UNSIGNED8, Encoding, Integers, encode_raster
+from kirin_lava.spikes.codes import CODES, Integers, SpikeCode
 from tests.processes.jobs import multiply
 
 HEADS, KV_HEADS, WIDTH, CAPACITY = 4, 2, 3, 3
 
 
-def expected(kind: str, q: Integers, cached: Integers, shift: int) -> np.ndarray:
+def expected(kind: str, q: Integers, cached: Integers) -> np.ndarray:
     """The definition, for window i with positions 0..i in the cache."""
     rows = []
     for i, codes in enumerate(q):
@@ -22,25 +22,23 @@ def expected(kind: str, q: Integers, cached: Integers, shift: int) -> np.ndarray
             out[:, : i + 1] = np.einsum("hd,jhd->hj", codes.reshape(HEADS, WIDTH), repeated)
         else:
             out = np.einsum("hj,jhd->hd", codes.reshape(HEADS, CAPACITY)[:, : i + 1], repeated)
-        rows.append(2**shift * out.reshape(-1))
+        rows.append(out.reshape(-1))
     return np.stack(rows)
 
 
 @pytest.mark.lava
-@pytest.mark.parametrize(
-    ("kind", "enc", "shift"), [("score", SIGNED, 0), ("score", OFFSET, 0), ("mix", UNSIGNED8, 4), ("mix", OFFSET, 1)]
-)
-def test_products_equal_the_definition(kind: str, enc: Encoding, shift: int) -> None:
+@pytest.mark.parametrize("code", CODES, ids=lambda code: code.name)
+@pytest.mark.parametrize("kind", ["score", "mix"])
+def test_products_equal_the_definition(kind: str, code: SpikeCode) -> None:
     rng = np.random.default_rng(1)
     cached = rng.integers(-127, 128, (CAPACITY, KV_HEADS * WIDTH))
     fan_in = HEADS * (WIDTH if kind == "score" else CAPACITY)
-    q = rng.integers(enc.code_min, enc.code_max + 1, (CAPACITY, fan_in))
+    q = rng.integers(code.code_min, code.code_max + 1, (CAPACITY, fan_in))
     if kind == "mix":  # positions that are not there yet are silent
-        q.reshape(CAPACITY, HEADS, CAPACITY)[~np.tri(CAPACITY, dtype=bool)[:, None].repeat(HEADS, 1)] = -enc.zero
-    spikes, outliers = encode_raster(q, enc)
+        q.reshape(CAPACITY, HEADS, CAPACITY)[~np.tri(CAPACITY, dtype=bool)[:, None].repeat(HEADS, 1)] = -code.zero
     rows = np.hstack([np.arange(1, CAPACITY + 1)[:, None], cached])
-    got, cache, rejected = run_job(multiply, kind, enc.zero, shift, enc.window, CAPACITY, spikes + outliers, rows, timeout=300)
-    np.testing.assert_array_equal(got, expected(kind, q, cached, shift))
+    got, cache, rejected = run_job(multiply, kind, code.zero, code.window, CAPACITY, code.payloads(q), rows, timeout=300)
+    np.testing.assert_array_equal(got, expected(kind, q, cached))
     np.testing.assert_array_equal(cache, cached)
     assert rejected == -1
 
@@ -51,7 +49,7 @@ def test_a_new_sequence_sees_nothing_old_and_a_row_too_many_is_rejected() -> Non
     payload[:, :, 7] = 1
     ones = np.ones((4, KV_HEADS * WIDTH), np.int64)
     positions = np.array([1, 2, 1, 3])[:, None]
-    got, cache, rejected = run_job(multiply, "score", 0, 0, 8, 2, payload, np.hstack([positions, ones]), timeout=300)
+    got, cache, rejected = run_job(multiply, "score", 0, 8, 2, payload, np.hstack([positions, ones]), timeout=300)
     seen = got.reshape(4, HEADS, 2)[:, 0]
     assert seen[:3].tolist() == [[3, 0], [3, 3], [3, 0]]
     assert rejected == 2 and cache.shape == (2, 6)

@@ -18,7 +18,7 @@ import pytest
 from kirin_lava.base.errors import BackendError, FitError, UsageError
 from kirin_lava.processes import runtime
 from kirin_lava.processes.runtime import Session, lava_versions, progress, require_backend, require_lava, run_job
-from kirin_lava.spikes.codes.coding import SIGNED
+from kirin_lava.spikes.codes import SIGNED
 from tests.processes import runtime_jobs as jobs
 from tests.processes.jobs import Endless, run_for_ever, run_segments
 from tests.spikes.test_neuron import formula, layer

@@ -11,17 +11,7 @@ from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.graph.ops import Linear
 from kirin_lava.processes.runtime import run_job
-from kirin_lava.spikes.codes.coding import (
-    INTEGER8,
-    OFFSET,
-    SIGNED,
-    UNSIGNED8,
-    UNSIGNED16,
-    Encoding,
-    Integers,
-    is_outlier,
-    is_silent,
-)
+from kirin_lava.spikes.codes import CODES, SIGNED, UNSIGNED8, UNSIGNED16, Integers, SpikeCode
 from tests.processes.jobs import count_in_one_job, multiply_by_synapses, run_segments
 from tests.spikes.test_neuron import formula, layer, random_codes
 
@@ -29,19 +19,17 @@ KINDS = ["per-element", "per-channel", "extreme", "all-outliers", "silent"]
 
 
 def cases() -> list[tuple[Linear, Integers, int | None]]:
-    """Every input encoding with every output, each with another kind of codes, fan-in and period."""
+    """Every input code with every output, each with another kind of codes, fan-in and period."""
     rng = np.random.default_rng(0)
     work: list[tuple[Linear, Integers, int | None]] = []
-    outputs: list[Encoding | None] = [None, OFFSET, SIGNED, UNSIGNED16, UNSIGNED8]
-    for i, enc in enumerate([OFFSET, SIGNED, UNSIGNED16, UNSIGNED8]):
+    outputs: list[SpikeCode | None] = [None, *(code for code in CODES if code.has_spikes)]
+    for i, enc in enumerate(CODES):
         for j, out in enumerate(outputs):
             fan_in = [1, 7, 60, 300][(i + j) % 4]
             op = layer(rng, 9, fan_in, enc, out, shift=j % 3)
             op.weight[0] = 0
             q = np.concatenate([random_codes(rng, (2, fan_in), enc, kind) for kind in (KINDS[(i + j) % 5], "per-element")])
             work.append((op, q, 18 if (i + j) % 3 == 0 else None))
-    messages_alone = layer(rng, 9, 20, INTEGER8, None)
-    work.append((messages_alone, rng.integers(-127, 128, (3, 20)), None))
     one_sign = [np.full((2, 3), -128), np.full((2, 3), 127), np.zeros((2, 3)), np.array([[1, -3, 7], [-5, 2, -8]])]
     for weight in one_sign:
         work.append((Linear("w", "x", "y", weight.astype(np.int8), 8, SIGNED), np.array([[5, -7, 100], [0, 0, 0]]), None))
@@ -55,8 +43,8 @@ def test_native_segments_equal_the_definition() -> None:
     compared = 0
     for (op, q, _), run in zip(work, run_job(run_segments, work, timeout=600), strict=True):
         np.testing.assert_array_equal(run.result, formula(op, q))
-        np.testing.assert_array_equal(run.outliers, is_outlier(q, op.encoding).sum(1))
-        np.testing.assert_array_equal(run.spikes, (~is_outlier(q, op.encoding) & ~is_silent(q, op.encoding)).sum(1))
+        np.testing.assert_array_equal(run.outliers, op.code.is_message(q).sum(1))
+        np.testing.assert_array_equal(run.spikes, op.code.spike_count(q).sum(1))
         compared += run.result.size
     assert compared > 700
 

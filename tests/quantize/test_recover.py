@@ -13,7 +13,8 @@ from torch import Tensor
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.graph.executor import Cache, Executor
-from kirin_lava.methods.recipe import AttentionSpec, HeadSpec, Recipe, RecoverySpec, load_recipe
+from kirin_lava.methods.kirin import KirinOptions
+from kirin_lava.methods.recipe import Recipe, RecoverySpec, load_recipe
 from kirin_lava.models.checkpoint import Checkpoint
 from kirin_lava.quantize import convert
 from kirin_lava.quantize import recover as module
@@ -59,7 +60,7 @@ def test_the_student_computes_what_the_integer_network_does(
         return student.result()
 
     monkeypatch.setattr(convert, "recover", leave)
-    recipe = replace(_recipe("distill"), encoding=encoding, head=HeadSpec(8, "integer"))
+    recipe = replace(_recipe("distill"), options=KirinOptions(encoding=encoding))
     model = convert_model(Checkpoint(save_model(tmp_path, kind), kind), ROWS, recipe)
     wanted = Executor(model).forward(torch.stack(ROWS))
     assert (seen[0] - wanted).abs().mean() < 0.05 * wanted.std()
@@ -124,8 +125,6 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
     checkpoint = Checkpoint(save_model(tmp_path), "model")
     with pytest.raises(UsageError, match="whole model"):
         list(convert_blocks(checkpoint, ROWS, _recipe("distill"), stop="blocks.0"))
-    with pytest.raises(UsageError, match="attention that fires"):
-        replace(_recipe("distill"), attention=AttentionSpec(output="fire"))
     with pytest.raises(UsageError, match="two rows"):
         list(convert_blocks(checkpoint, ROWS[:1], _recipe("distill")))
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kirin_lava.base.errors import KirinError
+from kirin_lava.methods.recipe import WeightSpec
 from kirin_lava.quantize import gptq
-from kirin_lava.quantize.weights import WeightCodes, WeightSpec, quantize_weight
+from kirin_lava.quantize.weights import WeightCodes, grid_of, quantize_weight
 
 SPECS = [
     WeightSpec(bits, method, group)
@@ -79,8 +80,8 @@ def test_gptq_finds_a_grid_again() -> None:
     """A matrix of codes times a scale that no candidate hits exactly: the least-squares scale restores every code."""
     spec = WeightSpec(method="gptq")
     generator = torch.Generator().manual_seed(1)
-    code = torch.randint(spec.grid().low, spec.grid().high + 1, (5, 64), generator=generator)
-    code[:, 0] = spec.grid().low
+    code = torch.randint(grid_of(spec).low, grid_of(spec).high + 1, (5, 64), generator=generator)
+    code[:, 0] = grid_of(spec).low
     scale = torch.tensor([1e-3, 0.5, 1.0, 3.0, 1e4])
     codes = quantize_weight(scale[:, None] * code, spec, layer(1, 64)[1])
     assert np.array_equal(codes.weight, code.numpy())

@@ -11,57 +11,55 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kirin_lava.base.errors import FitError
+from kirin_lava.base.exact import ExactMatmul
 from kirin_lava.base.loihi2 import STATE_MAX
-from kirin_lava.graph.executor import ExactMatmul, fire
-from kirin_lava.graph.ops import Fire, Linear
-from kirin_lava.spikes.codes.coding import ENCODINGS, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding, encode_raster, is_outlier
-from kirin_lava.spikes.neurons.neuron import Events, TwoStateNeuron, codes_of, membranes, simulate
+from kirin_lava.graph.ops import Linear
+from kirin_lava.spikes.codes import CODES, OFFSET, SIGNED, UNSIGNED16, SpikeCode
+from kirin_lava.spikes.neurons import NEURONS, READ_OUT, Neuron, ReadOut, Silence
+from kirin_lava.spikes.neurons.silence.stepped import SteppedSilence
+from kirin_lava.spikes.neurons.simulate import period_of, simulate
+from kirin_lava.spikes.neurons.two_state import Arrivals, TwoState, membranes
 
-INPUTS = [OFFSET, SIGNED, UNSIGNED16, UNSIGNED8]
-OUTPUTS = [None, OFFSET, SIGNED, UNSIGNED16, UNSIGNED8]
+FIRED = [code for code in CODES if code.has_spikes]
 NEURON_WINDOWS = 200_000
 EXAMPLES = 200
 
 
-def layer(rng: np.random.Generator, neurons: int, fan_in: int, enc: Encoding, out: Encoding | None, shift: int = 0) -> Linear:
+def layer(rng: np.random.Generator, neurons: int, fan_in: int, enc: SpikeCode, out: SpikeCode | None, shift: int = 0) -> Linear:
     """A random 4-bit layer; a firing one has ramps that spread its membranes over the levels."""
     weight = rng.integers(-8, 8, (neurons, fan_in)).astype(np.int8)
-    phase = None
+    neuron: Neuron = READ_OUT
     if out is not None:
         spread = np.sqrt(fan_in) * 20 * 2**shift / out.window
         ramp = np.maximum(1, rng.normal(spread, spread / 2, neurons)).astype(np.int64)
-        phase = Fire(out, ramp, rng.integers(-5 * ramp, 5 * ramp + 1).astype(np.int64), shift, 1.0)
-    return Linear("layer", "x", "y", weight, 4, enc, phase)
+        neuron = Silence(out, ramp, rng.integers(-5 * ramp, 5 * ramp + 1).astype(np.int64), shift)
+    return Linear("layer", "x", "y", weight, 4, enc, neuron)
 
 
-def random_codes(rng: np.random.Generator, shape: tuple[int, ...], enc: Encoding, kind: str) -> np.ndarray:
+def random_codes(rng: np.random.Generator, shape: tuple[int, ...], enc: SpikeCode, kind: str) -> np.ndarray:
     """Codes of one kind; "per-channel" has its outliers in a fixed set of channels, "per-element" anywhere."""
     if kind == "silent":
         return np.full(shape, -enc.zero)
+    low, high = enc.code_span(messages=False)
     if kind == "extreme":
-        return rng.choice([enc.code_min, enc.code_max, enc.spike_min, enc.spike_max], shape)
+        return rng.choice([enc.code_min, enc.code_max, low, high], shape)
     if kind == "all-outliers":
-        low = np.arange(enc.code_min, enc.spike_min)
-        return rng.choice(np.concatenate([low, np.arange(enc.spike_max + 1, enc.code_max + 1)]), shape)
-    spikes = rng.integers(enc.spike_min, enc.spike_max + 1, shape)
+        every = np.arange(enc.code_min, enc.code_max + 1)
+        return rng.choice(every[enc.is_message(every)], shape)
+    spikes = rng.integers(low, high + 1, shape)
     wide = rng.integers(enc.code_min, enc.code_max + 1, shape)
     where = rng.random(shape if kind == "per-element" else shape[-1]) < 0.1
     return np.where(where, wide, spikes)
 
 
-def payloads(q: np.ndarray, enc: Encoding, period: int | None = None) -> np.ndarray:
-    """Spikes and messages of codes (..., K) in one raster (..., K, T): both count in the same membrane."""
-    spikes, outliers = encode_raster(q, enc, period)
-    return spikes + outliers
-
-
 def formula(op: Linear, q: np.ndarray) -> np.ndarray:
     """The definition: `v = W q`, and the output code by one integer division."""
     v = q.astype(np.int64) @ op.weight.astype(np.int64).T
-    if op.fire is None:
+    fire = op.neuron
+    if not isinstance(fire, Silence):
         return v
-    enc, ramp = op.fire.encoding, op.fire.ramp
-    m = v * 2**op.fire.shift + op.fire.offset
+    enc, ramp = fire.code, fire.ramp
+    m = v * 2**fire.exponent + fire.offset
     if enc is SIGNED:
         return np.sign(m) * np.minimum((np.abs(m) + ramp // 2) // ramp, enc.window - 1)
     return np.clip((m + enc.zero * ramp + ramp // 2) // ramp, 0, enc.window - 1) - enc.zero
@@ -69,16 +67,19 @@ def formula(op: Linear, q: np.ndarray) -> np.ndarray:
 
 def reference(op: Linear, q: np.ndarray) -> np.ndarray:
     """The same by the executor's own functions, in float32 matrix products."""
-    sums = ExactMatmul(op.weight, max(-op.encoding.code_min, op.encoding.code_max), torch.device("cpu"))(
-        torch.from_numpy(q).float()
-    )
-    return (sums if op.fire is None else fire(sums, op.fire)).to(torch.int64).numpy()
+    sums = ExactMatmul(op.weight, op.code.largest, torch.device("cpu"))(torch.from_numpy(q).float())
+    return op.neuron.reference(sums, op.name).to(torch.int64).numpy()
 
 
 def closed_form(op: Linear, raster: np.ndarray) -> np.ndarray:
     """raster: (windows, K, T)."""
-    v = membranes(Events.of(raster), op.weight) - op.encoding.zero * op.weight.astype(np.int64).sum(1)
-    return v if op.fire is None else codes_of(v, op.fire)
+    v = membranes(Arrivals.of(raster), op.weight, op.code) - op.code.zero * op.weight.astype(np.int64).sum(1)
+    return op.neuron.closed(v)
+
+
+def stepped(op: Linear, payload: np.ndarray, period: int, layer: TwoState | None = None) -> np.ndarray:
+    """payload: (..., K, windows * period)."""
+    return simulate(op.name, op.weight, op.code, op.neuron, payload, period, layer)
 
 
 def in_a_row(raster: np.ndarray) -> np.ndarray:
@@ -93,8 +94,8 @@ def test_three_ways_agree_on_200000_neuron_windows() -> None:
     @given(
         seed=st.integers(0, 2**32 - 1),
         fan_in=st.one_of(st.sampled_from([1, 2, 1024]), st.integers(1, 1024)),
-        enc=st.sampled_from(INPUTS),
-        out=st.sampled_from(OUTPUTS),
+        enc=st.sampled_from(CODES),
+        out=st.sampled_from([None, *FIRED]),
         kind=st.sampled_from(["per-element", "per-channel", "extreme", "all-outliers", "silent"]),
         rows=st.integers(1, 6),
         spare=st.sampled_from([0, 0, 1, 5]),
@@ -104,8 +105,8 @@ def test_three_ways_agree_on_200000_neuron_windows() -> None:
     def check(
         seed: int,
         fan_in: int,
-        enc: Encoding,
-        out: Encoding | None,
+        enc: SpikeCode,
+        out: SpikeCode | None,
         kind: str,
         rows: int,
         spare: int,
@@ -118,59 +119,62 @@ def test_three_ways_agree_on_200000_neuron_windows() -> None:
         op = layer(rng, neurons, fan_in, enc, out, shift if kind != "extreme" else 0)
         if zero_row:
             op.weight[0] = 0
-        period = max(enc.window, 0 if out is None else out.window) + spare
+        period = period_of(enc, op.neuron) + spare
         copies = -(-1200 // (neurons * rows))  # independent runs of `rows` windows in a row
         q = random_codes(rng, (copies, rows, fan_in), enc, kind)
-        raster = payloads(q, enc, period)  # (copies, rows, K, T)
+        raster = enc.payloads(q, period)  # (copies, rows, K, T)
 
         expected = formula(op, q)
         closed = closed_form(op, raster.reshape(-1, fan_in, period)).reshape(expected.shape)
-        stepped = simulate(op, np.moveaxis(raster, 1, 2).reshape(copies, fan_in, -1), period)
+        lived = stepped(op, np.moveaxis(raster, 1, 2).reshape(copies, fan_in, -1), period)
         np.testing.assert_array_equal(reference(op, q), expected)
         np.testing.assert_array_equal(closed, expected)
-        np.testing.assert_array_equal(stepped, expected)
-        if op.fire is not None:
-            assert expected.min() >= op.fire.encoding.spike_min and expected.max() <= op.fire.encoding.spike_max
+        np.testing.assert_array_equal(lived, expected)
+        if op.fires is not None:
+            low, high = op.fires.code_span(messages=False)
+            assert expected.min() >= low and expected.max() <= high
         compared += expected.size
 
     check()
     assert compared >= NEURON_WINDOWS
 
 
-@pytest.mark.parametrize("out", OUTPUTS[1:], ids=lambda e: e.name)
-def test_every_code_of_the_output_comes_up_and_borders_round_half_up(out: Encoding) -> None:
+@pytest.mark.parametrize("out", FIRED, ids=lambda e: e.name)
+def test_every_code_of_the_output_comes_up_and_borders_round_half_up(out: SpikeCode) -> None:
     for ramp in (1, 2, 3, 10, 11):
-        phase = Fire(out, np.array([ramp]), np.array([0]), 0, 1.0)
+        phase = Silence(out, np.array([ramp]), np.array([0]))
         op = Linear("layer", "x", "y", np.array([[1]], np.int8), 4, replace(SIGNED, code_min=-999, code_max=999), phase)
         q = np.arange(-18 * ramp, 18 * ramp + 1)[:, None]
-        raster = payloads(q, op.encoding, 16)
+        raster = op.code.payloads(q, 16)
         expected = formula(op, q)
-        assert set(expected[:, 0]) == set(range(out.spike_min, out.spike_max + 1))
+        assert set(expected[:, 0]) == set(range(out.code_span(False)[0], out.code_span(False)[1] + 1))
         np.testing.assert_array_equal(closed_form(op, raster), expected)
-        np.testing.assert_array_equal(simulate(op, in_a_row(raster), 16), expected)
+        np.testing.assert_array_equal(stepped(op, in_a_row(raster), 16), expected)
 
 
-@pytest.mark.parametrize("out", OUTPUTS[1:], ids=lambda e: e.name)
+@pytest.mark.parametrize("out", FIRED, ids=lambda e: e.name)
 @pytest.mark.parametrize("enc", [OFFSET, SIGNED], ids=lambda e: e.name)
-def test_without_silence_codes_come_out_wrong(enc: Encoding, out: Encoding) -> None:
+def test_without_silence_codes_come_out_wrong(enc: SpikeCode, out: SpikeCode) -> None:
     rng = np.random.default_rng(3)
     op = layer(rng, 64, 128, enc, out)
     q = random_codes(rng, (50, 128), enc, "per-element")
     period = max(enc.window, out.window)
-    payload = in_a_row(payloads(q, enc, period))
+    payload = in_a_row(enc.payloads(q, period))
     expected = formula(op, q)
-    assert (simulate(op, payload, period) == expected).all()
-    wrong = simulate(op, payload, period, silence=False) != expected
+    assert (stepped(op, payload, period) == expected).all()
+    assert isinstance(op.neuron, Silence)
+    constant = enc.zero * op.weight.sum(1, dtype=np.int64)
+    hasty = SteppedSilence(op.neuron, (64,), period, enc.gains(period), constant, silence=False)
+    wrong = stepped(op, payload, period, hasty) != expected
     assert wrong.mean() > 0.1
 
 
 def test_no_neuron_fires_twice_and_none_before_its_window_has_ended() -> None:
     rng = np.random.default_rng(4)
     op = layer(rng, 40, 30, OFFSET, UNSIGNED16)
-    assert op.fire is not None
-    neuron = TwoStateNeuron((40,), 16, OFFSET.zero * op.weight.sum(1, dtype=np.int64), op.fire)
+    neuron = op.neuron.stepped((40,), 16, OFFSET.gains(), OFFSET.zero * op.weight.sum(1, dtype=np.int64))
     q = random_codes(rng, (4, 30), OFFSET, "per-element")
-    payload = in_a_row(payloads(q, OFFSET))
+    payload = in_a_row(OFFSET.payloads(q))
     trace = np.stack([neuron.step(op.weight.astype(np.int64) @ payload[:, t]) for t in range(64)])
     assert not trace[:16].any()
     assert trace.reshape(4, 16, 40).sum(1).max() == 1
@@ -180,7 +184,7 @@ def test_no_neuron_fires_twice_and_none_before_its_window_has_ended() -> None:
 @pytest.mark.parametrize("state", ["u", "v", "membrane"])
 def test_overflow_names_neuron_step_value_and_limit(state: str) -> None:
     limit = STATE_MAX
-    neuron = TwoStateNeuron((3,), 4, constant=np.array([0, -limit, 0]) if state == "membrane" else 0)
+    neuron = TwoState((3,), 4, (1,) * 4, np.array([0, -limit, 0]) if state == "membrane" else 0)
     current = {"u": limit + 1, "v": limit // 2 + 1, "membrane": 1}[state]
     for _ in range(4):
         neuron.step(np.array([0, current, 0]))
@@ -194,7 +198,7 @@ def test_overflow_names_neuron_step_value_and_limit(state: str) -> None:
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_current_beyond_its_register_is_found_where_the_membrane_still_fits(sign: int) -> None:
     """u rises above the limit while v, which was on the other side, does not."""
-    neuron = TwoStateNeuron((2,), 8)
+    neuron = TwoState((2,), 8, (1,) * 8)
     neuron.step(sign * np.array([0, -10]))
     assert neuron.overflow is None
     neuron.step(sign * np.array([0, STATE_MAX + 11]))
@@ -206,23 +210,27 @@ def test_a_current_beyond_its_register_is_found_where_the_membrane_still_fits(si
 def test_states_up_to_the_limit_fit_and_one_more_does_not() -> None:
     wide = replace(SIGNED, code_max=STATE_MAX + 1)
     op = Linear("layer", "x", "y", np.array([[1]], np.int8), 8, wide)
-    assert simulate(op, in_a_row(payloads(np.array([[STATE_MAX]]), wide)), 8) == STATE_MAX
+    assert stepped(op, in_a_row(wide.payloads(np.array([[STATE_MAX]]))), 8) == STATE_MAX
     with pytest.raises(FitError, match="layer: neuron 0 reaches 8388608 in step 7"):
-        simulate(op, in_a_row(payloads(np.array([[STATE_MAX + 1]]), wide)), 8)
+        stepped(op, in_a_row(wide.payloads(np.array([[STATE_MAX + 1]]))), 8)
 
 
 def test_a_window_too_short_for_the_output_codes_is_refused() -> None:
-    phase = Fire(UNSIGNED16, np.array([1]), np.array([0]), 0, 1.0)
+    phase = Silence(UNSIGNED16, np.array([1]), np.array([0]))
     with pytest.raises(FitError, match="8 steps cannot hold unsigned-16 codes"):
-        TwoStateNeuron((1,), 8, fire=phase)
+        phase.stepped((1,), 8, (1,) * 8)
 
 
 def test_random_codes_cover_what_they_claim() -> None:
     rng = np.random.default_rng(5)
-    for enc in INPUTS:
-        assert is_outlier(random_codes(rng, (50, 50), enc, "all-outliers"), enc).all()
-        share = is_outlier(random_codes(rng, (500, 50), enc, "per-element"), enc).mean()
+    for enc in FIRED:
+        assert enc.is_message(random_codes(rng, (50, 50), enc, "all-outliers")).all()
+        share = enc.is_message(random_codes(rng, (500, 50), enc, "per-element")).mean()
         assert 0.03 < share < 0.15
-        by_channel = is_outlier(random_codes(rng, (500, 50), enc, "per-channel"), enc).any(0)
+        by_channel = enc.is_message(random_codes(rng, (500, 50), enc, "per-channel")).any(0)
         assert 0 < by_channel.sum() < 25
-    assert set(ENCODINGS.values()) >= set(INPUTS)
+
+
+def test_every_kind_of_neuron_is_compared_here() -> None:
+    assert set(NEURONS) == {ReadOut, Silence}, "add the new kind to `layer` and `formula`"
+    assert len({neuron.name for neuron in NEURONS}) == len(NEURONS)

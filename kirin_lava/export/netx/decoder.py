@@ -1,7 +1,8 @@
 """A whole decoder by its `.net` files: every linear segment computed in unmodified lava-dl, the rest by the integer executor.
 
     linear segments    stock lava-dl networks that stay alive (`kirin_lava.export.netx.live`)
-    fire phases        in the file's own neurons; by `reference.fire` where the file could not hold them (see `host_fires`)
+    fire phases        in the file's own neurons; by the reference form of the neuron where the file could not hold them (see
+    `host_fires`)
     attention, host operations, cache    the executor, on the host: stock Lava has no synapses that are made at run time
 
 On Lava's CPU simulator the tokens are those of every other backend. On Loihi 2 the same code places the same files on a board;
@@ -20,9 +21,9 @@ from torch import Tensor
 from kirin_lava.base.files import inside
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.netx.live import StockRack
-from kirin_lava.graph.executor import Cache, Executor, fire
-from kirin_lava.graph.host import Codes, Value
+from kirin_lava.graph.executor import Cache, Executor, answer_of
 from kirin_lava.graph.ops import Linear
+from kirin_lava.graph.values import Codes, Value
 from kirin_lava.processes.runtime import Session, require_backend
 
 __all__ = ["StockDecoder"]
@@ -79,7 +80,7 @@ class StockDecoder(ExitStack):
         except BaseException:
             self.close()
             raise
-        self.host_fires = tuple(n for op, n in self._names.items() if op.fire is not None and not self._fires[n])
+        self.host_fires = tuple(n for op, n in self._names.items() if op.fires is not None and not self._fires[n])
 
     def step(self, tokens: Tensor, every: bool = False) -> Tensor:
         """Take new tokens through all blocks.
@@ -100,10 +101,7 @@ class StockDecoder(ExitStack):
         windows = codes.q.flatten(0, -2).to(torch.int32).numpy()
         answer = torch.from_numpy(self._homes[name].call("run", name, windows)).to(torch.float32)
         answer = answer.view(*codes.q.shape[:-1], -1)
-        if op.fire is None:
-            return answer
-        step = codes.step * op.fire.step if op.fire.rides else torch.full_like(codes.step, op.fire.step)
-        return Codes(answer if self._fires[name] else fire(answer, op.fire, op.name), step)
+        return answer_of(op, codes, answer if self._fires[name] else op.neuron.reference(answer, op.name))
 
     def _open(self, paths: dict[str, Path], backend: str, timeout: float | None) -> None:
         session = self.enter_context(Session(StockRack, paths, backend, timeout=timeout))

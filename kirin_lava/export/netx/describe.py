@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from kirin_lava.base.loihi2 import DELAY_MAX
 from kirin_lava.export.netx.hdf5 import Container
-from kirin_lava.export.netx.read import Segment, read_segment
+from kirin_lava.export.netx.read import StoredSegment, read_segment
 from kirin_lava.export.netx.weights import stock_weights
 
 __all__ = ["LayerInfo", "NetInfo", "describe"]
@@ -106,17 +106,16 @@ def describe(path: Path) -> NetInfo:
     return NetInfo(str(path), path.stat().st_size, layers, _segment_values(read_segment(path)) if ours else None, tuple(notes))
 
 
-def _segment_values(segment: Segment) -> dict[str, Any]:
+def _segment_values(segment: StoredSegment) -> dict[str, Any]:
     linear, layer = segment.linear, segment.layer
-    fire = linear.fire
     return {
         "name": linear.name,
         "kind": layer.layout.kind,
         "inputs": layer.layout.inputs,
         "outputs": layer.layout.outputs,
         "bits": linear.bits,
-        "encoding": linear.encoding.name,
-        "fires": None if fire is None else fire.encoding.name,
+        "encoding": linear.code.name,
+        "fires": None if linear.fires is None else linear.fires.name,
         "period": layer.layout.period,
         "control_lines": len(layer.layout.control),
         "group_shifts": linear.group_shift is not None,

@@ -27,11 +27,11 @@ import numpy.typing as npt
 
 from kirin_lava.base.errors import VerificationError
 from kirin_lava.base.loihi2 import MESSAGE_BITS
-from kirin_lava.export.netx.ranges import check_codes
-from kirin_lava.export.netx.read import Segment, read_segment
+from kirin_lava.export.netx.read import StoredSegment, read_segment
 from kirin_lava.export.netx.run import load_network
-from kirin_lava.export.netx.stimulus import columns, fired_codes, read_sums
 from kirin_lava.processes.runtime import progress
+from kirin_lava.spikes.stock.layout import columns, fired_codes, read_sums
+from kirin_lava.spikes.stock.ranges import check_codes
 
 __all__ = ["StockNetworks", "StockRack"]
 
@@ -79,7 +79,7 @@ class StockRack:
         """
         return self._homes[name].run(self._segments[name], codes)
 
-    def _check(self, name: str, segment: Segment) -> None:
+    def _check(self, name: str, segment: StoredSegment) -> None:
         codes, expected = segment.sample
         got = self.run(name, codes)
         wrong = int((got != expected).sum())
@@ -99,9 +99,9 @@ class _Port:
 
 
 class StockNetworks:
-    """Segments in one runtime: time goes on for all of them while one is asked; see the module."""
+    """StoredSegments in one runtime: time goes on for all of them while one is asked; see the module."""
 
-    def __init__(self, segments: Sequence[Segment], backend: str) -> None:
+    def __init__(self, segments: Sequence[StoredSegment], backend: str) -> None:
         self._backend = backend
         self._ports = {id(segment): self._connect(segment) for segment in segments}
         players = [port.player for port in self._ports.values()]
@@ -111,7 +111,7 @@ class StockNetworks:
         self._beat = math.lcm(*(s.layer.layout.period for s in segments if s.layer.layout.fires is not None))
         self._steps = 0
 
-    def run(self, segment: Segment, codes: Integers) -> Int64:
+    def run(self, segment: StoredSegment, codes: Integers) -> Int64:
         """See `StockRack.run`."""
         layer = segment.layer
         check_codes(segment.linear.name, layer.layout, layer.synapses, layer.ranges, codes)
@@ -125,7 +125,7 @@ class StockNetworks:
             progress(min(start + _WINDOWS, len(codes)), len(codes))
         return np.concatenate(parts) if parts else np.zeros((0, layer.layout.outputs), np.int64)
 
-    def _play(self, segment: Segment, stimulus: npt.NDArray[np.int32]) -> Int64:
+    def _play(self, segment: StoredSegment, stimulus: npt.NDArray[np.int32]) -> Int64:
         """(lines, steps) payloads -> (neurons, steps) what the neurons send."""
         from lava.magma.core.run_conditions import RunSteps
 
@@ -146,7 +146,7 @@ class StockNetworks:
         # messages have 24 bits on a chip, and a host reads them without their sign
         return (answer + 2 ** (MESSAGE_BITS - 1)) % 2**MESSAGE_BITS - 2 ** (MESSAGE_BITS - 1)
 
-    def _connect(self, segment: Segment) -> _Port:
+    def _connect(self, segment: StoredSegment) -> _Port:
         from kirin_lava.processes.tape import TapePlayer, TapeRecorder
 
         layout = segment.layer.layout

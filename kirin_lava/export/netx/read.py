@@ -13,24 +13,25 @@ import numpy.typing as npt
 from kirin_lava.base.errors import KirinError, UsageError
 from kirin_lava.base.readers import parse_json
 from kirin_lava.export.netx.hdf5 import Container
-from kirin_lava.export.netx.ranges import Range
-from kirin_lava.export.netx.stimulus import ControlLine, Layout
-from kirin_lava.export.netx.stock import StockLayer
-from kirin_lava.graph.ops import Fire, Linear
-from kirin_lava.spikes.codes.coding import ENCODINGS, Encoding
+from kirin_lava.graph.ops import Linear
+from kirin_lava.spikes.codes import SpikeCode, code_named
+from kirin_lava.spikes.neurons import NEURONS, Neuron
+from kirin_lava.spikes.stock.layer import StockLayer
+from kirin_lava.spikes.stock.layout import ControlLine, Layout
+from kirin_lava.spikes.stock.ranges import Range
 
-__all__ = ["SCHEMA", "Segment", "digest", "read_segment"]
+__all__ = ["SCHEMA", "StoredSegment", "digest", "read_segment"]
 
 Array = npt.NDArray[Any]
 Int64 = npt.NDArray[np.int64]
 
-SCHEMA = 1
+SCHEMA = 2
 _MAX_LINES = 1 << 20
 _METADATA = "kirin/metadata"
 
 
 @dataclass(frozen=True, eq=False)
-class Segment:
+class StoredSegment:
     """A segment as its file has it.
 
     Attributes:
@@ -38,7 +39,7 @@ class Segment:
         linear: the logical segment.
         layer: the stock layer that computes it.
         scale: (N,) float32 of the consumer's `Decode`, or None.
-        refused: why the file has no fire phase though `linear` has one, else None.
+        refused: why the file's neurons are read out though those of `linear` fire, else None.
         sample: codes (windows, K) and the integers they give (windows, N), to try the file with.
         provenance: where it comes from, as it was given to the writer.
         metadata: the whole of `kirin/metadata`.
@@ -60,7 +61,7 @@ def digest(array: Array) -> str:
     return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def read_segment(path: Path, intact: bool = True) -> Segment:
+def read_segment(path: Path, intact: bool = True) -> StoredSegment:
     """The segment of a `.net` of ours.
 
     Args:
@@ -97,18 +98,18 @@ class _Reader:
         self._file, self._metadata, self._intact = file, metadata, intact
         self._digests = metadata["sha256"]
 
-    def segment(self) -> Segment:
+    def segment(self) -> StoredSegment:
         meta = self._metadata
         n, k = self._count(meta["outputs"]), self._count(meta["inputs"])
-        fire = self._fire(n)
+        neuron = self._neuron(n)
         kind = self._one_of(meta["kind"], ("read", "fire"))
-        if kind == "fire" and fire is None:
+        if kind == "fire" and neuron.fires is None:
             raise ValueError("a fire segment without a fire phase")
         control = tuple(
             ControlLine(str(line["means"]), tuple((int(c), int(p)) for c, p in line["events"]))
             for line in meta["stimulus"]["control"]
         )
-        layout = Layout(self._encoding(meta["encoding"]), k, n, fire.encoding if fire and kind == "fire" else None, control)
+        layout = Layout(self._code(meta["code"]), k, n, neuron.fires if kind == "fire" else None, control)
         if any(not 0 <= column < layout.period for line in control for column, _ in line.events):
             raise ValueError("a control line sends outside the window")
         layer = self._layer(layout)
@@ -118,8 +119,8 @@ class _Reader:
             str(meta["output"]),
             np.ascontiguousarray(layer.synapses[:n, :k]),
             self._one_of(meta["bits"], (4, 8)),
-            layout.encoding,
-            fire,
+            layout.code,
+            neuron,
             self._optional("kirin/group_shift", "u1", (n, None)),
         )
         if self._intact and hashlib.sha256(linear.weight.tobytes()).hexdigest() != meta["weight_sha256"]:
@@ -131,7 +132,7 @@ class _Reader:
         sample = (sample_codes, self._array("kirin/sample_result", "i8", (len(sample_codes), n)))
         refused = meta["refused"] if meta["refused"] is None else str(meta["refused"])
         provenance = {str(key): str(value) for key, value in meta["provenance"].items()}
-        return Segment(self._file.path, linear, layer, scale, refused, sample, provenance, meta)
+        return StoredSegment(self._file.path, linear, layer, scale, refused, sample, provenance, meta)
 
     def _layer(self, layout: Layout) -> StockLayer:
         """What stock netx reads; anything it would drop or misread is refused."""
@@ -155,28 +156,34 @@ class _Reader:
         constant = self._array("kirin/constant", "i8", (layout.outputs,))
         return StockLayer(layout, synapses, neuron, constant, tuple(self._range(r) for r in self._metadata["ranges"]))
 
-    def _fire(self, n: int) -> Fire | None:
-        stored = self._metadata["fire"]
-        if stored is None:
-            return None
-        ramp = self._array("kirin/ramp", "i8", (n,))
-        if ramp.min() < 1:
-            raise self._file.error("kirin/ramp", f"is {ramp.min()} for neuron {ramp.argmin()}: it must be 1 or more")
-        return Fire(
-            self._encoding(stored["encoding"]),
-            ramp,
-            self._array("kirin/offset", "i8", (n,)),
-            self._one_of(stored["shift"], range(24)),
-            float(stored["step"]),
-            self._one_of(stored["rides"], (False, True)),
-        )
+    def _neuron(self, n: int) -> Neuron:
+        stored = self._metadata["neuron"]
+        kind = {neuron.name: neuron for neuron in NEURONS}[self._one_of(stored["name"], [k.name for k in NEURONS])]
+        values: dict[str, Any] = {}
+        for entry in fields(kind):
+            if str(entry.type) == "Int64":
+                values[entry.name] = self._array(f"kirin/{entry.name}", "i8", (n,))
+            elif str(entry.type) == "SpikeCode":
+                values[entry.name] = self._code_named(stored[entry.name])
+            else:
+                values[entry.name] = self._one_of(stored[entry.name], range(1 << 24))
+        neuron = kind(**values)
+        problem = neuron.problem(n)
+        if problem is not None:
+            raise self._file.error("kirin", f"describes a neuron that is none: {problem}")
+        return neuron
 
-    def _encoding(self, stored: dict[str, Any]) -> Encoding:
-        if stored["name"] not in ENCODINGS:
-            raise ValueError(f"encoding {stored['name']!r} is unknown")
-        known = ENCODINGS[stored["name"]]
+    @staticmethod
+    def _code_named(name: Any) -> SpikeCode:
+        try:
+            return code_named(name)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+
+    def _code(self, stored: dict[str, Any]) -> SpikeCode:
+        known = self._code_named(stored["name"])
         if any(stored[field.name] != getattr(known, field.name) for field in fields(known)):
-            raise ValueError(f"encoding {known.name} is not the one of this version")
+            raise ValueError(f"{known.name} codes are not those of this version")
         return known
 
     def _range(self, stored: dict[str, Any]) -> Range:

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kirin_lava.base.errors import BackendError
-from kirin_lava.export.netx.ranges import check_codes
-from kirin_lava.export.netx.read import Segment, read_segment
-from kirin_lava.export.netx.stimulus import columns, fired_codes, read_sums
+from kirin_lava.export.netx.read import StoredSegment, read_segment
 from kirin_lava.processes.runtime import progress
+from kirin_lava.spikes.stock.layout import columns, fired_codes, read_sums
+from kirin_lava.spikes.stock.ranges import check_codes
 
 __all__ = ["StockNetx", "load_network", "run_stock"]
 
@@ -39,7 +39,7 @@ def run_stock(path: Path, codes: Integers) -> Int64:
 
     Args:
         path: a `.net` that `write_segment` wrote.
-        codes: (windows, K) codes q of the segment's input encoding.
+        codes: (windows, K) codes q of the code that the segment takes.
 
     Returns:
         (windows, N) sums v of a read segment, codes q of a fire segment.
@@ -59,7 +59,7 @@ def run_stock(path: Path, codes: Integers) -> Int64:
     return fired_codes(layer.layout, answer)
 
 
-def load_network(segment: Segment) -> Any:
+def load_network(segment: StoredSegment) -> Any:
     """A segment's file in unmodified lava-dl, `lava.lib.dl.netx.hdf5.Network`.
 
     Raises:
@@ -77,7 +77,7 @@ def load_network(segment: Segment) -> Any:
     return network
 
 
-def _simulate(segment: Segment, stimulus: npt.NDArray[np.int32]) -> Int64:
+def _simulate(segment: StoredSegment, stimulus: npt.NDArray[np.int32]) -> Int64:
     """(lines, steps) payloads -> (neurons, steps) what the neurons send."""
     from lava.magma.core.run_conditions import RunSteps
     from lava.magma.core.run_configs import Loihi2SimCfg

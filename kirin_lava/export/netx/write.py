@@ -3,13 +3,13 @@
     layer/0/type, shape, weight, neuron/*    all that `lava.lib.dl.netx.hdf5.Network` reads: integers, stored as they are meant
     kirin/metadata                           everything netx cannot say, as JSON (see `segment_metadata`)
     kirin/scale                              (N,) float32 of the consumer's `Decode`: real value = v * input step * scale
-    kirin/constant                           (N,) int64, see `kirin_lava.export.netx.stimulus.read_sums`
-    kirin/ramp, kirin/offset                 (N,) int64 of `graph.Fire`
+    kirin/constant                           (N,) int64, see `kirin_lava.spikes.stock.layout.read_sums`
+    kirin/ramp, kirin/offset                 (N,) int64 of a neuron that fires, see `kirin_lava.spikes.neurons`
     kirin/group_shift                        (N, groups) uint8 of `graph.Linear`
     kirin/sample_codes, kirin/sample_result  windows of codes (windows, K) and the integers they give (windows, N)
 
 Attributes of `kirin`: `schema`, the version of this layout, and `sha256` of the metadata, which hold the sha256 of every
-other dataset. Versions of the schema: 1, the first.
+other dataset. Versions of the schema: 1, the first; 2, a neuron by its name instead of a fire phase.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,13 @@ import kirin_lava
 from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.base.files import disk_errors, whole_file
 from kirin_lava.export.netx.hdf5 import save
-from kirin_lava.export.netx.ranges import exact_sums
-from kirin_lava.export.netx.read import SCHEMA, Segment, digest, read_segment
-from kirin_lava.export.netx.stimulus import Layout
-from kirin_lava.export.netx.stock import StockLayer, fire_layer, read_layer
+from kirin_lava.export.netx.read import SCHEMA, StoredSegment, digest, read_segment
 from kirin_lava.graph.ops import Linear
-from kirin_lava.spikes.codes.coding import Encoding
-from kirin_lava.spikes.neurons.neuron import codes_of
+from kirin_lava.spikes.codes import SpikeCode
+from kirin_lava.spikes.neurons import Neuron
+from kirin_lava.spikes.stock.layer import StockLayer, read_layer
+from kirin_lava.spikes.stock.layout import Layout
+from kirin_lava.spikes.stock.ranges import exact_sums
 
 __all__ = ["Written", "write_segment"]
 
@@ -95,14 +95,13 @@ def write_segment(
         UsageError: the file cannot be written.
     """
     refused = None
-    layer = None
-    if linear.fire is not None:
-        try:
-            layer = fire_layer(linear, codes, peak)
-        except FitError as error:
-            refused = str(error)
-    if layer is None:
-        layer = read_layer(linear, codes)
+    try:
+        layer = linear.neuron.stock(linear.name, linear.weight, linear.code, codes, peak)
+    except FitError as error:
+        if linear.fires is None:
+            raise
+        refused = str(error)
+        layer = read_layer(linear.name, linear.weight, linear.code, codes)
     samples = _sample_codes(linear, codes)
     datasets = _stock_datasets(layer)
     datasets |= _kirin_datasets(linear, layer, scale, samples)
@@ -123,7 +122,7 @@ def segment_metadata(
     linear: Linear, layer: StockLayer, refused: str | None, weight_sha256: str, provenance: dict[str, str]
 ) -> dict[str, Any]:
     """The JSON of `kirin/metadata`: plain values, in words a stranger can follow."""
-    layout, fire = layer.layout, linear.fire
+    layout = layer.layout
     return {
         "about": "a linear segment of a language model converted to spikes; layer/0 is all that lava-dl needs",
         "writer": f"kirin-lava {kirin_lava.__version__}",
@@ -136,19 +135,12 @@ def segment_metadata(
         "bits": linear.bits,
         "logical": "weight[n, k] = layer/0/weight[n, k] for n < outputs and k < inputs, as it stands",
         "weight_sha256": weight_sha256,
-        "encoding": _encoding(layout.encoding),
+        "code": _code(layout.code),
         "network": layout.network,
         "stimulus": _stimulus(layout),
         "answer": _answer(layout),
-        "fire": None
-        if fire is None
-        else {
-            "encoding": _encoding(fire.encoding),
-            "shift": fire.shift,
-            "step": fire.step,
-            "rides": fire.rides,
-            "membrane": "2^shift * v + offset; codes as kirin/ramp and kirin/offset say",
-        },
+        "neuron": _neuron(linear.neuron),
+        "fires": None if layout.fires is None else _code(layout.fires),
         "refused": refused,
         "guarantee": layer.guarantee,
         "ranges": [asdict(r) | {"guarantee": r.guarantee} for r in layer.ranges],
@@ -156,16 +148,23 @@ def segment_metadata(
     }
 
 
-def _encoding(enc: Encoding) -> dict[str, str | int]:
-    return asdict(enc)
+def _code(code: SpikeCode) -> dict[str, Any]:
+    """A code in numbers, so that nobody needs this program to understand it."""
+    return {"family": code.family, **asdict(code), "kernel": list(code.kernel)}
+
+
+def _neuron(neuron: Neuron) -> dict[str, Any]:
+    """The kind of a neuron and its plain fields; arrays are datasets of their own."""
+    plain = {f.name: getattr(neuron, f.name) for f in fields(neuron) if not isinstance(getattr(neuron, f.name), np.ndarray)}
+    return {"name": neuron.name, **{key: value.name if isinstance(value, SpikeCode) else value for key, value in plain.items()}}
 
 
 def _stimulus(layout: Layout) -> dict[str, Any]:
-    window = layout.encoding.window
+    window = layout.code.window
     return {
         "period": layout.period,
-        "columns": f"code q of input k: c = q + zero; a spike code sends sign(c) in column {window} - |c|, another sends c in"
-        f" column {window - 1}, c = 0 nothing; in column {window} every input sends minus what it has sent",
+        "columns": f"code q of input k: c = q + zero, sent as payloads in columns 0 .. {window - 1}, where one in column t"
+        f" counts kernel[t]: {layout.code.meaning}; in column {window} every input sends minus what it has sent",
         "control": [
             {"line": layout.inputs + i, "means": line.means, "events": [list(event) for event in line.events]}
             for i, line in enumerate(layout.control)
@@ -176,10 +175,10 @@ def _stimulus(layout: Layout) -> dict[str, Any]:
 def _answer(layout: Layout) -> str:
     if layout.fires is None:
         return (
-            f"column c is answered in sample c + 1; v[n] = the sum of the answers to columns 0 .. {layout.encoding.window - 1}"
-            " of a window, minus kirin/constant[n]"
+            f"column c is answered in sample c + 1; v[n] = the sum of (kernel[c] - kernel[c + 1]) times the answer to column c,"
+            f" for c = 0 .. {layout.code.window - 1} of a window, kernel[{layout.code.window}] = 0, minus kirin/constant[n]"
         )
-    start, levels = layout.encoding.window, layout.fires.window
+    start, levels = layout.code.window, layout.fires.window
     level = f"a spike that answers column {start} + j is level {levels - 1} - j, no spike level 0"
     if layout.mirrored:
         return f"column c is answered in sample c + 1; {level}; q[n] = level of neuron n - level of neuron {layout.outputs} + n"
@@ -200,14 +199,15 @@ def _stock_datasets(layer: StockLayer) -> dict[str, Array]:
 def _kirin_datasets(linear: Linear, layer: StockLayer, scale: Float32 | None, samples: Int64) -> dict[str, Array]:
     v = exact_sums(linear.weight, samples)
     # A refused fire phase is left to the host: the file then answers, and the sample shows, the sums.
-    fired = linear.fire is not None and layer.layout.fires is not None
+    fired = layer.layout.fires is not None
     datasets: dict[str, Array] = {
         "kirin/constant": layer.constant,
         "kirin/sample_codes": samples.astype(np.int32),
-        "kirin/sample_result": codes_of(v, linear.fire) if fired and linear.fire is not None else v,
+        "kirin/sample_result": linear.neuron.closed(v) if fired else v,
     }
-    if linear.fire is not None:
-        datasets |= {"kirin/ramp": linear.fire.ramp, "kirin/offset": linear.fire.offset}
+    for field in fields(linear.neuron):
+        if isinstance(value := getattr(linear.neuron, field.name), np.ndarray):
+            datasets[f"kirin/{field.name}"] = value
     if linear.group_shift is not None:
         datasets["kirin/group_shift"] = linear.group_shift
     if scale is not None:
@@ -221,11 +221,12 @@ def _sample_codes(linear: Linear, calibration: Integers | None) -> Int64:
     """(windows, K) codes for anyone who wants to try the file: seen in calibration, or any where all are proved to fit."""
     if calibration is not None and len(calibration):
         return calibration[:_SAMPLES].astype(np.int64)
-    enc, shape = linear.encoding, (_SAMPLES, linear.weight.shape[1])
+    code, shape = linear.code, (_SAMPLES, linear.weight.shape[1])
     rng = np.random.default_rng(0)
-    codes = rng.integers(enc.code_min, enc.code_max + 1, shape)
-    if enc.has_spikes:
-        codes = np.where(rng.random(shape) < 0.05, codes, rng.integers(enc.spike_min, enc.spike_max + 1, shape))
+    codes = rng.integers(code.code_min, code.code_max + 1, shape)
+    if code.spike_codes is not None:
+        low, high = code.spike_codes
+        codes = np.where(rng.random(shape) < 0.05, codes, rng.integers(low, high + 1, shape))
     return codes
 
 
@@ -249,7 +250,7 @@ def _check_stock_view(path: Path, layer: StockLayer) -> None:
         raise RuntimeError(f"{path}: reads back differently from what was written")
 
 
-def _check_same(segment: Segment, linear: Linear, layer: StockLayer) -> None:
+def _check_same(segment: StoredSegment, linear: Linear, layer: StockLayer) -> None:
     """Our own reader must give back the segment that was written."""
     again = segment.linear
     pairs = [
@@ -258,8 +259,14 @@ def _check_same(segment: Segment, linear: Linear, layer: StockLayer) -> None:
         (segment.layer.synapses, layer.synapses),
         (segment.layer.constant, layer.constant),
     ]
-    if linear.fire is not None and again.fire is not None:
-        pairs += [(again.fire.ramp, linear.fire.ramp), (again.fire.offset, linear.fire.offset)]
-    same = all(np.array_equal(a, b) if a is not None and b is not None else a is b for a, b in pairs)
+    for field in fields(linear.neuron):
+        value, stored = getattr(linear.neuron, field.name), getattr(again.neuron, field.name, None)
+        if isinstance(value, np.ndarray):
+            pairs.append((stored, value))
+        elif value != stored:
+            raise RuntimeError(f"{linear.name}: the reader does not give back {field.name} of its neurons")
+    same = type(again.neuron) is type(linear.neuron) and all(
+        np.array_equal(a, b) if a is not None and b is not None else a is b for a, b in pairs
+    )
     if not same or segment.layer.layout != layer.layout or segment.layer.ranges != layer.ranges:
         raise RuntimeError(f"{linear.name}: the reader does not give back what was written")

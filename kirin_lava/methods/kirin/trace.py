@@ -2,7 +2,7 @@
 
 A real token's codes arrive as spikes and messages while the threshold is infinite; then the threshold falls by one ramp per
 step and every neuron fires once, at the time that is its output code. Everything is computed by
-`kirin_lava.spikes.neurons.neuron` from the codes that the compiler kept, and compared with the integer reference. Membranes
+`kirin_lava.spikes.neurons` from the codes that the compiler kept, and compared with the integer reference. Membranes
 are given in ramps of their own neuron, so that one ladder serves all:
 
     level(t) = (2^shift * v(t) + lift) / D,   lift = offset + zero_out * D - 2^shift * zero_in * sum_k w
@@ -10,7 +10,6 @@ are given in ramps of their own neuron, so that one ladder serves all:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,11 @@ import numpy.typing as npt
 import torch
 
 from kirin_lava.base.loihi2 import STATE_MAX
-from kirin_lava.graph import executor as reference
-from kirin_lava.graph.ops import Fire, Linear
-from kirin_lava.spikes.codes.coding import Encoding, encode_raster, is_outlier, is_silent
-from kirin_lava.spikes.neurons.neuron import simulate
+from kirin_lava.graph.ops import Linear
+from kirin_lava.spikes.codes import SpikeCode
+from kirin_lava.spikes.neurons import Silence
+from kirin_lava.spikes.neurons.silence.stepped import SteppedSilence
+from kirin_lava.spikes.neurons.simulate import period_of, simulate
 
 __all__ = ["SHOWN", "trace"]
 
@@ -42,17 +42,14 @@ def trace(linear: Linear, scale: npt.NDArray[np.float32] | None, codes: npt.NDAr
         codes: (windows, K) codes that came to it.
     """
     q = codes.astype(np.int64)
-    fires = linear.fire is not None
-    if not fires:
-        linear = replace(linear, fire=_ramps(linear, scale, q))
-    fire = linear.fire
-    assert fire is not None
-    period = max(linear.encoding.window, fire.encoding.window)
-    payload = _payload(linear.encoding, q, period)
-    fired = simulate(linear, payload, period)
-    hasty = simulate(linear, payload, period, silence=False)
+    fires, code = linear.fires is not None, linear.code
+    fire = linear.neuron if isinstance(linear.neuron, Silence) else _ramps(linear, scale, q)
+    period = period_of(code, fire)
+    payload = _payload(code, q, period)
+    fired = simulate(linear.name, linear.weight, code, fire, payload, period)
+    hasty = simulate(linear.name, linear.weight, code, fire, payload, period, hasty_layer(linear, fire, period))
     sums = torch.from_numpy(q @ linear.weight.astype(np.int64).T).double()
-    exact = reference.fire(sums, fire, linear.name).numpy().astype(np.int64)
+    exact = fire.reference(sums, linear.name).numpy().astype(np.int64)
     index = max(range(len(q)), key=lambda i: (len(np.unique(fired[i])), -i))
     levels = _levels(linear, fire, payload[:, index * period : (index + 1) * period])
     return {
@@ -60,24 +57,24 @@ def trace(linear: Linear, scale: npt.NDArray[np.float32] | None, codes: npt.NDAr
         "index": index,
         "inputs": linear.weight.shape[1],
         "neurons": linear.weight.shape[0],
-        "encoding": linear.encoding.name,
-        "output_encoding": fire.encoding.name,
-        "signed": _mirrored(fire.encoding),
-        "zero": fire.encoding.zero,
+        "encoding": linear.code.name,
+        "output_encoding": fire.code.name,
+        "signed": fire.code.mirrored,
+        "zero": fire.code.zero,
         "steps": period,
-        "first_fall": period - fire.encoding.window,
-        "thresholds": [level - 0.5 for level in range(fire.encoding.window - 1, 0, -1)],
-        "raster": _raster(linear.encoding, q[index], payload[:, index * period : (index + 1) * period]),
-        "outputs": [_output(int(n), int(fired[index, n]), fire.encoding, period) for n in range(min(SHOWN, fired.shape[1]))],
+        "first_fall": period - fire.code.window,
+        "thresholds": [level - 0.5 for level in range(fire.code.window - 1, 0, -1)],
+        "raster": _raster(linear.code, q[index], payload[:, index * period : (index + 1) * period]),
+        "outputs": [_output(int(n), int(fired[index, n]), fire.code, period) for n in range(min(SHOWN, fired.shape[1]))],
         "traces": [
             {
                 "neuron": n,
                 "ramp": int(fire.ramp[n]),
                 "level": [round(float(x), 4) for x in levels[n]],
-                **_output(n, int(fired[index, n]), fire.encoding, period),
-                "hasty": _output(n, int(hasty[index, n]), fire.encoding, 0),
+                **_output(n, int(fired[index, n]), fire.code, period),
+                "hasty": _output(n, int(hasty[index, n]), fire.code, 0),
             }
-            for n in _telling(levels[:SHOWN], fired[index, :SHOWN], hasty[index, :SHOWN], fire.encoding)
+            for n in _telling(levels[:SHOWN], fired[index, :SHOWN], hasty[index, :SHOWN], fire.code)
         ],
         "silence": {
             "windows": len(q),
@@ -89,43 +86,42 @@ def trace(linear: Linear, scale: npt.NDArray[np.float32] | None, codes: npt.NDAr
     }
 
 
-def _mirrored(enc: Encoding) -> bool:
-    """Whether codes have signs, so that a second ladder falls for negative membranes."""
-    return enc.spike_min + enc.zero < 0
+def hasty_layer(linear: Linear, fire: Silence, period: int) -> SteppedSilence:
+    """Neurons of a segment whose threshold is finite from the start: the ablation."""
+    constant = linear.code.zero * (linear.weight.astype(np.int64) << fire.shift).sum(1)
+    return SteppedSilence(fire, (len(linear.weight),), period, linear.code.gains(period), constant, silence=False)
 
 
-def _ramps(linear: Linear, scale: npt.NDArray[np.float32] | None, codes: Int64) -> Fire:
-    """A fire phase in the input's encoding for a segment that has none: one real step for all neurons."""
-    enc = linear.encoding
+def _ramps(linear: Linear, scale: npt.NDArray[np.float32] | None, codes: Int64) -> Silence:
+    """A fire phase in the input's code for a segment that has none: one real step for all neurons."""
+    enc = linear.code
     sums = codes @ linear.weight.astype(np.int64).T
     per_code = np.ones(len(linear.weight)) if scale is None else np.abs(scale.astype(np.float64)) + 1e-30
-    step = float(np.quantile(np.abs(sums) * per_code, _SPREAD)) / enc.spike_max or 1.0
+    step = float(np.quantile(np.abs(sums) * per_code, _SPREAD)) / enc.code_span(messages=False)[1] or 1.0
     ideal = step / per_code  # sums per output code
     shift = 0
     while ideal.min() * 2**shift < _FINE_RAMP and np.abs(sums).max() * 2 ** (shift + 6) < STATE_MAX:
         shift += 1
     ramp = np.clip(np.round(ideal * 2**shift), 1, STATE_MAX // (2 * enc.window)).astype(np.int64)
-    return Fire(enc, ramp, np.zeros(len(ramp), np.int64), shift, step)
+    return Silence(enc, ramp, np.zeros(len(ramp), np.int64), shift)
 
 
-def _payload(enc: Encoding, codes: Int64, period: int) -> npt.NDArray[np.int32]:
+def _payload(enc: SpikeCode, codes: Int64, period: int) -> npt.NDArray[np.int32]:
     """(windows, K) codes as what is sent, (K, windows * period)."""
-    spikes, outliers = encode_raster(codes, enc, period)
-    return (spikes + outliers).transpose(1, 0, 2).reshape(codes.shape[1], -1)
+    return enc.payloads(codes, period).transpose(1, 0, 2).reshape(codes.shape[1], -1)
 
 
-def _levels(linear: Linear, fire: Fire, payload: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+def _levels(linear: Linear, fire: Silence, payload: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
     """(N, period) membranes in ramps, after every step of the window: v is the running sum of u, u of the currents."""
     synapses = linear.weight.astype(np.int64) * 2**fire.shift
     v = (synapses @ payload).cumsum(1).cumsum(1)
-    lift = fire.offset + fire.encoding.zero * fire.ramp
-    return (v + (lift - linear.encoding.zero * synapses.sum(1))[:, None]) / fire.ramp[:, None]
+    return (v + (fire.lift() - linear.code.zero * synapses.sum(1))[:, None]) / fire.ramp[:, None]
 
 
-def _raster(enc: Encoding, codes: Int64, payload: npt.NDArray[np.int32]) -> dict[str, Any]:
+def _raster(enc: SpikeCode, codes: Int64, payload: npt.NDArray[np.int32]) -> dict[str, Any]:
     """What the first channels send: rows of (channel, code, step, payload), and how many of all channels do what."""
     shown = range(min(SHOWN, len(codes)))
-    outlier, silent = is_outlier(codes, enc), is_silent(codes, enc)
+    outlier, silent = enc.is_message(codes), enc.is_silent(codes)
     events = {"spikes": [], "outliers": []}  # type: dict[str, list[dict[str, int]]]
     for k in shown:
         if not silent[k]:
@@ -140,7 +136,7 @@ def _raster(enc: Encoding, codes: Int64, payload: npt.NDArray[np.int32]) -> dict
     }
 
 
-def _output(n: int, code: int, enc: Encoding, start: int) -> dict[str, Any]:
+def _output(n: int, code: int, enc: SpikeCode, start: int) -> dict[str, Any]:
     """When a neuron fires its code, `start` being the first step of the fire phase's window; step None: it stays silent."""
     level = code + enc.zero
     last = enc.window - 1
@@ -148,16 +144,16 @@ def _output(n: int, code: int, enc: Encoding, start: int) -> dict[str, Any]:
     return {"neuron": n, "code": code, "step": step if level else None, "payload": int(np.sign(level))}
 
 
-def _telling(levels: npt.NDArray[np.float64], fired: Int64, hasty: Int64, enc: Encoding) -> list[int]:
+def _telling(levels: npt.NDArray[np.float64], fired: Int64, hasty: Int64, enc: SpikeCode) -> list[int]:
     """Up to four of the neurons in the raster whose traces explain the method: they stay near the ladder and end on different
     codes, and some would have fired wrongly without silence."""
     top = enc.window - 1
     final = levels[:, -1]
-    above = np.maximum(levels.max(1) - top - 0.4, 0) + (np.maximum(-levels.min(1) - top - 0.4, 0) if _mirrored(enc) else 0)
-    below = 0 if _mirrored(enc) else np.maximum(-levels.min(1) - 0.4 * top, 0)
+    above = np.maximum(levels.max(1) - top - 0.4, 0) + (np.maximum(-levels.min(1) - top - 0.4, 0) if enc.mirrored else 0)
+    below = 0 if enc.mirrored else np.maximum(-levels.min(1) - 0.4 * top, 0)
     fit = 2.0 * above + 0.3 * below - np.where(fired != hasty, 1.5, 0.0)
     chosen: list[int] = []
-    for share in (0.85, 0.5, -0.6 if _mirrored(enc) else 0.25, 0.0)[: len(final)]:
+    for share in (0.85, 0.5, -0.6 if enc.mirrored else 0.25, 0.0)[: len(final)]:
         cost = np.abs(final - share * top) + fit
         for n in chosen:
             cost[np.abs(final - final[n]) < top / 6] += 100  # their labels would meet

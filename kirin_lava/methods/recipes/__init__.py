@@ -11,8 +11,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kirin_lava.methods import method_named
-
 __all__ = ["DEFAULT_RECIPE", "MEASURED", "recipe_digest", "recipe_file", "recipe_help", "recipe_names"]
 
 DEFAULT_RECIPE = "kirin-w4a4-8"
@@ -44,16 +42,16 @@ def recipe_help() -> list[str]:
     lines = [_ROW.format("", "bits", "T", "ratio     s", "")]
     for name in recipe_names():
         entries, digest = _entries(name), recipe_digest(name)
-        method = method_named(entries.get("method", "kirin"))
-        setting = f"W{entries['weights']['bits']}A({method.activation_bits})", method.window(entries)
         runs = {run["recover"]: run for run in measured["runs"] if (run["recipe"], run["digest"]) == (name, digest)}
+        known = next(iter(runs.values()), None)
+        setting = ("", "") if known is None else (known["setting"], known["window"])
         lines.append(_ROW.format(name, *setting, _price(runs.pop("none", None)), entries["description"]))
         lines += [
             _ROW.format(f"  --recover {recover}", *setting, _price(run), "with training") for recover, run in runs.items()
         ]
     return [line.rstrip() for line in lines] + [
         "",
-        "W, A: bits of weights and activations (spikes & outliers). T: steps.",
+        "W, A: bits of weights and activations; 4&8: spikes & outliers. T: steps.",
         f"ratio: perplexity against float32; s: seconds of the conversion (threads: {measured['threads']}).",
         f"Measured on {measured['model']} with {measured['rows']} rows of {measured['text']}.",
     ]

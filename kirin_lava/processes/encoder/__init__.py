@@ -15,7 +15,7 @@ from lava.magma.core.process.variable import Var
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
-from kirin_lava.spikes.codes.coding import Encoding, Integers, encode_raster
+from kirin_lava.spikes.codes import Integers, SpikeCode
 
 __all__ = ["PySpikeEncoderModel", "SpikeEncoder"]
 
@@ -23,26 +23,26 @@ __all__ = ["PySpikeEncoderModel", "SpikeEncoder"]
 class SpikeEncoder(AbstractProcess):
     """Plays windows of codes, one after another, then stays silent.
 
-    Window w lies in the time steps w * period .. (w+1) * period - 1, counted from 0. In it, a code inside the spike range
-    sends a single spike whose time is its value, and an outlier sends its value as one graded message in the last step.
+    Window w lies in the time steps w * period .. (w+1) * period - 1, counted from 0. In it, every
+    code sends its payloads: spikes, and graded messages in the last step.
 
     Parameters
     ----------
     codes : numpy.ndarray
-        Codes q of shape (windows, K), within the range of the encoding.
+        Codes q of shape (windows, K), within the range of the code.
 
-    encoding : Encoding
+    code : SpikeCode
         How codes become spikes and messages.
 
     period : int, optional
-        Time steps per window, at least those of the encoding, which are the default.
+        Time steps per window, at least those of the code, which are the default.
     """
 
-    def __init__(self, *, codes: Integers, encoding: Encoding, period: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, codes: Integers, code: SpikeCode, period: int | None = None, **kwargs: Any) -> None:
         codes = np.asarray(codes, np.int32)
-        steps = encoding.window if period is None else period
-        encode_raster(codes, encoding, steps)  # refuses what cannot be sent before anything runs
-        super().__init__(encoding=encoding, period=steps, **kwargs)
+        steps = code.window if period is None else period
+        code.raster(codes, steps)  # refuses what cannot be sent before anything runs
+        super().__init__(code=code, period=steps, **kwargs)
         self.s_out = OutPort(shape=(codes.shape[1],))
         self.a_out = OutPort(shape=(codes.shape[1],))
         self.codes = Var(shape=codes.shape, init=codes)
@@ -60,7 +60,7 @@ class PySpikeEncoderModel(PyLoihiProcessModel):
 
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
-        self._encoding, self._period = proc_params["encoding"], proc_params["period"]
+        self._code, self._period = proc_params["code"], proc_params["period"]
         self._spikes = self._outliers = np.zeros((0, 0), np.int32)
 
     def run_spk(self) -> None:
@@ -72,6 +72,6 @@ class PySpikeEncoderModel(PyLoihiProcessModel):
             self.a_out.send(silent)
             return
         if t == 0:
-            self._spikes, self._outliers = encode_raster(self.codes[window], self._encoding, self._period)
+            self._spikes, self._outliers = self._code.raster(self.codes[window], self._period)
         self.s_out.send(self._spikes[:, t])
         self.a_out.send(self._outliers[:, t])

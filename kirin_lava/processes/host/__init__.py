@@ -19,12 +19,10 @@ from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from kirin_lava.base import errors
 from kirin_lava.base.errors import BackendError, KirinError
-from kirin_lava.graph import host
-from kirin_lava.graph.host import Codes, Constants, HostContext, Value
-from kirin_lava.graph.ops import Float32, Score, Softmax
-from kirin_lava.processes.plan import BlockPlan, Freight, HostStagePlan
+from kirin_lava.graph.ops import Score
+from kirin_lava.graph.values import Codes, Constants, Float32, HostContext, Value
+from kirin_lava.processes.pipeline import Freight, HostStagePlan, Pipeline
 from kirin_lava.processes.shared import TEXT_BYTES, read_text, shared_zeros, write_text
-from kirin_lava.spikes.codes.coding import encode_raster
 
 __all__ = ["HostStage", "Mailbox", "PyHostStageModel", "freight_size"]
 
@@ -86,7 +84,7 @@ class HostStage(AbstractProcess):
 
     Parameters
     ----------
-    plan : BlockPlan
+    plan : Pipeline
         The block's plan.
 
     stage : HostStagePlan
@@ -105,7 +103,7 @@ class HostStage(AbstractProcess):
     """
 
     def __init__(
-        self, *, plan: BlockPlan, stage: HostStagePlan, mailbox: Mailbox, rotary: tuple[Float32, Float32] | None, **kwargs: Any
+        self, *, plan: Pipeline, stage: HostStagePlan, mailbox: Mailbox, rotary: tuple[Float32, Float32] | None, **kwargs: Any
     ) -> None:
         sums = 1 if stage.receives is None else plan.widths[stage.receives.output]
         codes = 1 if stage.plays is None else plan.widths[stage.plays.input]
@@ -129,7 +127,7 @@ def freight_size(freight: tuple[Freight, ...]) -> int:
 @requires(CPU)
 @tag("fixed_pt")
 class PyHostStageModel(PyLoihiProcessModel):
-    """HostStage on the CPU: calls the functions of kirin_lava.graph.host on single tokens, so that their bits are the
+    """HostStage on the CPU: calls the functions of kirin_lava.graph.ops on single tokens, so that their bits are the
     executor's."""
 
     x_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.float32)
@@ -141,7 +139,7 @@ class PyHostStageModel(PyLoihiProcessModel):
 
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
-        self._plan: BlockPlan = proc_params["plan"]
+        self._plan: Pipeline = proc_params["plan"]
         self._stage: HostStagePlan = proc_params["stage"]
         self._mailbox: Mailbox = proc_params["mailbox"]
         self._received: npt.NDArray[np.int32] = proc_params["received"]
@@ -196,20 +194,20 @@ class PyHostStageModel(PyLoihiProcessModel):
         if membranes is not None and stage.receives is not None:
             self._received[position] = membranes
             values[stage.receives.output] = self._sums(membranes, position)
+        for name in values:  # what an earlier stage has made
+            self._remember(context, name, values)
         for op in stage.ops:
-            if isinstance(op, Softmax):
-                for name in (op.key, op.value):
-                    codes = values[name]
-                    assert isinstance(codes, Codes)
-                    context.remember(name, codes.step)
-            values[op.output] = host.apply(op, values, context)
-        for fired in stage.fired:
-            source = values[fired.source]
-            assert isinstance(source, Codes)
-            ratio = fired.fire.step
-            step = source.step * ratio if fired.fire.rides else torch.full_like(source.step, ratio)
-            values[fired.output] = Codes(torch.empty(0), step)
+            values[op.output] = op.compute(values, context)
+            self._remember(context, op.output, values)
+        for name in stage.fired:
+            values[name] = Codes(torch.empty(0), torch.ones(1, 1, 1))
         self._play(position, values)
+
+    def _remember(self, context: HostContext, name: str, values: dict[str, Value]) -> None:
+        """Keep the steps of a token's cached codes for the tokens that follow."""
+        value = values[name]
+        if isinstance(value, Codes) and self._plan.block.ports[name].cached:
+            context.remember(name, value.step)
 
     def _sums(self, membranes: npt.NDArray[np.int32], position: int) -> torch.Tensor:
         """Membranes in the shape of the executor: (1, 1, N), scores (1, H, 1, positions so far)."""
@@ -227,10 +225,9 @@ class PyHostStageModel(PyLoihiProcessModel):
             assert isinstance(result, torch.Tensor)
             self._mailbox.results[position] = result.flatten().numpy()
             return
-        enc = stage.plays.encoding
-        self._spikes, self._outliers = encode_raster(
-            self._integers(values, stage.plays.input, enc.zero), enc, self._plan.period
-        )
+        code = stage.plays.code
+        codes = self._integers(values, stage.plays.input, code.zero)
+        self._spikes, self._outliers = code.raster(codes, self._plan.period)
         if stage.row is not None:
             self._row[0] = position + 1
             self._row[1:] = self._integers(values, stage.row, 0)

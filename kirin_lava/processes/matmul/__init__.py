@@ -28,8 +28,8 @@ class SpikeMatmul(AbstractProcess):
 
     Keeps one row of codes per position, R[j, h', d], and multiplies per time step what comes in:
 
-    - score: x[h, d] in, a_out[h, j] = 2^shift * sum_d x[h, d] * R[j, h', d]
-    - mix: x[h, j] in, a_out[h, d] = 2^shift * sum_j x[h, j] * R[j, h', d]
+    - score: x[h, d] in, a_out[h, j] = sum_d x[h, d] * R[j, h', d]
+    - mix: x[h, j] in, a_out[h, d] = sum_j x[h, j] * R[j, h', d]
 
     for positions j up to that of the row that came last, 0 beyond, with h' = h * kv_heads // heads. x is the sum of s_in and
     a_in. As with Dense, a_out leaves one time step after its input. What the zero point of offset codes adds to a window is
@@ -61,9 +61,6 @@ class SpikeMatmul(AbstractProcess):
     zero : int, optional
         Zero point of the input codes. Default is 0.
 
-    shift : int, optional
-        Exponent of a common factor. Default is 0.
-
     Attributes
     ----------
     rows : numpy.ndarray
@@ -80,7 +77,6 @@ class SpikeMatmul(AbstractProcess):
         capacity: int,
         period: int,
         zero: int = 0,
-        shift: int = 0,
         **kwargs: Any,
     ) -> None:
         if kind not in ("score", "mix"):
@@ -96,7 +92,6 @@ class SpikeMatmul(AbstractProcess):
             capacity=capacity,
             period=period,
             zero=zero,
-            shift=shift,
             rows=self.rows,
             **kwargs,
         )
@@ -128,7 +123,7 @@ class PySpikeMatmulModel(PyLoihiProcessModel):
         self._score = proc_params["kind"] == "score"
         self._heads, self._kv_heads, self._head_dim = (proc_params[k] for k in ("heads", "kv_heads", "head_dim"))
         self._capacity, self._period = proc_params["capacity"], proc_params["period"]
-        self._zero, self._factor = proc_params["zero"], 2 ** proc_params["shift"]
+        self._zero = proc_params["zero"]
         self._rows = proc_params["rows"]
         self._cache = np.zeros((self._kv_heads, self._capacity, self._head_dim))
         self._visible = 0
@@ -145,7 +140,7 @@ class PySpikeMatmulModel(PyLoihiProcessModel):
         elif not x.any():
             self.a_buff = np.zeros(self.a_buff.shape, np.int32)
             return
-        current = self._factor * self._multiply(x)
+        current = self._multiply(x)
         self.a_buff = np.clip(current, _INT32.min, _INT32.max).astype(np.int32)  # the neuron behind reports the overflow
 
     def _keep(self, row: npt.NDArray[np.int32]) -> None:

@@ -15,6 +15,7 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from kirin_lava.processes.shared import shared_zeros
+from kirin_lava.spikes.codes import SpikeCode
 
 __all__ = ["MembraneProbe", "PyMembraneProbeModel", "PySpikeProbeModel", "SpikeProbe"]
 
@@ -23,12 +24,15 @@ class SpikeProbe(AbstractProcess):
     """Sums a connection's spikes and messages to the codes they stand for, window by window.
 
     Listens where a source sends: window w lies in the time steps w * period .. (w+1) * period - 1. A payload p in step t of the
-    window counts (period - t) * p. The last windows are kept: number w in row w % windows.
+    window counts kernel[t] * p, with the kernel of the code. The last windows are kept: number w in row w % windows.
 
     Parameters
     ----------
     shape : tuple(int)
         Number of channels, (K,).
+
+    code : SpikeCode
+        What is sent over the connection.
 
     period : int
         Time steps per window.
@@ -45,10 +49,10 @@ class SpikeProbe(AbstractProcess):
         (windows, 2) int64, the spikes and the messages of each window.
     """
 
-    def __init__(self, *, shape: tuple[int, ...], period: int, windows: int, **kwargs: Any) -> None:
+    def __init__(self, *, shape: tuple[int, ...], code: SpikeCode, period: int, windows: int, **kwargs: Any) -> None:
         self.codes = shared_zeros((windows, *shape), np.int32)
         self.counts = shared_zeros((windows, 2), np.int64)
-        super().__init__(period=period, codes=self.codes, counts=self.counts, **kwargs)
+        super().__init__(weights=code.weights(period), codes=self.codes, counts=self.counts, **kwargs)
         self.s_in = InPort(shape=shape)
         self.a_in = InPort(shape=shape)
 
@@ -64,18 +68,18 @@ class PySpikeProbeModel(PyLoihiProcessModel):
 
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
-        self._period = proc_params["period"]
+        self._weights = proc_params["weights"]
         self._codes, self._counts = proc_params["codes"], proc_params["counts"]
 
     def run_spk(self) -> None:
         """Add one step to its window."""
-        window, t = divmod(self.time_step - 1, self._period)
+        window, t = divmod(self.time_step - 1, len(self._weights))
         row = window % len(self._codes)
         if t == 0:
             self._codes[row] = 0
             self._counts[row] = 0
         spikes, messages = self.s_in.recv(), self.a_in.recv()
-        self._codes[row] += (self._period - t) * (spikes + messages)
+        self._codes[row] += self._weights[t] * (spikes + messages)
         self._counts[row] += np.count_nonzero(spikes), np.count_nonzero(messages)
 
 

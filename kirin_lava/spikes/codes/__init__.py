@@ -1,1 +1,36 @@
-"""Spike codes."""
+"""Spike codes: the one definition of every integer code, its spike times, its messages and what they count.
+
+A code is one file here, or one line in a file, and its name in `CODES`. Imports NumPy and nothing heavier: the help reads it.
+"""
+
+from __future__ import annotations
+
+from kirin_lava.base.errors import UsageError
+from kirin_lava.spikes.codes.code import Events, Integers, SpikeCode
+from kirin_lava.spikes.codes.graded import INTEGER8, Graded
+from kirin_lava.spikes.codes.ttfs import OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Ttfs
+
+__all__ = [
+    "CODES",
+    "INTEGER8",
+    "OFFSET",
+    "SIGNED",
+    "UNSIGNED8",
+    "UNSIGNED16",
+    "Events",
+    "Graded",
+    "Integers",
+    "SpikeCode",
+    "Ttfs",
+    "code_named",
+]
+
+CODES: tuple[SpikeCode, ...] = (OFFSET, SIGNED, UNSIGNED16, UNSIGNED8, INTEGER8)
+
+
+def code_named(name: str) -> SpikeCode:
+    """The code called `name`; `UsageError` where there is none."""
+    for code in CODES:
+        if code.name == name:
+            return code
+    raise UsageError(f"unknown code {name!r}: choose one of {', '.join(code.name for code in CODES)}")

@@ -97,10 +97,10 @@ def inspect_bundle(path: Path) -> BundleReport:
         block = bundle.block(name)
         stored = {segment.linear.name: segment for segment in bundle.segments(name)}
         linears = {op.name: op for op in block.linears()}
-        core = {op.name for op in block.core_ops()}
+        core = {op.name: op for op in block.core_ops()}
         for op in block.ops:
-            kind = type(op).__name__
-            if op.name not in core:
+            kind, found = type(op).__name__, core.get(op.name)
+            if found is None:
                 host_ops[kind] = host_ops.get(kind, 0) + 1
                 continue
             linear, segment = linears.get(op.name), stored.get(op.name)
@@ -108,11 +108,11 @@ def inspect_bundle(path: Path) -> BundleReport:
                 SegmentInfo(
                     block=name,
                     segment=op.name,
-                    kind=kind.lower() + (" fire" if getattr(op, "fire", None) else ""),
+                    kind=kind.lower() + (" fire" if linears.get(op.name) and linears[op.name].fires else ""),
                     inputs=None if linear is None else linear.weight.shape[1],
                     outputs=None if linear is None else linear.weight.shape[0],
-                    encoding=op.encoding.name,  # type: ignore[union-attr]
-                    window=op.encoding.window,  # type: ignore[union-attr]
+                    encoding=found.code.name,
+                    window=found.code.window,
                     weight_bits=None if linear is None else linear.bits,
                     place=op.place,
                     guarantee=None if segment is None else segment.layer.guarantee,

@@ -19,7 +19,6 @@ from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph.counter import Counter
 from kirin_lava.graph.executor import Executor
 from kirin_lava.hardware.timing import RATE_WINDOW
-from kirin_lava.methods import method_of
 from kirin_lava.methods.recipe import DEFAULT_RECIPE, load_recipe, with_recovery
 from kirin_lava.models.checkpoint import open_checkpoint
 from kirin_lava.models.text import (
@@ -189,7 +188,7 @@ def compare(
             counter = Counter()
             sums = score(Executor(Bundle(out).model(), observer=counter), original, rows)
             size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-            found.append(_ours(recipe.name, method_of(recipe).name, sums, counter, size, seconds))
+            found.append(_ours(recipe.name, recipe.method.name, sums, counter, size, seconds))
         if rivals:
             tokens = sample_rows(token_rows(tokenizer, learned, length), num_samples, seed)
             against = chosen[0] if chosen else load_recipe(DEFAULT_RECIPE)

@@ -14,10 +14,11 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
+from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.executor import BlockExecutor, Cache
-from kirin_lava.graph.host import Value
-from kirin_lava.graph.ops import Block, Decode, Model, Op
-from kirin_lava.models import float_model as twin
+from kirin_lava.graph.ops import Decode, Op
+from kirin_lava.graph.values import Value
+from kirin_lava.models import float_model
 from kirin_lava.models.checkpoint import Checkpoint
 from kirin_lava.models.layout import Dense, FloatOp
 
@@ -49,7 +50,7 @@ def layer_errors(checkpoint: Checkpoint, model: Model, rows: list[Tensor]) -> li
     family, config = checkpoint.family, checkpoint.config
     rotary = None if model.rotary is None else (torch.from_numpy(model.rotary[0]), torch.from_numpy(model.rotary[1]))
     embedding = family.embedding(config, checkpoint.load)
-    exact = ours = twin.embed(embedding, ids)
+    exact = ours = float_model.embed(embedding, ids)
     positions = torch.arange(ids.shape[1])
     result = []
     for index, block in enumerate([*model.blocks, model.head]):
@@ -62,7 +63,7 @@ def layer_errors(checkpoint: Checkpoint, model: Model, rows: list[Tensor]) -> li
                 y = values[op.input] @ op.weight.T
                 wanted[op.name] = y if op.bias is None else y + op.bias
 
-        following = twin.run_block(layer, exact, rotary, keep)
+        following = float_model.run_block(layer, exact, rotary, keep)
         local, _ = _outputs(model, block, exact, positions)
         total, ours = _outputs(model, block, ours, positions)
         exact = following

@@ -1,4 +1,4 @@
-"""Rival quantisers at equal bits, run on the float twin and scored like everything else.
+"""Rival quantisers at equal bits, run on the float model and scored like everything else.
 
 They are held against a recipe and get what it gets: weights of the same bits, rounded by the same method for the rival's own
 inputs, the same text, an 8-bit head, and where they treat channels apart, as large a share of them at every dense layer as the
@@ -21,19 +21,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from kirin_lava.graph import host
-from kirin_lava.methods.recipe import Recipe
-from kirin_lava.models import float_model as twin
+from kirin_lava.methods.recipe import Recipe, WeightSpec
+from kirin_lava.methods.site import Site
+from kirin_lava.models import float_model
 from kirin_lava.models.checkpoint import Checkpoint
 from kirin_lava.models.float_model import Arithmetic
 from kirin_lava.models.layout import Attention, Dense, FloatBlock
 from kirin_lava.quantize.convert import rotary_of
-from kirin_lava.quantize.weights import WeightSpec, quantize_weight
+from kirin_lava.quantize.weights import quantize_weight
+from kirin_lava.spikes.steps import message_budget
 
 __all__ = ["RIVALS", "RivalModel", "build_rival"]
 
@@ -60,12 +61,13 @@ def min_max(x: Tensor, levels: int, clip: float = 1.0) -> Tensor:
 class _Rules(Arithmetic):
     """Arithmetic of one block under a rival. salient: channels (K,) by dense layer; clip: factor by dense layer."""
 
+    watches_attention: ClassVar[bool] = True
     kind: str
     weights: dict[str, Tensor] = field(default_factory=dict)
     salient: dict[str, Tensor] = field(default_factory=dict)
     clip: dict[str, float] = field(default_factory=dict)
 
-    def sent(self, name: str, x: Tensor, clip: float | None = None) -> Tensor:
+    def input(self, name: str, x: Tensor, clip: float | None = None) -> Tensor:
         """A dense layer's input as the rival sends it."""
         if self.kind in ("symmetric", "w8a8"):
             return symmetric(x, 127 if self.kind == "w8a8" else 7)
@@ -79,17 +81,16 @@ class _Rules(Arithmetic):
             y[..., chosen], y[..., ~chosen] = min_max(x[..., chosen], 31, factor), min_max(x[..., ~chosen], 15, factor)
         return y
 
-    def dense(self, op: Dense, x: Tensor) -> Tensor:
-        return F.linear(self.sent(op.name, x), self.weights.get(op.name, op.weight), op.bias)
+    def sent(self, op: Dense | Attention, side: str, x: Tensor) -> Tensor:
+        if isinstance(op, Dense):
+            return self.input(op.name, x)
+        if side != "p":
+            return symmetric(x, 127)
+        step = (x.amax(-1, keepdim=True) / 255).clamp_min(1e-20)
+        return torch.round(x / step) * step
 
-    def attention(self, op: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = symmetric(q, 127), symmetric(k, 127), symmetric(v, 127)
-        repeat = op.heads // op.kv_heads
-        k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
-        later = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool).triu(1)
-        weights = (q @ k.transpose(-1, -2) * op.head_dim**-0.5).masked_fill(later, -torch.inf).softmax(-1)
-        step = (weights.amax(-1, keepdim=True) / 255).clamp_min(1e-20)
-        return torch.round(weights / step) * step @ v
+    def weight(self, op: Dense) -> Tensor:
+        return self.weights.get(op.name, op.weight)
 
 
 class RivalModel:
@@ -104,9 +105,9 @@ class RivalModel:
     @torch.inference_mode()
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, L) ids -> (B, L, vocabulary) logits."""
-        x = twin.embed(self._embedding, tokens)
+        x = float_model.embed(self._embedding, tokens)
         for block, rules in self._blocks:
-            x = twin.run_block(block, x, self._rotary, arithmetic=rules)
+            x = float_model.run_block(block, x, self._rotary, arithmetic=rules)
         return x
 
 
@@ -121,7 +122,7 @@ def build_rival(checkpoint: Checkpoint, kind: str, tokens: Sequence[Tensor], rec
     spec = WeightSpec(bits=8, method=recipe.weights.method) if kind == "w8a8" else recipe.weights
     rotary = rotary_of(checkpoint)
     embedding = family.embedding(config, checkpoint.load)
-    rows = [twin.embed(embedding, row.unsqueeze(0)) for row in tokens]
+    rows = [float_model.embed(embedding, row.unsqueeze(0)) for row in tokens]
     blocks = []
     for index in range(checkpoint.dimensions.layers):
         block = family.block(config, index, checkpoint.load)
@@ -132,9 +133,10 @@ def build_rival(checkpoint: Checkpoint, kind: str, tokens: Sequence[Tensor], rec
             if isinstance(op, Dense):
                 inputs[op.name].append(values[op.input].flatten(0, -2))
 
-        following = [twin.run_block(block, x, rotary, keep) for x in rows]
+        following = [float_model.run_block(block, x, rotary, keep) for x in rows]
         for op in block.denses():
-            share = recipe.outliers.of(f"{block.name}.{op.name}")
+            rule = recipe.method.coding(Site(block.name, op.name), recipe.options).rule
+            share = float(getattr(rule, "ratio", 0.1))
             _calibrate(rules, op, torch.cat(inputs[op.name]), spec, share)
         blocks.append((block, rules))
         rows = following
@@ -147,7 +149,7 @@ def build_rival(checkpoint: Checkpoint, kind: str, tokens: Sequence[Tensor], rec
 
 def _calibrate(rules: _Rules, op: Dense, x: Tensor, spec: WeightSpec, share: float) -> None:
     """Salient channels, clip factor and rounded weights of one dense layer from its inputs (tokens, K)."""
-    count = max(1, host.outlier_budget(share, x.shape[1]))
+    count = max(1, message_budget(share, x.shape[1]))
     if rules.kind == "channel":
         rules.salient[op.name] = _largest(x.abs().amax(0), count)
     elif rules.kind.startswith("salient"):
@@ -156,9 +158,9 @@ def _calibrate(rules: _Rules, op: Dense, x: Tensor, spec: WeightSpec, share: flo
         if rules.kind == "salient-clip":
             sample = x[:: max(1, len(x) // 1024)]
             exact = sample @ op.weight.T
-            errors = {c: float((rules.sent(op.name, sample, c) @ op.weight.T - exact).square().sum()) for c in _CLIPS}
+            errors = {c: float((rules.input(op.name, sample, c) @ op.weight.T - exact).square().sum()) for c in _CLIPS}
             rules.clip[op.name] = min(errors, key=errors.__getitem__)
-    sent = rules.sent(op.name, x)
+    sent = rules.input(op.name, x)
     moments = sent.T @ sent if spec.method == "gptq" else None
     rules.weights[op.name] = torch.from_numpy(quantize_weight(op.weight, spec, moments).dequantized())
 

@@ -17,7 +17,6 @@ from kirin_lava.base.files import disk_errors, save_text
 from kirin_lava.base.readers import MOST_YAML, parse_yaml, read_json, read_text
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.hardware.energy import NETWORKS
-from kirin_lava.methods import method_of
 from kirin_lava.models.checkpoint import EMBEDDED_MODELS
 from kirin_lava.tasks.report.gather import FORMAT, manifest_part
 from kirin_lava.tasks.report.templates import render
@@ -42,7 +41,7 @@ def model_card(bundle: Bundle, report: dict[str, Any] | None) -> str:
     text = render(
         "card.md.j2",
         data,
-        method_of(bundle.recipe),
+        bundle.recipe.method,
         front=_front_matter(data),
         name=data["bundle"]["name"].removesuffix(".partial"),  # the name that an export gives it at its end
         file=first.path.relative_to(bundle.path).as_posix(),

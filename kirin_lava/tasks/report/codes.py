@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kirin_lava.graph.counts import Stats
-from kirin_lava.spikes.codes.coding import ENCODINGS, Encoding
+from kirin_lava.spikes.codes import SpikeCode, code_named
 
 __all__ = ["code_histograms"]
 
@@ -20,10 +20,9 @@ def code_histograms(stats: Stats) -> list[dict[str, Any]]:
     inclusive), `kind` ("spike", "silent", "outlier", or "integer" of codes that never spike), `count` and `share`.
     """
     result = []
-    for enc in sorted(ENCODINGS.values(), key=lambda e: not e.has_spikes):
+    names = dict.fromkeys(row.encoding for row in stats.codes)
+    for enc in sorted(map(code_named, names), key=lambda code: not code.has_spikes):
         rows = [row for row in stats.codes if row.encoding == enc.name]
-        if not rows:
-            continue
         histogram = np.sum([row.histogram for row in rows], axis=0)
         elements = int(histogram.sum())
         bins: list[dict[str, Any]] = [
@@ -53,16 +52,17 @@ def code_histograms(stats: Stats) -> list[dict[str, Any]]:
     return result
 
 
-def _kind(code: int, enc: Encoding) -> str:
+def _kind(code: int, enc: SpikeCode) -> str:
     if code + enc.zero == 0:
         return "silent"
     if not enc.has_spikes:
         return "integer"
-    return "spike" if enc.spike_min <= code <= enc.spike_max else "outlier"
+    low, high = enc.code_span(messages=False)
+    return "spike" if low <= code <= high else "outlier"
 
 
-def _bins(enc: Encoding) -> Iterator[tuple[int, int]]:
-    first, last = (enc.spike_min, enc.spike_max) if enc.has_spikes else (0, 0)
+def _bins(enc: SpikeCode) -> Iterator[tuple[int, int]]:
+    first, last = enc.code_span(messages=False)
     below = []
     high = first - 1
     while high >= enc.code_min:

@@ -24,12 +24,12 @@ import torch
 import kirin_lava
 from kirin_lava.base.errors import KirinError
 from kirin_lava.export.bundle import Bundle
+from kirin_lava.graph.block import Model
 from kirin_lava.graph.counter import Counter, together
 from kirin_lava.graph.counts import Stats
 from kirin_lava.graph.executor import Executor
-from kirin_lava.graph.ops import Model
 from kirin_lava.hardware.observe import RangeObserver
-from kirin_lava.methods import Method, method_of
+from kirin_lava.methods import Method
 from kirin_lava.methods.method import Picture
 from kirin_lava.models.text import read_text, token_rows
 from kirin_lava.models.tokenizer import load_tokenizer
@@ -84,7 +84,7 @@ def gather(bundle: Bundle, text: Path, max_rows: int | None, profiles: Sequence[
     bundle.require_whole()
     report = manifest_part(bundle)
     progress("the picture of a window", 0, 1)
-    method = method_of(bundle.recipe)
+    method = bundle.recipe.method
     picture = method.picture()
     if picture is not None:
         report["window"] = window_of(bundle, picture)
@@ -130,7 +130,7 @@ def manifest_part(bundle: Bundle) -> dict[str, Any]:
         },
         "source": _source(manifest["source"]),
         "facts": manifest["facts"],
-        "method": method_part(method_of(bundle.recipe)),
+        "method": method_part(bundle.recipe.method),
         "recipe": by_position(manifest["recipe"]) | {"window": window},
         "versions": manifest.get("versions") or {},
         "exactness": _exactness(manifest),
@@ -161,11 +161,11 @@ def window_of(bundle: Bundle, picture: Picture) -> dict[str, Any]:
     candidates = []
     for name in ordered[:2]:  # layers of a decoder are built alike: the second is for odd ones
         recorded = bundle.probes(name)
-        segments = [s for s in bundle.segments(name) if s.linear.encoding.has_spikes and s.linear.name in recorded]
+        segments = [s for s in bundle.segments(name) if s.linear.code.has_spikes and s.linear.name in recorded]
         candidates += [(name, segment, recorded[segment.linear.name].codes) for segment in segments]
     if not candidates:
         return {"missing": "no segment of the middle blocks has both inputs that spike and recorded codes to trace"}
-    block, segment, codes = min(candidates, key=lambda found: found[1].linear.fire is None)
+    block, segment, codes = min(candidates, key=lambda found: found[1].linear.fires is None)
     return {
         "block": block,
         "segment": segment.linear.name,

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from kirin_lava.graph.block import Model
 from kirin_lava.graph.counts import Stats
-from kirin_lava.graph.ops import Model
 from kirin_lava.hardware.observe import RangeObserver
 from kirin_lava.hardware.placement import Placement
 from kirin_lava.hardware.ranges import CALIBRATED, PROVED, UNFIT, SegmentRange, model_ranges

@@ -7,7 +7,6 @@ from typing import Any
 
 import kirin_lava
 from kirin_lava.hardware.work import SegmentWork
-from kirin_lava.methods import method_of
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models.layout import Config
 from kirin_lava.tasks.cost import dry_run
@@ -36,7 +35,7 @@ def planned_part(config: Config, name: str, recipe: Recipe, profiles: Sequence[s
         "format": FORMAT,
         "kirin_lava": kirin_lava.__version__,
         "source": {"name": name},
-        "method": method_part(method_of(recipe)),
+        "method": method_part(recipe.method),
         "recipe": by_position(recipe.to_dict()) | {"window": max(segment.codes.window for segment in shape.segments)},
         "model": dry.cost.to_dict()["model"],
         "export": dry.export.to_dict(),

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from kirin_lava.export.bundle import Bundle
+from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.executor import BlockExecutor, Cache, Executor
-from kirin_lava.graph.host import Codes, Value
-from kirin_lava.graph.ops import Block, CoreOp, Float32, Linear, Mix, Model, Op
+from kirin_lava.graph.ops import CoreOp, Linear, Mix, Op
+from kirin_lava.graph.values import Codes, Float32, Value
 from kirin_lava.models.text import EVALUATION_TEXT, read_text, token_rows
 from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.processes.runtime import run_job
-from kirin_lava.spikes.codes.coding import is_outlier, is_silent
 from kirin_lava.tasks.generate import choose
 from kirin_lava.tasks.verify.result import Row, Verification
 
@@ -39,7 +39,7 @@ def run_block_job(block: Block, x: Float32, rotary: tuple[Float32, Float32] | No
     """Run (tokens, width) through a block's network; for `runtime.run_job`. Returns a `processes.block.BlockRun`."""
     from kirin_lava.processes.block import build_block
 
-    with build_block(block, x.shape[1], len(x), rotary, probe=True) as network:
+    with build_block(block, len(x), rotary, probe=True) as network:
         return network.run(x)
 
 
@@ -128,14 +128,13 @@ def _keep(kept: dict[str, Int64]) -> Callable[[Block, Op, dict[str, Value]], Non
 
 def _compare_core(result: Verification, block: Block, op: CoreOp, kept: dict[str, Int64], run: Any) -> Row:
     codes = kept[op.input]
-    outliers, silent = int(is_outlier(codes, op.encoding).sum()), int(is_silent(codes, op.encoding).sum())
-    spikes = codes.size - outliers - silent
+    spikes, outliers, silent = op.code.events(codes)
     if isinstance(op, Mix):  # positions later than the token do not exist yet: they are not silent codes
         tokens, heads, columns = codes.shape
         silent -= heads * sum(columns - 1 - i for i in range(tokens))
     inputs = int(np.prod(codes.shape[1:]))
     outputs = int(np.prod(kept[op.output].shape[1:]))
-    kind, window = type(op).__name__.lower(), op.encoding.window
+    kind, window = type(op).__name__.lower(), op.code.window
     row = Row(f"{block.name}.{op.name}", kind, inputs, outputs, window, spikes, outliers, silent)
     row.ms_native = 1000 * run.seconds / run.steps
     names = [op.input, op.output] + ([] if isinstance(op, Linear) else [op.cache])

@@ -10,13 +10,13 @@ import numpy.typing as npt
 import torch
 
 from kirin_lava.base.errors import FitError, UsageError, VerificationError
+from kirin_lava.base.exact import ExactMatmul
 from kirin_lava.export.bundle import Bundle, Probe
-from kirin_lava.export.netx.read import Segment
-from kirin_lava.graph.executor import ExactMatmul, fire
+from kirin_lava.export.netx.read import StoredSegment
 from kirin_lava.graph.ops import Linear
 from kirin_lava.processes.runtime import run_job
-from kirin_lava.spikes.codes.coding import encode_raster, is_outlier, is_silent
-from kirin_lava.spikes.neurons import neuron
+from kirin_lava.spikes.neurons.simulate import period_of, simulate
+from kirin_lava.spikes.neurons.two_state import Arrivals, membranes
 from kirin_lava.tasks.verify.on_lava import run_segments
 from kirin_lava.tasks.verify.result import Row, Verification
 
@@ -26,18 +26,18 @@ Integers = npt.NDArray[np.integer[Any]]
 Progress = Callable[[str, int, int], None]
 
 
-def _segments(bundle: Bundle) -> Iterator[tuple[str, Segment, Probe]]:
+def _segments(bundle: Bundle) -> Iterator[tuple[str, StoredSegment, Probe]]:
     for name in bundle.block_names:
         probes = bundle.probes(name)
         for segment in bundle.segments(name, intact=False):
             linear, place = segment.linear, f"{bundle.path}/probe/{name}.safetensors"
             if linear.name not in probes:
                 raise UsageError(f"{place} has no probe of {linear.name}; export again")
-            probe, (outputs, inputs), enc = probes[linear.name], linear.weight.shape, linear.encoding
+            probe, (outputs, inputs), code = probes[linear.name], linear.weight.shape, linear.code
             if probe.codes.shape[1] != inputs or probe.result.shape[1] != outputs:
                 raise UsageError(f"{place}: the probe of {linear.name} is not of {inputs} inputs and {outputs} outputs")
-            if probe.codes.min() < enc.code_min or probe.codes.max() > enc.code_max:
-                raise UsageError(f"{place}: the probe of {linear.name} holds codes beyond {enc.code_min}..{enc.code_max}")
+            if probe.codes.min() < code.code_min or probe.codes.max() > code.code_max:
+                raise UsageError(f"{place}: the probe of {linear.name} holds codes beyond {code.code_min}..{code.code_max}")
             yield name, segment, probe
 
 
@@ -64,45 +64,35 @@ def verify_segments(bundle: Bundle, backend: str, timeout: float | None, progres
             row.ms_native, row.ms_stock = answer.ms_native, answer.ms_stock
             result.note(row, "native", probe.result, answer.native)
             expected: Integers = probe.result
-            if linear.fire is not None and not answer.stock_fires:  # its fire phase does not fit stock Lava
-                expected = _by_products(_without_fire(linear), probe.codes.astype(np.int64))
+            if linear.fires is not None and not answer.stock_fires:  # its fire phase does not fit stock Lava
+                expected = _sums(linear, probe.codes.astype(np.int64)).numpy().astype(np.int64)
             result.note(row, "stock", expected, answer.stock)
     return result
 
 
 def _row(name: str, linear: Linear, codes: Integers) -> Row:
-    enc = linear.encoding
-    outliers, silent = int(is_outlier(codes, enc).sum()), int(is_silent(codes, enc).sum())
-    spikes = codes.size - outliers - silent
+    spikes, messages, silent = linear.code.events(codes)
     outputs, inputs = linear.weight.shape
-    return Row(name, "fire" if linear.fire else "read", inputs, outputs, enc.window, spikes, outliers, silent)
+    return Row(name, linear.kind, inputs, outputs, linear.code.window, spikes, messages, silent)
 
 
-def _without_fire(linear: Linear) -> Linear:
-    return Linear(linear.name, linear.input, linear.output, linear.weight, linear.bits, linear.encoding)
+def _sums(linear: Linear, codes: Integers) -> torch.Tensor:
+    return ExactMatmul(linear.weight, linear.code.largest, torch.device("cpu"))(torch.from_numpy(codes).float())
 
 
 def _by_products(linear: Linear, codes: Integers) -> Integers:
-    enc = linear.encoding
-    matmul = ExactMatmul(linear.weight, max(-enc.code_min, enc.code_max), torch.device("cpu"))
-    sums = matmul(torch.from_numpy(codes).float())
-    if linear.fire is not None:
-        sums = fire(sums, linear.fire, linear.name)
-    return sums.numpy().astype(np.int64)
+    return linear.neuron.reference(_sums(linear, codes), linear.name).numpy().astype(np.int64)
 
 
 def _by_times(linear: Linear, codes: Integers) -> Integers:
-    spikes, outliers = encode_raster(codes, linear.encoding)
-    v = neuron.membranes(neuron.Events.of(spikes + outliers), linear.weight)
-    v -= linear.encoding.zero * linear.weight.astype(np.int64).sum(1)
-    return v if linear.fire is None else neuron.codes_of(v, linear.fire)
+    v = membranes(Arrivals.of(linear.code.payloads(codes)), linear.weight, linear.code)
+    return linear.neuron.closed(v - linear.code.zero * linear.weight.astype(np.int64).sum(1))
 
 
 def _by_steps(linear: Linear, codes: Integers) -> Integers:
-    period = linear.encoding.window if linear.fire is None else max(linear.encoding.window, linear.fire.encoding.window)
-    spikes, outliers = encode_raster(codes, linear.encoding, period)
-    payload = (spikes + outliers).transpose(1, 0, 2).reshape(codes.shape[1], -1)
+    period = period_of(linear.code, linear.neuron)
+    payload = linear.code.payloads(codes, period).transpose(1, 0, 2).reshape(codes.shape[1], -1)
     try:
-        return neuron.simulate(linear, payload, period)
+        return simulate(linear.name, linear.weight, linear.code, linear.neuron, payload, period)
     except FitError as error:
         raise VerificationError(f"the stepped neuron overflows where the reference does not: {error}") from error

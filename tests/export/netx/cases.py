@@ -8,26 +8,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.export.netx.stimulus import columns
-from kirin_lava.export.netx.stock import StockLayer
-from kirin_lava.graph.ops import Fire, Linear
-from kirin_lava.spikes.codes.coding import ENCODINGS, INTEGER4, INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding
+from kirin_lava.graph.ops import Linear
+from kirin_lava.spikes.codes import CODES, SIGNED, SpikeCode
+from kirin_lava.spikes.neurons import Silence
+from kirin_lava.spikes.stock.layer import StockLayer, read_layer
+from kirin_lava.spikes.stock.layout import columns
 
 Integers = npt.NDArray[np.integer[Any]]
 Int64 = npt.NDArray[np.int64]
 
-INPUTS = tuple(ENCODINGS.values())
-OUTPUTS = (OFFSET, SIGNED, UNSIGNED16, UNSIGNED8)
-assert set(INPUTS) == {*OUTPUTS, INTEGER8, INTEGER4}
+INPUTS = CODES
+OUTPUTS = tuple(code for code in CODES if code.has_spikes)
 
 
-def some_codes(rng: np.random.Generator, enc: Encoding, windows: int, inputs: int, outliers: float = 0.05) -> Int64:
+def some_codes(rng: np.random.Generator, enc: SpikeCode, windows: int, inputs: int, outliers: float = 0.05) -> Int64:
     """Spike codes with a share of outliers; the second window is silent, the third all outliers where there are any."""
     anything = rng.integers(enc.code_min, enc.code_max + 1, (windows, inputs))
     if not enc.has_spikes:
         codes = anything
     else:
-        spikes = rng.integers(enc.spike_min, enc.spike_max + 1, (windows, inputs))
+        low, high = enc.code_span(messages=False)
+        spikes = rng.integers(low, high + 1, (windows, inputs))
         codes = np.where(rng.random((windows, inputs)) < outliers, anything, spikes)
     if windows > 1:
         codes[1] = -enc.zero
@@ -44,31 +45,41 @@ def some_weights(rng: np.random.Generator, outputs: int, inputs: int, low: int =
     return weight
 
 
-def some_linear(rng: np.random.Generator, inputs: int, outputs: int, enc: Encoding, low: int = -8, high: int = 7) -> Linear:
+def some_linear(rng: np.random.Generator, inputs: int, outputs: int, enc: SpikeCode, low: int = -8, high: int = 7) -> Linear:
     """A read segment."""
     return Linear("seg", "x", "y", some_weights(rng, outputs, inputs, low, high), 4 if low >= -8 else 8, enc)
 
 
-def with_fire(rng: np.random.Generator, linear: Linear, out: Encoding, sums: Int64, shift: int) -> Linear:
+def with_fire(rng: np.random.Generator, linear: Linear, out: SpikeCode, sums: Int64, shift: int) -> Linear:
     """The same with a fire phase whose levels the given sums use."""
     n = len(linear.weight)
     reach = max(8, int(np.abs(sums).max())) << shift
     ramp = rng.integers(max(1, reach // (4 * out.window)), max(2, reach // out.window) + 1, n)
     offset = rng.integers(-reach // 8, reach // 8 + 1, n)
-    return replace(linear, fire=Fire(out, ramp, offset, shift, 1.0))
+    return replace(linear, neuron=Silence(out, ramp, offset, shift))
 
 
 def expected(linear: Linear, codes: Integers) -> Int64:
-    """The integers of a segment by the formulas of `graph.Linear` and `graph.Fire`, written out."""
+    """The integers of a segment by the formulas of `graph.Linear` and `graph.Silence`, written out."""
     v = codes.astype(np.int64) @ linear.weight.T.astype(np.int64)
-    fire = linear.fire
-    if fire is None:
+    fire = linear.neuron
+    if not isinstance(fire, Silence):
         return v
-    top, ramp, zero = fire.encoding.window - 1, fire.ramp, fire.encoding.zero
+    top, ramp, zero = fire.code.window - 1, fire.ramp, fire.code.zero
     m = 2**fire.shift * v + fire.offset
-    if fire.encoding is SIGNED:
+    if fire.code is SIGNED:
         return np.sign(m) * np.minimum((np.abs(m) + ramp // 2) // ramp, top)
     return np.clip((m + zero * ramp + ramp // 2) // ramp, 0, top) - zero
+
+
+def read_form(linear: Linear, codes: Integers | None = None) -> StockLayer:
+    """The stock form that reads membranes out."""
+    return read_layer(linear.name, linear.weight, linear.code, codes)
+
+
+def stock_form(linear: Linear, codes: Integers | None = None, peak: Integers | None = None) -> StockLayer:
+    """The stock form of the segment's own neurons."""
+    return linear.neuron.stock(linear.name, linear.weight, linear.code, codes, peak)
 
 
 def emulate(layer: StockLayer, codes: Integers) -> tuple[Int64, Int64, Int64]:

@@ -14,8 +14,9 @@ from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.bundle_write import BundleWriter
 from kirin_lava.export.netx.decoder import StockDecoder
 from kirin_lava.graph.executor import Cache, Executor
-from kirin_lava.graph.ops import Block, Linear
+from kirin_lava.graph.ops import Linear, Op
 from kirin_lava.quantize.record import probe_block
+from kirin_lava.spikes.neurons import Silence
 from kirin_lava.tasks.generate import generate
 from tests.conftest import Cli
 from tests.export.small_bundles import small_bundle
@@ -41,7 +42,7 @@ def require_equal_logits(bundle: Bundle, decoder: StockDecoder, tokens: int) -> 
 @pytest.mark.parametrize(("kind", "recipe"), [("llama", "fast"), ("opt", "kirin-w4a4-8")])
 def test_logits_are_those_of_the_executor(tmp_path: Path, kind: str, recipe: str) -> None:
     bundle = Bundle(small_bundle(tmp_path, kind, recipe))
-    fired = [op.name for op in bundle.block("blocks.0").linears() if op.fire is not None]
+    fired = [op.name for op in bundle.block("blocks.0").linears() if op.fires is not None]
     assert fired == (["mlp.fc1"] if kind == "opt" else [])
     with StockDecoder(bundle, timeout=300) as decoder:
         assert decoder.host_fires == ()
@@ -55,17 +56,18 @@ def test_a_fire_phase_that_stock_neurons_cannot_hold_is_computed_on_the_host(tmp
     model = source.model()
     rng = np.random.default_rng(0)
 
-    def wider(op: object) -> object:
+    def wider(op: Op) -> Op:
         """Ramps and offsets that fit 24 bits, but not the 17 that stock neurons have."""
-        if not isinstance(op, Linear) or op.fire is None:
+        if not isinstance(op, Linear) or not isinstance(op.neuron, Silence):
             return op
-        ramp = np.full_like(op.fire.ramp, 300_000)
-        return replace(op, fire=replace(op.fire, ramp=ramp, offset=rng.integers(-5 * ramp, 5 * ramp + 1), shift=0))
+        ramp = np.full_like(op.neuron.ramp, 300_000)
+        neuron = replace(op.neuron, ramp=ramp, offset=rng.integers(-5 * ramp, 5 * ramp + 1), exponent=0)
+        return replace(op, neuron=neuron)
 
     block = model.blocks[0]
-    blocks = [Block(block.name, tuple(wider(op) for op in block.ops), block.output), model.head]  # type: ignore[misc]
+    blocks = [replace(block, ops=tuple(wider(op) for op in block.ops)), model.head]
     frame = {"embedding": model.embedding, "rotary": None, "max_positions": model.max_positions, "facts": model.facts}
-    rows = [torch.randn(1, 16, block_width(blocks[0]), generator=torch.Generator().manual_seed(1))]
+    rows = [torch.randn(1, 16, block.width, generator=torch.Generator().manual_seed(1))]
     with BundleWriter(tmp_path / "wide", {"blocks": [b.name for b in blocks]}) as writer:
         for item in blocks:
             writer.write_block(item, probe_block(item, rows, None))
@@ -75,10 +77,6 @@ def test_a_fire_phase_that_stock_neurons_cannot_hold_is_computed_on_the_host(tmp
     with StockDecoder(bundle, timeout=300) as decoder:
         assert decoder.host_fires == ("blocks.0.mlp.fc1",)
         require_equal_logits(bundle, decoder, 1)
-
-
-def block_width(block: Block) -> int:
-    return next(len(op.weight) for op in reversed(block.ops) if isinstance(op, Linear))
 
 
 @pytest.mark.lava

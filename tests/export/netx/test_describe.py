@@ -15,7 +15,7 @@ from rich.console import Console
 from kirin_lava.base.errors import UsageError
 from kirin_lava.export.netx.describe import describe
 from kirin_lava.export.netx.write import write_segment
-from kirin_lava.spikes.codes.coding import OFFSET, UNSIGNED16
+from kirin_lava.spikes.codes import OFFSET, UNSIGNED16
 from kirin_lava.tasks.inspect.net import inspect_net
 from tests.export.netx.cases import expected, some_codes, some_linear, with_fire
 

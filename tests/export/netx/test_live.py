@@ -18,7 +18,7 @@ from kirin_lava.export.netx.read import digest
 from kirin_lava.export.netx.write import write_segment
 from kirin_lava.graph.ops import Linear
 from kirin_lava.processes.runtime import Session
-from kirin_lava.spikes.codes.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16
+from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16
 from tests.export.netx.cases import Int64, expected, some_codes, some_linear, with_fire
 
 pytestmark = pytest.mark.lava

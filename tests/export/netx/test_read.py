@@ -16,7 +16,7 @@ from kirin_lava.base.errors import UsageError
 from kirin_lava.export.netx.describe import describe
 from kirin_lava.export.netx.read import read_segment
 from kirin_lava.export.netx.write import write_segment
-from kirin_lava.spikes.codes.coding import OFFSET, SIGNED
+from kirin_lava.spikes.codes import OFFSET, SIGNED
 from tests.export.netx.cases import expected, some_codes, some_linear, with_fire
 
 Edit = Callable[[h5py.File], object]
@@ -143,7 +143,7 @@ DAMAGE: dict[str, tuple[Edit, str]] = {
     "metadata is a number": (_replace("kirin/metadata", 3), "kirin/metadata: has type int64"),
     "metadata of any length": (_replace("kirin/metadata", "{}"), "kirin/metadata: has type object"),
     "no schema": (lambda f: f["kirin"].attrs.pop("schema"), "kirin attribute schema: is missing"),
-    "a newer schema": (lambda f: f["kirin"].attrs.__setitem__("schema", 2), "has schema 2, this version reads 1"),
+    "a newer schema": (lambda f: f["kirin"].attrs.__setitem__("schema", 3), "has schema 3, this version reads 2"),
     "a schema in words": (lambda f: f["kirin"].attrs.__setitem__("schema", "one"), "has schema one"),
     "a schema of two": (lambda f: f["kirin"].attrs.__setitem__("schema", [1, 1]), "kirin attribute schema: has type int64"),
     "a hash that is a number": (lambda f: f["kirin"].attrs.__setitem__("sha256", 1.5), "kirin attribute sha256: has type"),
@@ -151,11 +151,11 @@ DAMAGE: dict[str, tuple[Edit, str]] = {
     "facts: a list": (_metadata(lambda m: m.clear()), "does not describe a segment .KeyError"),
     "facts: no lines": (_metadata(lambda m: m.update(inputs=0)), "does not describe a segment .ValueError: 0 lines"),
     "facts: absurd lines": (_metadata(lambda m: m.update(outputs=1 << 60)), "lines"),
-    "facts: another encoding": (_metadata(lambda m: m["encoding"].update(name="base-3")), "encoding 'base-3' is unknown"),
-    "facts: another window": (_metadata(lambda m: m["encoding"].update(window=9)), "encoding offset is not the one"),
+    "facts: another code": (_metadata(lambda m: m["code"].update(name="base-3")), "unknown code 'base-3'"),
+    "facts: another window": (_metadata(lambda m: m["code"].update(window=9)), "offset codes are not those"),
     "facts: another kind": (_metadata(lambda m: m.update(kind="leak")), "'leak' is none of"),
-    "facts: no fire": (_metadata(lambda m: m.update(fire=None)), "a fire segment without a fire phase"),
-    "facts: negative shift": (_metadata(lambda m: m["fire"].update(shift=-1)), "-1 is none of"),
+    "facts: no fire": (_metadata(lambda m: m.update(neuron={"name": "read out"})), "a fire segment without a fire phase"),
+    "facts: negative shift": (_metadata(lambda m: m["neuron"].update(exponent=-1)), "-1 is none of"),
     "facts: ranges in words": (_metadata(lambda m: m["ranges"][0].update(limit="wide")), "does not describe a segment"),
     "facts: range to infinity": (_metadata(lambda m: m["ranges"][0].update(limit=[0, 1e999])), "limit.1 is Infinity"),
     "facts: events beyond": (
@@ -187,7 +187,7 @@ def test_without_hashes_the_structure_still_counts(edited: Callable[[Edit], Path
         (_replace("layer/0/type", np.array([b"mysterious"], "S10")), "is 'mysterious', not dense: stock netx would drop it"),
         (_replace("layer/0/neuron/type", np.bytes_(b"IZHI")), "is 'IZHI', not LOIHI"),
         (_replace("layer/0/shape", np.array([7])), "is 7, the segment has 10 neurons"),
-        (_replace("kirin/ramp", np.zeros(5, np.int64)), "is 0 for neuron 0: it must be 1 or more"),
+        (_replace("kirin/ramp", np.zeros(5, np.int64)), "ramp of neuron 0 is 0, not 1 or more"),
         (_replace("kirin/scale", np.full(5, np.inf, np.float32)), "kirin/scale: holds values that are not finite"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -13,11 +13,12 @@ import pytest
 from kirin_lava.base.errors import FitError, UsageError, VerificationError
 from kirin_lava.export.netx.read import read_segment
 from kirin_lava.export.netx.run import StockNetx, run_stock
-from kirin_lava.export.netx.stimulus import fired_codes, read_sums
 from kirin_lava.export.netx.write import write_segment
 from kirin_lava.graph.ops import Linear
 from kirin_lava.processes.runtime import Session, run_job
-from kirin_lava.spikes.codes.coding import OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding
+from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
+from kirin_lava.spikes.neurons import READ_OUT, Silence
+from kirin_lava.spikes.stock.layout import fired_codes, read_sums
 from tests.export.netx.cases import INPUTS, OUTPUTS, emulate, expected, some_codes, some_linear, with_fire
 
 pytestmark = pytest.mark.lava
@@ -31,7 +32,7 @@ def stock() -> Iterator[Session]:
 
 @pytest.mark.parametrize("weights", [(-8, 7), (-128, 127), (-128, -1), (0, 0)], ids=str)
 @pytest.mark.parametrize("enc", INPUTS, ids=lambda enc: enc.name)
-def test_read_segments_are_exact(stock: Session, tmp_path: Path, enc: Encoding, weights: tuple[int, int]) -> None:
+def test_read_segments_are_exact(stock: Session, tmp_path: Path, enc: SpikeCode, weights: tuple[int, int]) -> None:
     """Outliers, a silent window, one of outliers only, zero rows, extreme weights, several windows in a row."""
     rng = np.random.default_rng(abs(weights[0]) + enc.window)
     linear = some_linear(rng, 40, 17, enc, *weights)
@@ -42,7 +43,7 @@ def test_read_segments_are_exact(stock: Session, tmp_path: Path, enc: Encoding, 
 
 @pytest.mark.parametrize("out", OUTPUTS, ids=lambda enc: enc.name)
 @pytest.mark.parametrize("enc", INPUTS, ids=lambda enc: enc.name)
-def test_fire_segments_are_exact(stock: Session, tmp_path: Path, enc: Encoding, out: Encoding) -> None:
+def test_fire_segments_are_exact(stock: Session, tmp_path: Path, enc: SpikeCode, out: SpikeCode) -> None:
     rng = np.random.default_rng(7)
     linear = some_linear(rng, 24, 16, enc, -7, 7)
     codes = some_codes(rng, enc, 5, 24)
@@ -85,7 +86,7 @@ def test_the_model_of_lava_in_these_tests_is_lava(stock: Session, tmp_path: Path
         write_segment(tmp_path / "a.net", segment, codes=codes)
         layer = read_segment(tmp_path / "a.net").layer
         sent = emulate(layer, codes)[0]
-        ours = read_sums(layer.layout, layer.constant, sent) if segment.fire is None else fired_codes(layer.layout, sent)
+        ours = read_sums(layer.layout, layer.constant, sent) if segment.fires is None else fired_codes(layer.layout, sent)
         np.testing.assert_array_equal(stock.call("run", tmp_path / "a.net", codes), ours)
 
 
@@ -94,10 +95,10 @@ def test_a_refused_fire_phase_runs_as_sums(stock: Session, tmp_path: Path) -> No
     linear = some_linear(rng, 10, 6, SIGNED, -7, 7)
     codes = some_codes(rng, SIGNED, 4, 10)
     linear = with_fire(rng, linear, UNSIGNED16, expected(linear, codes), 0)
-    assert linear.fire is not None
-    linear = replace(linear, fire=replace(linear.fire, offset=np.full(6, 10**7)))
+    assert isinstance(linear.neuron, Silence)
+    linear = replace(linear, neuron=replace(linear.neuron, offset=np.full(6, 10**7)))
     assert write_segment(tmp_path / "a.net", linear, codes=codes).refused is not None
-    sums = expected(replace(linear, fire=None), codes)
+    sums = expected(replace(linear, neuron=READ_OUT), codes)
     np.testing.assert_array_equal(stock.call("run", tmp_path / "a.net", codes), sums)
 
 

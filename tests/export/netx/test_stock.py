@@ -10,12 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kirin_lava.base.errors import FitError, UsageError
-from kirin_lava.export.netx.ranges import CURRENT, MEMBRANE, check_codes, measure
-from kirin_lava.export.netx.stimulus import fired_codes, read_sums
-from kirin_lava.export.netx.stock import LIF_LIMIT, fire_layer, read_layer
-from kirin_lava.graph.ops import Fire, Linear
-from kirin_lava.spikes.codes.coding import INTEGER4, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding
-from tests.export.netx.cases import INPUTS, OUTPUTS, emulate, expected, some_codes, some_linear, with_fire
+from kirin_lava.graph.ops import Linear
+from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
+from kirin_lava.spikes.neurons import Silence
+from kirin_lava.spikes.neurons.silence.stock import LIF_LIMIT
+from kirin_lava.spikes.stock.layout import fired_codes, read_sums
+from kirin_lava.spikes.stock.ranges import CURRENT, MEMBRANE, check_codes, measure
+from tests.export.netx.cases import (
+    INPUTS,
+    OUTPUTS,
+    emulate,
+    expected,
+    read_form,
+    some_codes,
+    some_linear,
+    stock_form,
+    with_fire,
+)
 
 
 @settings(max_examples=150)
@@ -29,17 +40,17 @@ from tests.export.netx.cases import INPUTS, OUTPUTS, emulate, expected, some_cod
     shift=st.integers(0, 6),
 )
 def test_random_layers_are_exact(
-    seed: int, enc: Encoding, out: Encoding, inputs: int, outputs: int, weights: tuple[int, int], shift: int
+    seed: int, enc: SpikeCode, out: SpikeCode, inputs: int, outputs: int, weights: tuple[int, int], shift: int
 ) -> None:
     rng = np.random.default_rng(seed)
     linear = some_linear(rng, inputs, outputs, enc, *weights)
     codes = some_codes(rng, enc, 4, inputs)
-    layer = read_layer(linear, codes)
+    layer = read_form(linear, codes)
     sums = read_sums(layer.layout, layer.constant, emulate(layer, codes)[0])
     np.testing.assert_array_equal(sums, expected(linear, codes))
     linear = with_fire(rng, linear, out, sums, shift)
     try:
-        layer = fire_layer(linear, codes)
+        layer = stock_form(linear, codes)
     except FitError:
         return
     np.testing.assert_array_equal(fired_codes(layer.layout, emulate(layer, codes)[0]), expected(linear, codes))
@@ -47,12 +58,12 @@ def test_random_layers_are_exact(
 
 @pytest.mark.parametrize("out", OUTPUTS, ids=lambda enc: enc.name)
 @pytest.mark.parametrize("enc", INPUTS, ids=lambda enc: enc.name)
-def test_every_pair_of_encodings_fires_every_level(enc: Encoding, out: Encoding) -> None:
+def test_every_pair_of_encodings_fires_every_level(enc: SpikeCode, out: SpikeCode) -> None:
     rng = np.random.default_rng(5)
     linear = some_linear(rng, 32, 32, enc, -7, 7)
     codes = some_codes(rng, enc, 100, 32)
     linear = with_fire(rng, linear, out, expected(linear, codes[3:]), 3)
-    layer = fire_layer(linear, codes)
+    layer = stock_form(linear, codes)
     got = fired_codes(layer.layout, emulate(layer, codes)[0])
     np.testing.assert_array_equal(got, expected(linear, codes))
     assert len(np.unique(got)) == (2 if out is SIGNED else 1) * out.window - (out is SIGNED)
@@ -64,27 +75,27 @@ def test_thresholds_round_half_up_on_every_membrane() -> None:
     for shift in (0, 3):
         for ramp in (1, 2, 5, 8, 13, 40):
             for offset in (-11, 0, 7):
-                fire = Fire(SIGNED, np.array([ramp]), np.array([offset]), shift, 1.0)
+                fire = Silence(SIGNED, np.array([ramp]), np.array([offset]), shift)
                 linear = Linear("one", "x", "y", np.ones((1, 1), np.int8), 4, SIGNED, fire)
-                layer = fire_layer(linear)
+                layer = stock_form(linear)
                 np.testing.assert_array_equal(fired_codes(layer.layout, emulate(layer, codes)[0]), expected(linear, codes))
 
 
 def test_a_matrix_without_a_positive_weight_gets_a_guard() -> None:
     rng = np.random.default_rng(0)
     for low, high in ((0, 0), (-64, 0), (-128, -1)):
-        layer = read_layer(some_linear(rng, 5, 4, SIGNED, low, high))
+        layer = read_form(some_linear(rng, 5, 4, SIGNED, low, high))
         assert layer.synapses.max() == 1 and layer.layout.lines == 6
         assert layer.layout.control[0].events == ()
-    assert read_layer(some_linear(rng, 5, 4, SIGNED)).layout.control == ()
+    assert read_form(some_linear(rng, 5, 4, SIGNED)).layout.control == ()
 
 
 def test_a_whole_ramp_needs_no_lines_for_single_steps() -> None:
     rng = np.random.default_rng(0)
     linear = with_fire(rng, some_linear(rng, 6, 5, SIGNED), UNSIGNED16, np.array([300]), 0)
-    assert len(fire_layer(linear).layout.control) == 6
-    assert linear.fire is not None
-    layer = fire_layer(replace(linear, fire=replace(linear.fire, ramp=linear.fire.ramp | 1, shift=1)))
+    assert len(stock_form(linear).layout.control) == 6
+    assert isinstance(linear.neuron, Silence)
+    layer = stock_form(replace(linear, neuron=replace(linear.neuron, ramp=linear.neuron.ramp | 1, exponent=1)))
     assert len(layer.layout.control) > 6
 
 
@@ -92,11 +103,11 @@ def test_a_whole_ramp_needs_no_lines_for_single_steps() -> None:
 
 
 @pytest.mark.parametrize("enc", INPUTS, ids=lambda enc: enc.name)
-def test_the_worst_case_is_reached_by_the_worst_codes(enc: Encoding) -> None:
+def test_the_worst_case_is_reached_by_the_worst_codes(enc: SpikeCode) -> None:
     rng = np.random.default_rng(1)
     linear = some_linear(rng, 20, 1, enc)
     worst = np.where(linear.weight > 0, enc.code_max, max(enc.code_min, -enc.zero if enc.code_min == 0 else enc.code_min))
-    layer = read_layer(linear)
+    layer = read_form(linear)
     low_u, high_u, _, _ = measure(
         linear.weight, enc, np.vstack([worst, np.where(linear.weight > 0, enc.code_min, enc.code_max)])
     )
@@ -109,7 +120,7 @@ def test_measured_ranges_are_those_of_the_emulated_neuron() -> None:
     linear = some_linear(rng, 30, 8, OFFSET)
     codes = some_codes(rng, OFFSET, 6, 30)
     linear = with_fire(rng, linear, UNSIGNED8, expected(linear, codes), 1)
-    layer = fire_layer(linear, codes)
+    layer = stock_form(linear, codes)
     _, u, v = emulate(layer, codes)
     arriving = np.arange(u.shape[1] - 1) % layer.layout.period < OFFSET.window
     by_name = {r.quantity: r for r in layer.ranges}
@@ -127,8 +138,8 @@ def test_a_wide_layer_is_calibrated_or_refused() -> None:
     with pytest.raises(
         FitError, match=r"seg: u while inputs arrive reaches -\d+..\d+ in the worst case \(neuron \d\).*-131071"
     ):
-        fire_layer(linear)
-    layer = fire_layer(linear, codes)
+        stock_form(linear)
+    layer = stock_form(linear, codes)
     assert layer.guarantee == "calibrated"
     np.testing.assert_array_equal(fired_codes(layer.layout, emulate(layer, codes)[0]), expected(linear, codes))
     check_codes("seg", layer.layout, layer.synapses, layer.ranges, codes)
@@ -136,7 +147,7 @@ def test_a_wide_layer_is_calibrated_or_refused() -> None:
     with pytest.raises(FitError, match=r"u while inputs arrive reaches .* in neuron 2 on these codes.*calibrat"):
         check_codes("seg", layer.layout, layer.synapses, layer.ranges, loud)
     with pytest.raises(FitError, match="on the calibration codes"):
-        fire_layer(linear, np.vstack([codes, loud]))
+        stock_form(linear, np.vstack([codes, loud]))
 
 
 def test_peaks_seen_elsewhere_count_as_measured() -> None:
@@ -145,40 +156,40 @@ def test_peaks_seen_elsewhere_count_as_measured() -> None:
     codes = rng.integers(-7, 8, (8, 512))
     linear = with_fire(rng, linear, UNSIGNED16, expected(linear, codes), 0)
     peak = np.full(4, LIF_LIMIT // 2)
-    assert fire_layer(linear, codes, peak).guarantee == "calibrated"
+    assert stock_form(linear, codes, peak).guarantee == "calibrated"
     with pytest.raises(FitError, match="v while inputs arrive"):
-        fire_layer(linear, codes, 2 * peak + 2)
+        stock_form(linear, codes, 2 * peak + 2)
     with pytest.raises(UsageError, match=r"peaks of shape \(3,\) for 4 neurons"):
-        fire_layer(linear, codes, peak[:3])
+        stock_form(linear, codes, peak[:3])
 
 
 def test_a_read_segment_that_does_not_fit_24_bits_is_refused() -> None:
     linear = Linear("wide", "x", "y", np.full((1, 1000), 127, np.int8), 8, OFFSET)
     with pytest.raises(FitError, match=r"wide: u while inputs arrive reaches .*8388607.*calibration codes"):
-        read_layer(linear)
-    assert read_layer(linear, np.zeros((1, 1000), int)).guarantee == "calibrated"
+        read_form(linear)
+    assert read_form(linear, np.zeros((1, 1000), int)).guarantee == "calibrated"
 
 
 def test_a_proved_layer_asks_nothing_of_its_codes() -> None:
     linear = some_linear(np.random.default_rng(0), 4, 2, SIGNED)
-    layer = read_layer(linear)
+    layer = read_form(linear)
     check_codes("seg", layer.layout, layer.synapses, layer.ranges, np.full((1, 4), 127))
 
 
 @pytest.mark.parametrize("ramp", [400_000, 40_000])
 def test_a_ramp_too_coarse_for_the_membrane_is_refused(ramp: int) -> None:
-    fire = Fire(UNSIGNED16, np.array([ramp]), np.array([300_000]), 0, 1.0)
+    fire = Silence(UNSIGNED16, np.array([ramp]), np.array([300_000]), 0)
     linear = Linear("coarse", "x", "y", np.ones((1, 3), np.int8), 4, SIGNED, fire)
     with pytest.raises(FitError, match=r"coarse: .*neuron 0.*finer output steps"):
-        fire_layer(linear)
+        stock_form(linear)
 
 
 def test_a_dead_neuron_fits_whatever_its_ramp() -> None:
     ramps = np.array([10, 5_000_000, 20])
-    fire = Fire(UNSIGNED16, ramps, np.array([0, -3_000_000, 0]), 2, 1.0)
+    fire = Silence(UNSIGNED16, ramps, np.array([0, -3_000_000, 0]), 2)
     linear = Linear("dead", "x", "y", np.ones((3, 4), np.int8), 4, SIGNED, fire)
     codes = some_codes(np.random.default_rng(0), SIGNED, 5, 4)
-    layer = fire_layer(linear)
+    layer = stock_form(linear)
     got = fired_codes(layer.layout, emulate(layer, codes)[0])
     np.testing.assert_array_equal(got, expected(linear, codes))
     assert not got[:, 1].any() and got[:, 0].any()
@@ -190,14 +201,14 @@ def test_offsets_and_zero_points_of_any_size_fit_or_are_refused() -> None:
     codes = some_codes(rng, OFFSET, 4, 24)
     fitted = 0
     for offset in (-400_000, -120_000, -30_000, 0, 30_000, 100_000, 120_000, 400_000):
-        fire = Fire(UNSIGNED16, np.full(6, 300), np.full(6, offset), 0, 1.0)
+        fire = Silence(UNSIGNED16, np.full(6, 300), np.full(6, offset), 0)
         try:
-            layer = fire_layer(replace(linear, fire=fire), codes)
+            layer = stock_form(replace(linear, neuron=fire), codes)
         except FitError:
             continue
         fitted += 1
         got = fired_codes(layer.layout, emulate(layer, codes)[0])
-        np.testing.assert_array_equal(got, expected(replace(linear, fire=fire), codes))
+        np.testing.assert_array_equal(got, expected(replace(linear, neuron=fire), codes))
     assert fitted >= 6
 
 
@@ -206,24 +217,23 @@ def test_offsets_and_zero_points_of_any_size_fit_or_are_refused() -> None:
 
 def test_what_cannot_be_a_segment_is_refused() -> None:
     good = some_linear(np.random.default_rng(0), 4, 3, SIGNED)
-    with pytest.raises(UsageError, match="no fire phase"):
-        fire_layer(good)
+    assert stock_form(good).layout.fires is None  # a neuron that is read out has a stock form, too
     with pytest.raises(UsageError, match=r"float32 \(3, 4\)"):
-        read_layer(replace(good, weight=good.weight.astype(np.float32)))
+        read_form(replace(good, weight=good.weight.astype(np.float32)))
     with pytest.raises(UsageError, match=r"\(0, 4\)"):
-        read_layer(replace(good, weight=good.weight[:0]))
-    fire = Fire(UNSIGNED16, np.ones(3, np.int64), np.zeros(3, np.int64), 0, 1.0)
-    with pytest.raises(UsageError, match="integer-4 codes are no spikes"):
-        fire_layer(replace(good, fire=replace(fire, encoding=INTEGER4)))
-    with pytest.raises(UsageError, match="2 ramps and 3 offsets for 3 neurons"):
-        fire_layer(replace(good, fire=replace(fire, ramp=fire.ramp[:2])))
-    with pytest.raises(UsageError, match="neuron 1 has a ramp of 0"):
-        fire_layer(replace(good, fire=replace(fire, ramp=np.array([1, 0, 1]))))
+        read_form(replace(good, weight=good.weight[:0]))
+    fire = Silence(UNSIGNED16, np.ones(3, np.int64), np.zeros(3, np.int64), 0)
+    with pytest.raises(UsageError, match="integer-8 codes are no spikes"):
+        stock_form(replace(good, neuron=replace(fire, code=INTEGER8)))
+    with pytest.raises(UsageError, match="ramp has 2 values instead of 3"):
+        stock_form(replace(good, neuron=replace(fire, ramp=fire.ramp[:2])))
+    with pytest.raises(UsageError, match="ramp of neuron 1 is 0"):
+        stock_form(replace(good, neuron=replace(fire, ramp=np.array([1, 0, 1]))))
 
 
 def test_minus_128_has_no_mirror() -> None:
     weight = np.array([[1, -128]], np.int8)
-    fire = Fire(SIGNED, np.array([50]), np.array([0]), 0, 1.0)
+    fire = Silence(SIGNED, np.array([50]), np.array([0]), 0)
     with pytest.raises(FitError, match="weight 0, 1 is -128"):
-        fire_layer(Linear("m", "x", "y", weight, 8, SIGNED, fire))
-    assert fire_layer(Linear("m", "x", "y", weight, 8, SIGNED, replace(fire, encoding=UNSIGNED8))).guarantee == "proved"
+        stock_form(Linear("m", "x", "y", weight, 8, SIGNED, fire))
+    assert stock_form(Linear("m", "x", "y", weight, 8, SIGNED, replace(fire, code=UNSIGNED8))).guarantee == "proved"

@@ -17,7 +17,7 @@ from kirin_lava.export.netx.weights import stock_weights
 from kirin_lava.export.netx.write import write_segment
 from kirin_lava.graph.ops import Linear
 from kirin_lava.processes.runtime import Session
-from kirin_lava.spikes.codes.coding import SIGNED
+from kirin_lava.spikes.codes import SIGNED
 from tests.export.netx.stock_behaviour import StockBehaviour
 
 pytestmark = pytest.mark.lava

@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 
 from kirin_lava.base.errors import FitError, UsageError
-from kirin_lava.export.netx.read import read_segment
+from kirin_lava.export.netx.read import SCHEMA, read_segment
 from kirin_lava.export.netx.write import write_segment
 from kirin_lava.graph.ops import Linear
-from kirin_lava.spikes.codes.coding import INTEGER8, OFFSET, SIGNED, UNSIGNED16, Encoding
+from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED16, SpikeCode
+from kirin_lava.spikes.neurons import READ_OUT, Silence
 from tests.export.netx.cases import INPUTS, OUTPUTS, expected, some_codes, some_linear, with_fire
 
 
-def _fire_linear(seed: int = 0, enc: Encoding = OFFSET, out: Encoding = UNSIGNED16) -> tuple[Linear, np.ndarray]:
+def _fire_linear(seed: int = 0, enc: SpikeCode = OFFSET, out: SpikeCode = UNSIGNED16) -> tuple[Linear, np.ndarray]:
     rng = np.random.default_rng(seed)
     linear = some_linear(rng, 20, 6, enc)
     codes = some_codes(rng, enc, 5, 20)
@@ -30,7 +31,7 @@ def _fire_linear(seed: int = 0, enc: Encoding = OFFSET, out: Encoding = UNSIGNED
 
 
 @pytest.mark.parametrize("enc", INPUTS, ids=lambda enc: enc.name)
-def test_a_read_segment_comes_back_as_it_was(tmp_path: Path, enc: Encoding) -> None:
+def test_a_read_segment_comes_back_as_it_was(tmp_path: Path, enc: SpikeCode) -> None:
     linear = some_linear(np.random.default_rng(1), 7, 5, enc)
     scale = np.arange(1, 6, dtype=np.float32) / 3
     provenance = {"model": "m", "recipe": "r"}
@@ -42,7 +43,7 @@ def test_a_read_segment_comes_back_as_it_was(tmp_path: Path, enc: Encoding) -> N
     np.testing.assert_array_equal(segment.linear.weight, linear.weight)
     assert segment.scale is not None
     np.testing.assert_array_equal(segment.scale, scale)
-    for name in ("name", "input", "output", "bits", "encoding", "fire", "group_shift"):
+    for name in ("name", "input", "output", "bits", "code", "neuron", "group_shift"):
         assert getattr(segment.linear, name) == getattr(linear, name)
     assert segment.provenance == provenance
     np.testing.assert_array_equal(segment.sample[1], expected(linear, segment.sample[0]))
@@ -50,17 +51,15 @@ def test_a_read_segment_comes_back_as_it_was(tmp_path: Path, enc: Encoding) -> N
 
 
 @pytest.mark.parametrize("out", OUTPUTS, ids=lambda enc: enc.name)
-def test_a_fire_segment_comes_back_as_it_was(tmp_path: Path, out: Encoding) -> None:
+def test_a_fire_segment_comes_back_as_it_was(tmp_path: Path, out: SpikeCode) -> None:
     linear, codes = _fire_linear(out=out)
-    assert linear.fire is not None
-    linear = replace(
-        linear, fire=replace(linear.fire, step=0.1, rides=True), group_shift=np.arange(12, dtype=np.uint8).reshape(6, 2)
-    )
+    assert isinstance(linear.neuron, Silence)
+    linear = replace(linear, neuron=replace(linear.neuron), group_shift=np.arange(12, dtype=np.uint8).reshape(6, 2))
     assert write_segment(tmp_path / "a.net", linear, codes=codes).kind == "fire"
     segment = read_segment(tmp_path / "a.net")
-    again, meant = segment.linear.fire, linear.fire
-    assert again is not None and meant is not None
-    assert (again.encoding, again.shift, again.step, again.rides) == (out, meant.shift, 0.1, True)
+    again, meant = segment.linear.neuron, linear.neuron
+    assert isinstance(again, Silence) and isinstance(meant, Silence)
+    assert (again.code, again.exponent) == (out, meant.exponent)
     np.testing.assert_array_equal(again.ramp, meant.ramp)
     np.testing.assert_array_equal(again.offset, meant.offset)
     assert segment.linear.group_shift is not None and linear.group_shift is not None
@@ -103,9 +102,9 @@ def test_the_metadata_says_in_words_what_to_do(tmp_path: Path) -> None:
     write_segment(tmp_path / "a.net", linear, codes=codes)
     with h5py.File(tmp_path / "a.net", "r") as file:
         facts = json.loads(file["kirin/metadata"][()])
-        assert file["kirin"].attrs["schema"] == 1
+        assert file["kirin"].attrs["schema"] == SCHEMA
     assert facts["network"] == {"input_message_bits": 24, "reset_interval": 32, "reset_offset": 1}
-    assert facts["encoding"]["zero"] == 8 and facts["fire"]["encoding"]["name"] == "unsigned-16"
+    assert facts["code"]["zero"] == 8 and facts["neuron"]["code"] == "unsigned-16"
     assert facts["stimulus"]["control"][0]["line"] == 20
     assert {r["quantity"] for r in facts["ranges"]} >= {"u while inputs arrive", "v while inputs arrive", "vth"}
     assert all(r["guarantee"] == "proved" for r in facts["ranges"])
@@ -113,14 +112,14 @@ def test_the_metadata_says_in_words_what_to_do(tmp_path: Path) -> None:
 
 def test_a_fire_phase_that_does_not_fit_leaves_a_read_segment_that_says_so(tmp_path: Path) -> None:
     linear, codes = _fire_linear()
-    assert linear.fire is not None
-    linear = replace(linear, fire=replace(linear.fire, ramp=np.full(6, 10**6), offset=np.full(6, 10**7)))
+    assert isinstance(linear.neuron, Silence)
+    linear = replace(linear, neuron=replace(linear.neuron, ramp=np.full(6, 10**6), offset=np.full(6, 10**7)))
     written = write_segment(tmp_path / "a.net", linear, codes=codes)
     segment = read_segment(tmp_path / "a.net")
     assert written.kind == "read" and written.refused is not None and "u in the fire phase reaches" in written.refused
     assert segment.refused == written.refused and segment.layer.layout.fires is None
-    assert segment.linear.fire is not None and segment.linear.fire.ramp[0] == 10**6
-    np.testing.assert_array_equal(segment.sample[1], expected(replace(linear, fire=None), codes[:3]))
+    assert isinstance(segment.linear.neuron, Silence) and segment.linear.neuron.ramp[0] == 10**6
+    np.testing.assert_array_equal(segment.sample[1], expected(replace(linear, neuron=READ_OUT), codes[:3]))
 
 
 def test_what_fits_no_stock_neuron_is_not_written(tmp_path: Path) -> None:
@@ -141,9 +140,9 @@ def test_an_older_file_is_replaced_only_by_a_whole_one(tmp_path: Path) -> None:
     first, codes = _fire_linear(0)
     second, _ = _fire_linear(1)
     write_segment(tmp_path / "a.net", first, codes=codes)
-    assert second.fire is not None
-    bad = replace(second, fire=replace(second.fire, ramp=np.zeros(6, np.int64)))
-    with pytest.raises(UsageError, match="ramp of 0"):
+    assert isinstance(second.neuron, Silence)
+    bad = replace(second, neuron=replace(second.neuron, ramp=np.zeros(6, np.int64)))
+    with pytest.raises(UsageError, match="ramp of neuron 0 is 0"):
         write_segment(tmp_path / "a.net", bad)
     np.testing.assert_array_equal(read_segment(tmp_path / "a.net").linear.weight, first.weight)
     write_segment(tmp_path / "a.net", second)
@@ -162,7 +161,7 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
 import resource, sys
 from pathlib import Path
 import numpy as np
-from kirin_lava.spikes.codes.coding import SIGNED
+from kirin_lava.spikes.codes import SIGNED
 from kirin_lava.base.errors import UsageError
 from kirin_lava.export.netx.write import write_segment
 from kirin_lava.graph.ops import Linear

@@ -12,7 +12,7 @@ from kirin_lava.base.console import print_table
 from kirin_lava.base.errors import UsageError
 from kirin_lava.export.netx.write import write_segment
 from kirin_lava.graph.ops import Linear
-from kirin_lava.spikes.codes.coding import SIGNED
+from kirin_lava.spikes.codes import SIGNED
 from kirin_lava.tasks.inspect.net import inspect_net
 
 

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 
 from kirin_lava.base.console import print_table
 from kirin_lava.base.errors import UsageError
-from kirin_lava.methods.recipe import OutlierSpec, load_recipe
+from kirin_lava.methods.kirin import Outliers
+from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.models.checkpoint import open_checkpoint
 from kirin_lava.models.text import CALIBRATION_TEXT, EVALUATION_TEXT
 from kirin_lava.tasks.export import export
@@ -132,7 +133,9 @@ def test_no_evaluation_on_what_was_calibrated_on(model: Path, texts: tuple[Path,
 def test_rivals_get_as_many_channels_as_the_recipe_has_outliers(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(str(save_model(tmp_path / "model")))
     rows = [torch.randint(2, 250, (24,), generator=torch.Generator().manual_seed(i)) for i in range(4)]
-    recipe = replace(load_recipe("fast"), outliers=OutlierSpec(ratio=0.25, sites={"blocks.1.attn.o": 0.5}))
+    recipe = load_recipe("fast")
+    outliers = Outliers(ratio=0.25, sites={"blocks.1.attn.o": 0.5})
+    recipe = replace(recipe, options=replace(recipe.options, outliers=outliers))
     for kind in ("channel", "salient"):
         blocks = build_rival(checkpoint, kind, rows, recipe)._blocks
         salient = [{name: float(chosen.float().mean()) for name, chosen in rules.salient.items()} for _, rules in blocks]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+from kirin_lava.methods.kirin import KirinOptions
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.tasks.export import export
 from tests.hf_models import save_model
@@ -21,5 +22,6 @@ def small_bundle(folder: Path, kind: str, encoding: str) -> Path:
         (model / "README.md").write_text("---\nlicense: mit\n---\n")
     text = folder / "calibration.txt"
     text.write_text("A small boat went over the lake. The wind was kind and the water was blue.\n\n" * 8)
-    export(str(model), out, Recipe(name=f"test-{encoding}", encoding=encoding), calibration=text, num_samples=2, seq_len=32)
+    recipe = Recipe(name=f"test-{encoding}", options=KirinOptions(encoding=encoding))
+    export(str(model), out, recipe, calibration=text, num_samples=2, seq_len=32)
     return out

@@ -15,13 +15,13 @@ import torch
 
 from kirin_lava.base.errors import BackendError, UsageError
 from kirin_lava.export.bundle import Bundle
+from kirin_lava.graph.block import Block
 from kirin_lava.graph.executor import Executor
-from kirin_lava.graph.host import Codes, Value
-from kirin_lava.graph.ops import Block, Linear, Mix, Op, Score
+from kirin_lava.graph.ops import Linear, Mix, Op, Score
+from kirin_lava.graph.values import Codes, Value
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models.text import read_text, token_rows
 from kirin_lava.models.tokenizer import load_tokenizer
-from kirin_lava.spikes.codes.coding import is_outlier, is_silent
 from kirin_lava.tasks.export import export
 from kirin_lava.tasks.quality.evaluate import evaluate
 from kirin_lava.tasks.report import Report, make_report
@@ -84,7 +84,7 @@ def test_counts_are_those_of_an_independent_count(made: Report, firing: Path, te
             codes = values[op.input]
             assert isinstance(codes, Codes)
             q = codes.q.numpy().astype(np.int64)
-            beyond, silent = is_outlier(q, op.encoding), is_silent(q, op.encoding)
+            beyond, silent = op.code.is_message(q), op.code.is_silent(q)
             name = f"{block.name} {op.name}"
             spikes[name] = spikes.get(name, 0) + int((~beyond & ~silent).sum())
             outliers[name] = outliers.get(name, 0) + int(beyond.sum())

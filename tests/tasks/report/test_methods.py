@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from rich.console import Console
@@ -14,6 +14,9 @@ from kirin_lava import methods
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.methods.kirin import KIRIN, Kirin
 from kirin_lava.methods.method import Method, Paper, Picture
+from kirin_lava.methods.site import Coding, Site
+from kirin_lava.spikes.codes import INTEGER8, SpikeCode
+from kirin_lava.spikes.steps import TokenBudget
 from kirin_lava.tasks.report import Report, make_report
 from kirin_lava.tasks.report.card import model_card
 from kirin_lava.tasks.report.figures import drawings
@@ -27,6 +30,13 @@ class Bare(Method):
 
     name: ClassVar[str] = "bare"
     title: ClassVar[str] = "Nobody's"
+    options: ClassVar[type[Any]] = dict
+
+    def coding(self, site: Site, options: Any) -> Coding:
+        return Coding(INTEGER8, TokenBudget(), site.name)
+
+    def activations(self, options: Any) -> SpikeCode:
+        return INTEGER8
 
 
 class Quiet(Kirin):

@@ -12,7 +12,8 @@ from kirin_lava.export.bundle import Bundle, Probe
 from kirin_lava.graph.ops import Linear
 from kirin_lava.methods.kirin import KIRIN
 from kirin_lava.methods.kirin.trace import SHOWN
-from kirin_lava.spikes.codes.coding import ENCODINGS, decode_raster
+from kirin_lava.spikes.codes import code_named
+from kirin_lava.spikes.neurons import Silence
 from kirin_lava.tasks.report.gather import window_of
 
 
@@ -27,7 +28,7 @@ def _parts(path: Path) -> tuple[dict[str, Any], Linear, Probe]:
 
 def test_a_firing_segment_is_preferred(firing: Path) -> None:
     window, linear, _ = _parts(firing)
-    assert window["fires"] and linear.fire is not None and window["segment"] == "mlp.fc1"
+    assert window["fires"] and linear.fires is not None and window["segment"] == "mlp.fc1"
 
 
 def test_outputs_are_the_recorded_codes(firing: Path) -> None:
@@ -46,7 +47,7 @@ def test_the_raster_stands_for_the_recorded_codes(kind: str, request: pytest.Fix
     payload = np.zeros((shown, window["steps"]), np.int64)
     for event in window["raster"]["spikes"] + window["raster"]["outliers"]:
         payload[event["channel"], event["step"]] = event["payload"]
-    assert np.array_equal(decode_raster(payload, linear.encoding), codes[:shown])
+    assert np.array_equal(linear.code.decode(payload), codes[:shown])
     assert all(abs(event["payload"]) == 1 for event in window["raster"]["spikes"])
     assert all(event["step"] == window["steps"] - 1 for event in window["raster"]["outliers"])
     assert sum(window["raster"]["counts"].values()) == len(codes)
@@ -68,12 +69,12 @@ def test_traces_meet_the_threshold_when_they_fire(kind: str, request: pytest.Fix
 
 def test_the_last_level_is_the_membrane(firing: Path) -> None:
     window, linear, probe = _parts(firing)
-    fire = linear.fire
-    assert fire is not None
+    fire = linear.neuron
+    assert isinstance(fire, Silence)
     sums = linear.weight.astype(np.int64) @ probe.codes[window["index"]].astype(np.int64)
     for trace in window["traces"]:
         n = trace["neuron"]
-        membrane = (sums[n] * 2**fire.shift + fire.offset[n]) / fire.ramp[n] + fire.encoding.zero
+        membrane = (sums[n] * 2**fire.shift + fire.offset[n]) / fire.ramp[n] + fire.code.zero
         assert trace["level"][-1] == pytest.approx(membrane, abs=1e-4)
 
 
@@ -88,7 +89,7 @@ def test_silence_is_what_makes_it_right(kind: str, request: pytest.FixtureReques
 
 def test_a_read_segment_gets_ramps_that_spread_its_outputs(reading: Path) -> None:
     window, _, _ = _parts(reading)
-    enc = ENCODINGS[window["output_encoding"]]
+    low, high = code_named(window["output_encoding"]).code_span(messages=False)
     codes = {row["code"] for row in window["outputs"]}
     assert not window["fires"] and len(codes) > 4
-    assert enc.spike_min <= min(codes) and max(codes) <= enc.spike_max
+    assert low <= min(codes) and max(codes) <= high

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,12 +12,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kirin_lava.base.errors import FitError
-from kirin_lava.graph.host import Codes, encode, outlier_budget
 from kirin_lava.graph.ops import Encode
-from kirin_lava.spikes.codes.coding import INTEGER4, INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Encoding
+from kirin_lava.graph.values import Codes, HostContext
+from kirin_lava.spikes.codes import CODES, INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
+from kirin_lava.spikes.steps import RULES, RowBudget, StaticStep, TokenBudget, message_budget
 
 PLAIN = Encode("site.encode", "x", "codes", SIGNED)
-CAUSAL = Encode("attn.p.encode", "p", "codes", UNSIGNED8, causal=True, ratio=0.1)
+BUDGET = replace(PLAIN, rule=TokenBudget(0.1))
+ROWS = Encode("attn.p.encode", "p", "codes", UNSIGNED8, RowBudget(0.1))
 HERE = torch.arange(1)
 
 
@@ -33,9 +34,17 @@ def probabilities(heads: int, length: int, start: int = 0, seed: int = 0) -> Ten
     return scores.masked_fill(later, -torch.inf).softmax(-1)
 
 
-def outliers(q: Tensor, enc: Encoding) -> Tensor:
-    """How many codes of a row (..., W) are none of a spike."""
-    return ((q < enc.spike_min) | (q > enc.spike_max)).sum(-1)
+def encode(op: Encode, x: Tensor, positions: Tensor) -> Codes:
+    """Codes of x at consecutive positions."""
+    codes = op.compute({op.input: x}, HostContext(positions))
+    assert isinstance(codes, Codes)
+    return codes
+
+
+def outliers(q: Tensor, enc: SpikeCode) -> Tensor:
+    """How many codes of a row (..., W) are messages."""
+    result: Tensor = enc.is_message(q).sum(-1)
+    return result
 
 
 def same(a: Codes, b: Codes) -> bool:
@@ -52,23 +61,33 @@ def same(a: Codes, b: Codes) -> bool:
     scale=st.integers(-30, 30),
 )
 def test_the_step_is_the_smallest_that_keeps_the_budget(
-    seed: int, enc: Encoding, width: int, ratio: float, steep: int, scale: int
+    seed: int, enc: SpikeCode, width: int, ratio: float, steep: int, scale: int
 ) -> None:
     x = random(1, 3, width, seed=seed) ** steep * 2.0**scale
-    codes = encode(replace(PLAIN, encoding=enc, ratio=ratio), x, HERE)
-    budget = outlier_budget(ratio, width)
+    codes = encode(replace(PLAIN, code=enc, rule=TokenBudget(ratio)), x, HERE)
+    budget = message_budget(ratio, width)
     assert int(outliers(codes.q, enc).max()) <= budget
     assert codes.clipped == 0 and float(codes.q.abs().max()) <= enc.code_max
     torch.testing.assert_close(codes.q * codes.step, x, rtol=0, atol=float(codes.step.max()) * 0.501)
+    low, high = enc.code_span(messages=False)
     for row, step in zip(x[0].tolist(), codes.step.flatten().tolist(), strict=True):
         place = width - budget - 1
-        needed = sorted(max(value / (enc.spike_max + 0.499), value / (enc.spike_min - 0.499)) for value in row)
+        needed = sorted(max(value / (high + 0.499), value / (low - 0.499)) for value in row)
         exact = max(needed[place] if place >= 0 else 0.0, max(map(abs, row)) / (enc.code_max + 0.49))
         assert exact * (1 - 1e-6) <= step <= exact * (1 + 2**-3 + 1e-6)  # rounded up to 4 digits
 
 
+def test_every_rule_is_encoded_with_here() -> None:
+    assert set(RULES) == {TokenBudget, RowBudget, StaticStep}
+
+
+@pytest.mark.parametrize("rule", [TokenBudget(0.7), RowBudget(-0.1), StaticStep(0.0), StaticStep(math.nan)])
+def test_rules_from_a_file_may_be_wrong(rule: TokenBudget | RowBudget | StaticStep) -> None:
+    assert rule.problem() is not None
+
+
 def test_budgets() -> None:
-    assert [outlier_budget(ratio, 64) for ratio in (0.0, 0.001, 0.1, 0.25, 0.5)] == [0, 1, 6, 16, 32]
+    assert [message_budget(ratio, 64) for ratio in (0.0, 0.001, 0.1, 0.25, 0.5)] == [0, 1, 6, 16, 32]
 
 
 @pytest.mark.parametrize("kind", ["plain", "static", "causal"])
@@ -76,9 +95,9 @@ def test_halves_are_rounded_to_even(kind: str) -> None:
     """As torch, NumPy and IEEE 754 do by default: up and down in equal parts, so that sums keep their middle."""
     largest = 100.0
     op = {
-        "plain": replace(PLAIN, encoding=INTEGER8, ratio=0.0),
-        "static": replace(PLAIN, static_step=0.75),
-        "causal": replace(CAUSAL, ratio=0.0),
+        "plain": replace(PLAIN, code=INTEGER8),
+        "static": replace(PLAIN, rule=StaticStep(0.75)),
+        "causal": replace(ROWS, rule=RowBudget()),
     }[kind]
     shape = (1, 1, 1, -1) if kind == "causal" else (1, 1, -1)
     step = encode(op, torch.tensor([largest]).view(shape), HERE).step.flatten()[0]
@@ -91,9 +110,9 @@ def test_halves_are_rounded_to_even(kind: str) -> None:
     assert codes.q.flatten()[1:].tolist() == expected
 
 
-@pytest.mark.parametrize("enc", [INTEGER8, INTEGER4])
-def test_integers_use_their_whole_range(enc: Encoding) -> None:
-    codes = encode(replace(PLAIN, encoding=enc), random(2, 5, 40), HERE)
+@pytest.mark.parametrize("enc", [code for code in CODES if not code.has_spikes], ids=lambda code: code.name)
+def test_integers_use_their_whole_range(enc: SpikeCode) -> None:
+    codes = encode(replace(PLAIN, code=enc), random(2, 5, 40), HERE)
     assert codes.q.abs().amax(-1).eq(enc.code_max).all()
 
 
@@ -101,14 +120,14 @@ def test_integers_use_their_whole_range(enc: Encoding) -> None:
 def test_silence_stays_silent(ratio: float) -> None:
     x = random(1, 3, 16)
     x[0, 1] = 0
-    codes = encode(replace(PLAIN, ratio=ratio), x, HERE)
+    codes = encode(replace(PLAIN, rule=TokenBudget(ratio)), x, HERE)
     assert not codes.q[0, 1].any() and codes.q[0, 0].any()
     assert torch.isfinite(codes.step).all() and (codes.step > 0).all()
 
 
 @pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e30, 1e37])
 def test_extreme_scales(scale: float) -> None:
-    codes = encode(replace(PLAIN, ratio=0.1), random(1, 4, 64).clamp(-3, 3) * scale, HERE)
+    codes = encode(BUDGET, random(1, 4, 64).clamp(-3, 3) * scale, HERE)
     assert torch.isfinite(codes.step).all() and float(codes.q.abs().max()) <= 127
     assert scale < 1e-35 or codes.q.abs().amax(-1).ge(7).all()
 
@@ -122,8 +141,8 @@ def test_extreme_scales(scale: float) -> None:
     batch=st.integers(1, 3),
     length=st.integers(1, 60),
 )
-def test_a_token_is_encoded_alone(seed: int, groups: int, ratio: float, enc: Encoding, batch: int, length: int) -> None:
-    op = replace(PLAIN, encoding=enc, groups=groups, ratio=ratio)
+def test_a_token_is_encoded_alone(seed: int, groups: int, ratio: float, enc: SpikeCode, batch: int, length: int) -> None:
+    op = replace(PLAIN, code=enc, groups=groups, rule=TokenBudget(ratio))
     x = random(batch, length, 160, seed=seed)
     together = encode(op, x, torch.arange(length))
     assert together.q.shape == x.shape and together.step.shape == (batch, length, groups)
@@ -134,44 +153,31 @@ def test_a_token_is_encoded_alone(seed: int, groups: int, ratio: float, enc: Enc
 
 def test_slices_are_encoded_as_copies() -> None:
     x = random(2, 30, 96)
-    for op in (replace(PLAIN, ratio=0.1, groups=4), replace(PLAIN, ratio=0.1), replace(PLAIN, encoding=INTEGER8, groups=2)):
+    for op in (replace(BUDGET, groups=4), BUDGET, replace(PLAIN, code=INTEGER8, groups=2)):
         part = x[..., 32:64]
         assert same(encode(op, part, HERE), encode(op, part.clone(), HERE))
 
 
 def test_groups_have_their_own_steps() -> None:
     x = random(1, 1, 24) * torch.tensor([1.0, 1000.0, 0.001]).repeat_interleave(8)
-    codes = encode(replace(PLAIN, groups=3, ratio=0.1), x, HERE)
+    codes = encode(replace(BUDGET, groups=3), x, HERE)
     for i in range(3):
-        alone = encode(replace(PLAIN, ratio=0.1), x[..., 8 * i : 8 * i + 8], HERE)
+        alone = encode(BUDGET, x[..., 8 * i : 8 * i + 8], HERE)
         assert torch.equal(codes.q[..., 8 * i : 8 * i + 8], alone.q) and codes.step[0, 0, i] == alone.step[0, 0, 0]
-
-
-def test_chosen_channels_are_the_only_outliers() -> None:
-    channels = np.zeros(32, bool)
-    channels[[3, 20]] = True
-    x = random(1, 50, 32)
-    x[..., [3, 20, 7]] *= 30
-    codes = encode(replace(PLAIN, channels=channels, ratio=0.5), x, HERE)
-    assert not outliers(codes.q[..., ~channels], SIGNED).any() and outliers(codes.q[..., channels], SIGNED).any()
-    grouped = encode(replace(PLAIN, channels=channels, groups=2), x, HERE)
-    assert not outliers(grouped.q[..., ~channels], SIGNED).any()
 
 
 def test_a_static_step_clips_and_counts() -> None:
     x = torch.tensor([[[0.0, 0.5, 1.5, -2.5, 126.9, 127.4, 127.6, -1e9]]])
-    codes = encode(replace(PLAIN, static_step=1.0), x, HERE)
+    codes = encode(replace(PLAIN, rule=StaticStep(1.0)), x, HERE)
     assert codes.q.flatten().tolist() == [0, 0, 2, -2, 127, 127, 127, -127]
     assert codes.clipped == 2 and codes.step.flatten().tolist() == [1.0]
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize(
-    "op", [PLAIN, replace(PLAIN, ratio=0.1), replace(PLAIN, static_step=0.1), CAUSAL], ids=lambda op: op.name
-)
+@pytest.mark.parametrize("op", [PLAIN, BUDGET, replace(PLAIN, rule=StaticStep(0.1)), ROWS], ids=lambda op: op.name)
 def test_a_broken_activation_is_named(op: Encode, broken: float) -> None:
-    x = probabilities(2, 4) if op.causal else random(2, 4, 8)
-    x.view(-1)[5] = abs(broken) if op.causal else broken  # no probability is negative
+    x = probabilities(2, 4) if op.rule.by_row else random(2, 4, 8)
+    x.view(-1)[5] = abs(broken) if op.rule.by_row else broken  # no probability is negative
     with pytest.raises(FitError, match=f"{op.name}: an activation is NaN or infinite"):
         encode(op, x, torch.arange(4))
 
@@ -182,29 +188,26 @@ def test_a_broken_activation_is_named(op: Encode, broken: float) -> None:
     start=st.integers(0, 90),
     length=st.integers(1, 70),
     ratio=st.sampled_from([0.0, 0.03, 0.1]),
-    groups=st.sampled_from([1, 3]),
     enc=st.sampled_from([UNSIGNED8, UNSIGNED16]),
 )
-def test_probabilities_know_only_their_own_row(
-    seed: int, start: int, length: int, ratio: float, groups: int, enc: Encoding
-) -> None:
-    op = replace(CAUSAL, ratio=ratio, groups=groups, encoding=enc)
+def test_probabilities_know_only_their_own_row(seed: int, start: int, length: int, ratio: float, enc: SpikeCode) -> None:
+    op = replace(ROWS, rule=RowBudget(ratio), code=enc, groups=3)
     x = probabilities(3, length, start, seed)
     together = encode(op, x, torch.arange(start, start + length))
-    assert together.step.shape == (1, length, groups)
+    assert together.step.shape == (1, length, 3)
     for i in {0, length // 2, length - 1}:
         seen = start + i + 1
         alone = encode(op, x[:, :, i : i + 1, :seen].clone(), torch.tensor([start + i]))
         assert torch.equal(alone.q, together.q[:, :, i : i + 1, :seen]) and torch.equal(alone.step[:, 0], together.step[:, i])
         assert not together.q[:, :, i, seen:].any()
-        assert int((alone.q > enc.spike_max).sum(-1).max()) <= outlier_budget(ratio, seen)
+        assert int(outliers(alone.q, enc).max()) <= message_budget(ratio, seen)
     assert float(together.q.max()) <= 255 and float(together.q.min()) >= 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("op", [PLAIN, replace(PLAIN, ratio=0.1, groups=4), replace(PLAIN, encoding=INTEGER8), CAUSAL])
+@pytest.mark.parametrize("op", [PLAIN, replace(BUDGET, groups=4), replace(PLAIN, code=INTEGER8), ROWS])
 def test_cuda_encodes_alike(op: Encode) -> None:
-    x = probabilities(2, 30) if op.causal else random(2, 30, 64)
+    x = probabilities(2, 30) if op.rule.by_row else random(2, 30, 64)
     positions = torch.arange(30)
     there, here = encode(op, x.cuda(), positions), encode(op, x, positions)
     assert torch.equal(there.q.cpu(), here.q) and torch.equal(there.step.cpu(), here.step)

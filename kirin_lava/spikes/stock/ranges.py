@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kirin_lava.base.errors import FitError
-from kirin_lava.export.netx.stimulus import Layout
-from kirin_lava.spikes.codes.coding import Encoding, encode_raster
+from kirin_lava.spikes.codes import SpikeCode
+from kirin_lava.spikes.stock.layout import Layout
 
 __all__ = ["CURRENT", "MEMBRANE", "Range", "check_codes", "exact_sums", "measure", "range_of", "require", "worst_sums"]
 
@@ -34,7 +34,7 @@ class Range:
     Attributes:
         quantity: the variable.
         limit: (low, high) that the neuron can hold, inclusive.
-        worst: (low, high) over all codes of the encoding.
+        worst: (low, high) over all codes.
         measured: (low, high) over the calibration codes, None where none were given.
         neuron: the one nearest to the limit or furthest beyond it, as measured, else in the worst case.
     """
@@ -54,9 +54,9 @@ class Range:
         return None
 
 
-def worst_sums(weight: Integers, enc: Encoding) -> tuple[Int64, Int64]:
+def worst_sums(weight: Integers, code: SpikeCode) -> tuple[Int64, Int64]:
     """(N,) lowest and highest partial sum of `weight * c` over all messages c of the encoding, 0 included."""
-    messages = (min(0, enc.code_min + enc.zero), max(0, enc.code_max + enc.zero))
+    messages = code.payload_span()
     positive, negative = np.maximum(weight, 0).sum(1, dtype=np.int64), np.minimum(weight, 0).sum(1, dtype=np.int64)
     low = positive * messages[0] + negative * messages[1]
     high = positive * messages[1] + negative * messages[0]
@@ -70,24 +70,23 @@ def exact_sums(weight: Integers, codes: Integers) -> Int64:
     return np.concatenate(parts, axis=1).astype(np.int64)
 
 
-def measure(weight: Integers, enc: Encoding, codes: Integers) -> tuple[Int64, Int64, Int64, Int64]:
+def measure(weight: Integers, code: SpikeCode, codes: Integers) -> tuple[Int64, Int64, Int64, Int64]:
     """(N,) lowest and highest u, lowest and highest v, in any column of the windows (windows, K), 0 included."""
-    spikes, outliers = encode_raster(codes, enc)
-    payloads = (spikes + outliers).astype(np.float64)
-    parts = [_measure(weight[i : i + _ROWS], payloads) for i in range(0, len(weight), _ROWS)]
+    payloads = code.payloads(codes).astype(np.float64)
+    parts = [_measure(weight[i : i + _ROWS], payloads, code.gains()) for i in range(0, len(weight), _ROWS)]
     low_u, high_u, low_v, high_v = (np.concatenate(part) for part in zip(*parts, strict=True))
     return low_u, high_u, low_v, high_v
 
 
-def _measure(weight: Integers, payloads: Float64) -> tuple[Int64, ...]:
+def _measure(weight: Integers, payloads: Float64, gains: tuple[int, ...]) -> tuple[Int64, ...]:
     """Follow u and v through the columns of (windows, K, T). Exact: 2^53 is far above any sum of synapses and messages."""
     synapses = weight.T.astype(np.float64)
     u = np.zeros((len(payloads), len(weight)))
     v = np.zeros_like(u)
     lowest, highest = np.zeros((2, len(weight))), np.zeros((2, len(weight)))
-    for column in range(payloads.shape[2]):
+    for column, gain in enumerate(gains):
         u += payloads[..., column] @ synapses
-        v += u
+        v += gain * u
         lowest = np.minimum(lowest, [u.min(0, initial=0), v.min(0, initial=0)])
         highest = np.maximum(highest, [u.max(0, initial=0), v.max(0, initial=0)])
     return tuple(a.astype(np.int64) for a in (lowest[0], highest[0], lowest[1], highest[1]))
@@ -123,7 +122,7 @@ def check_codes(name: str, layout: Layout, synapses: Integers, ranges: tuple[Ran
     """FitError where codes (windows, K) leave the ranges of a layer that is only calibrated; those of a proved one cannot."""
     if all(r.guarantee == "proved" for r in ranges):
         return
-    low_u, high_u, low_v, high_v = measure(synapses[:, : layout.inputs], layout.encoding, codes)
+    low_u, high_u, low_v, high_v = measure(synapses[:, : layout.inputs], layout.code, codes)
     reached = {CURRENT: (low_u, high_u), MEMBRANE: (low_v, high_v)}
     for r in ranges:
         if r.quantity not in reached:

@@ -3,15 +3,15 @@
 A `.net` holds one dense layer that unmodified lava-dl runs. Its input lines are the K inputs of the segment followed by a
 few *control lines*. Time is counted in columns; a window takes `period` of them and starts at column `b * period`:
 
-    column 0 .. T-1     the window of the input encoding, as `kirin_lava.spikes.codes.coding.encode_raster` writes it
+    column 0 .. T-1     the window of the input code, as `SpikeCode.raster` writes it
     column T            every input takes back what it sent (minus the sum of its payloads), so that the current u of every
-                        neuron is zero again whatever arrived, in every encoding
-    read:  period T+1   the neuron (Sigma) sends its u at every column; summed over columns 0 .. T-1 it is v + constant
-    fire:  period T+T'  the neuron (LIFReset) fires in column T + j for the output code level T'-1-j, j = 0 .. T'-2
+                        neuron is zero again whatever arrived, in every code
+    read:  period T+1   the neuron (Sigma) sends its u at every column; the sum of gain * u over columns 0 .. T-1 is v +
+    constant fire:  period T+T'  the neuron (LIFReset) fires in column T + j for the output code level T'-1-j, j = 0 .. T'-2
 
-with T the window of the input codes and T' that of the output codes. Control lines send the same few payloads in every
-window, whatever the codes; in a fire segment they lift the membrane by the silence offset in column T and ramp it
-afterwards (`kirin_lava.export.netx.stock` derives their weights). Column c of the stimulus is seen in sample c + 1 of the
+with T the window of the input code and T' that of the output codes. Control lines send the same few payloads in every window,
+whatever the codes; in a fire segment they lift the membrane by the silence offset in column T and ramp it afterwards
+(`kirin_lava.spikes.neurons.silence.stock` derives their weights). Column c of the stimulus is seen in sample c + 1 of the
 answer, because a Dense answers one step later.
 """
 
@@ -25,9 +25,9 @@ import numpy.typing as npt
 
 from kirin_lava.base.errors import UsageError, VerificationError
 from kirin_lava.base.loihi2 import MESSAGE_BITS
-from kirin_lava.spikes.codes.coding import Encoding, encode_raster
+from kirin_lava.spikes.codes import SpikeCode
 
-__all__ = ["ControlLine", "Layout", "columns", "fired_codes", "is_mirrored", "read_sums"]
+__all__ = ["ControlLine", "Layout", "columns", "fired_codes", "read_sums"]
 
 Integers = npt.NDArray[np.integer[Any]]
 
@@ -44,27 +44,22 @@ class ControlLine:
     events: tuple[tuple[int, int], ...] = ()
 
 
-def is_mirrored(fires: Encoding) -> bool:
-    """Whether output codes have a sign, for which a stock neuron needs a twin."""
-    return fires.spike_min + fires.zero < 0
-
-
 @dataclass(frozen=True)
 class Layout:
     """The lines and columns of one stock segment.
 
     Attributes:
-        encoding: of the input codes.
+        code: of the input codes.
         inputs: K. Line k < K carries input k, line K + i control line i.
         outputs: N.
-        fires: encoding of the output codes of a fire segment, None for a read segment.
+        fires: code of the outputs of a fire segment, None for a read segment.
         control: the control lines.
     """
 
-    encoding: Encoding
+    code: SpikeCode
     inputs: int
     outputs: int
-    fires: Encoding | None
+    fires: SpikeCode | None
     control: tuple[ControlLine, ...]
 
     @property
@@ -75,7 +70,7 @@ class Layout:
     @property
     def period(self) -> int:
         """Columns per window."""
-        return self.encoding.window + (1 if self.fires is None else self.fires.window)
+        return self.code.window + (1 if self.fires is None else self.fires.window)
 
     @property
     def lines(self) -> int:
@@ -85,7 +80,7 @@ class Layout:
     @property
     def mirrored(self) -> bool:
         """Whether the outputs are signed: neuron n then fires for positive codes, neuron N + n for negative ones."""
-        return self.fires is not None and is_mirrored(self.fires)
+        return self.fires is not None and self.fires.mirrored
 
     @property
     def neurons(self) -> int:
@@ -105,20 +100,19 @@ def columns(layout: Layout, codes: Integers) -> npt.NDArray[np.int32]:
 
     Args:
         layout: of the segment.
-        codes: (windows, K) codes q of `layout.encoding`.
+        codes: (windows, K) codes q of `layout.code`.
 
     Returns:
         (lines, windows * period + 1) int32 payloads; the last column is empty, for the delay of the answer.
 
     Raises:
-        UsageError: codes of another shape, or outside the encoding.
+        UsageError: codes of another shape, or outside the code.
     """
     codes = np.asarray(codes)
     if codes.ndim != 2 or codes.shape[1] != layout.inputs or not np.issubdtype(codes.dtype, np.integer):
         raise UsageError(f"codes are {codes.dtype} {codes.shape}: the segment takes integers (windows, {layout.inputs})")
-    window, period = layout.encoding.window, layout.period
-    spikes, outliers = encode_raster(codes, layout.encoding)
-    payloads = spikes + outliers
+    window, period = layout.code.window, layout.period
+    payloads = layout.code.payloads(codes)
     stimulus = np.zeros((len(codes), layout.lines, period), np.int32)
     stimulus[:, : layout.inputs, :window] = payloads
     stimulus[:, : layout.inputs, window] = -payloads.sum(2)
@@ -157,7 +151,7 @@ def read_sums(layout: Layout, constant: Integers, answer: Integers) -> npt.NDArr
             f"window {window}, neuron {neuron}: u is {rest[window, neuron]} after the closing column instead of 0:"
             " the stimulus is not the one this segment was written for"
         )
-    return u[..., :-1].sum(2) - constant
+    return u[..., :-1] @ np.asarray(layout.code.gains(), np.int64) - constant
 
 
 def fired_codes(layout: Layout, answer: Integers) -> npt.NDArray[np.int64]:
@@ -173,7 +167,7 @@ def fired_codes(layout: Layout, answer: Integers) -> npt.NDArray[np.int64]:
     if fires is None:
         raise UsageError("a read segment does not fire: use read_sums")
     spikes = _windows(layout, answer) != 0
-    early, phase = spikes[..., : layout.encoding.window], spikes[..., layout.encoding.window :]
+    early, phase = spikes[..., : layout.code.window], spikes[..., layout.code.window :]
     for wrong, what in ((early.any(2), "fired before its inputs had arrived"), (phase.sum(2) > 1, "fired twice")):
         if wrong.any():
             window, neuron = np.argwhere(wrong)[0]

@@ -15,9 +15,10 @@ from lava.magma.core.process.variable import Var
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
-from kirin_lava.graph.ops import Fire
-from kirin_lava.spikes.codes.coding import Integers
-from kirin_lava.spikes.neurons.neuron import Overflow, TwoStateNeuron
+from kirin_lava.spikes.codes import Integers
+from kirin_lava.spikes.neurons.neuron import Neuron
+from kirin_lava.spikes.neurons.readout import READ_OUT
+from kirin_lava.spikes.neurons.two_state import Overflow, TwoState
 
 __all__ = ["PySilenceNeuronModel", "SilenceNeuron", "overflow_of"]
 
@@ -25,9 +26,9 @@ __all__ = ["PySilenceNeuronModel", "SilenceNeuron", "overflow_of"]
 class SilenceNeuron(AbstractProcess):
     """Layer of two-state neurons that stay silent until every input of their window has arrived.
 
-    Per time step: u += a_in, v += u, no leak. Window w of a neuron lies in the time steps w * period + 1 .. (w+1) * period,
-    counted from 0: one step after its sources', because synapses delay by one. With the window's last step u and v return to
-    0, and the membrane, v - constant,
+    Per time step: u += a_in, v += gain * u, no leak. Window w of a neuron lies in the time steps w * period + 1 .. (w+1) *
+    period, counted from 0: one step after its sources', because synapses delay by one. With the window's last step u and v
+    return to 0, and the membrane, v - constant,
 
     - is sent as one graded message in that step, where fire is None, or
     - meets the falling thresholds of the fire phase while the next window passes: code c is a spike in step
@@ -46,15 +47,27 @@ class SilenceNeuron(AbstractProcess):
     constant : numpy.ndarray, optional
         Integers of shape (N,) taken off every membrane: what the zero point of offset input codes adds to it. Default is 0.
 
-    fire : Fire, optional
+    fire : Neuron, optional
         The fire phase. Default is None: the membrane is read out.
+
+    gains : tuple(int), optional
+        What u counts in each step of a window, see SpikeCode.gains. Default is 1: an input counts its steps to the window's
+        end.
     """
 
     def __init__(
-        self, *, shape: tuple[int, ...], period: int, constant: Integers | int = 0, fire: Fire | None = None, **kwargs: Any
+        self,
+        *,
+        shape: tuple[int, ...],
+        period: int,
+        constant: Integers | int = 0,
+        fire: Neuron | None = None,
+        gains: tuple[int, ...] | None = None,
+        **kwargs: Any,
     ) -> None:
-        TwoStateNeuron(shape, period, constant, fire)  # refuses a period that is too short
-        super().__init__(period=period, fire=fire, **kwargs)
+        neuron, gains = fire or READ_OUT, gains or (1,) * period
+        neuron.stepped(shape, period, gains, constant)  # refuses a period that is too short
+        super().__init__(period=period, neuron=neuron, gains=gains, **kwargs)
         self.a_in = InPort(shape=shape)
         self.s_out = OutPort(shape=shape)
         self.u = Var(shape=shape, init=0)
@@ -81,14 +94,15 @@ class PySilenceNeuronModel(PyLoihiProcessModel):
 
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
-        self._period, self._fire = proc_params["period"], proc_params["fire"]
-        self._neuron: TwoStateNeuron | None = None
+        self._period, self._gains = proc_params["period"], proc_params["gains"]
+        self._kind: Neuron = proc_params["neuron"]
+        self._neuron: TwoState | None = None
 
     def run_spk(self) -> None:
         """One step of the neuron; the first time step lies before its first window."""
         current = self.a_in.recv()
         if self._neuron is None:
-            self._neuron = TwoStateNeuron(self.u.shape, self._period, self.constant, self._fire, u=self.u, v=self.v)
+            self._neuron = self._kind.stepped(self.u.shape, self._period, self._gains, self.constant, self.u, self.v)
             self.s_out.send(np.zeros(self.u.shape, np.int32))
             return
         self.s_out.send(self._neuron.step(current).astype(np.int32))

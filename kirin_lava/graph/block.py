@@ -1,0 +1,106 @@
+"""The hybrid graph: what a converted decoder computes, operation by operation.
+
+A `Model` is an embedding and a tuple of `Block`s (one per decoder layer and, last, the head). A block is a straight list of
+operations over named values. Each value is written once, the first input is `x`, the last output is the block's result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from kirin_lava.base.errors import UsageError
+from kirin_lava.graph.ops import CORE_OPS, CoreOp, Encode, Linear, Mix, Op, Score
+from kirin_lava.graph.port import REAL, Inputs, Port
+from kirin_lava.graph.values import Float32
+
+__all__ = ["Block", "Embedding", "Model"]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A straight list of operations from the value `x`, `width` numbers per token, to the value `output`."""
+
+    name: str
+    ops: tuple[Op, ...]
+    output: str
+    width: int
+
+    def linears(self) -> Iterator[Linear]:
+        """The linear segments, in order."""
+        return (op for op in self.ops if isinstance(op, Linear))
+
+    def core_ops(self) -> Iterator[CoreOp]:
+        """The operations that run as spikes and integers, in order."""
+        return (op for op in self.ops if isinstance(op, (Linear, Score, Mix)))
+
+    def producer(self, value: str) -> Op:
+        """The operation that writes `value`."""
+        return next(op for op in self.ops if op.output == value)
+
+    @cached_property
+    def ports(self) -> dict[str, Port]:
+        """What every value is; see `check` for errors."""
+        return self.check(self.name)
+
+    def check(self, where: str, head_dim: int | None = None, result: int | None = None) -> dict[str, Port]:
+        """Follow the values from the first to the last; returns their ports by name.
+
+        Args:
+            where: for errors.
+            head_dim: width of the rotary tables. result: width that the output must have. None: not looked at.
+
+        Raises:
+            UsageError: names the operation and what does not fit.
+        """
+        ports = {"x": Port(REAL, self.width)}
+        for index, op in enumerate(self.ops):
+            inputs = Inputs(ports, head_dim, f"{where}: {self.name}, operation {index} ({op.name})")
+            if op.output in ports:
+                raise inputs.error(f"value {op.output!r} is written twice")
+            ports[op.output] = op.port(inputs)
+        read = {op.cache for op in self.ops if isinstance(op, (Score, Mix))}
+        for op in self.ops:
+            if isinstance(op, Encode) and op.cached and op.output not in read:
+                raise UsageError(f"{where}: {self.name} ({op.name}): cached codes are read by no attention")
+        last = ports.get(self.output)
+        if last is None or last.kind != REAL or last.by_position or result not in (None, last.width):
+            of = "" if result is None else f" of width {result}"
+            raise UsageError(f"{where}: {self.name}: the output {self.output!r} is not a real value{of}")
+        return ports
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """Host: `x = tokens[id] + positions[p + position_offset]?`, float32.
+
+    tokens: (vocabulary, width) float32. positions: (rows, width) float32 or None.
+    """
+
+    tokens: Float32
+    positions: Float32 | None = None
+    position_offset: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A converted decoder.
+
+    Attributes:
+        blocks: decoder layers in order; `head` turns the last one's result into logits.
+        rotary: cos and sin, each (max_positions, head_dim) float32, or None.
+        max_positions: longest sequence.
+        facts: plain JSON values about the source (model_type, widths, vocabulary, special tokens).
+    """
+
+    embedding: Embedding
+    blocks: tuple[Block, ...]
+    head: Block
+    rotary: tuple[Float32, Float32] | None
+    max_positions: int
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+assert (Linear, Score, Mix) == CORE_OPS  # `core_ops` lists them

@@ -1,0 +1,119 @@
+"""Core operations: they run as spikes and integers on neuro cores, and turn codes into sums, or into codes where neurons
+fire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from kirin_lava.graph.ops.op import CUSTOM_NEURON, NEUROCORE, Op
+from kirin_lava.graph.port import CODES, SUMS, Inputs, Port
+from kirin_lava.spikes.codes import SpikeCode
+from kirin_lava.spikes.neurons import READ_OUT, Neuron
+
+__all__ = ["Linear", "Mix", "Score"]
+
+_EXACT = 1 << 24  # products of attention are summed in float32
+
+
+@dataclass(frozen=True, eq=False)
+class Linear(Op):
+    """codes -> sums (read out) or codes (fired): `v[n] = sum_k weight[n, k] * q[k]`, exactly, and what the neuron makes of it.
+
+    Attributes:
+        weight: (N, K) int8 synapses; a power-of-two shift per group of inputs is already multiplied in.
+        bits: 4 or 8, the bit-width of a weight before its shift.
+        code: of the inputs.
+        neuron: what becomes of the membranes.
+        group_shift: (N, groups) uint8 exponents that were multiplied in, or None.
+    """
+
+    place: ClassVar[str] = NEUROCORE
+    name: str
+    input: str
+    output: str
+    weight: npt.NDArray[np.int8]
+    bits: int
+    code: SpikeCode
+    neuron: Neuron = READ_OUT
+    group_shift: npt.NDArray[np.uint8] | None = None
+
+    @property
+    def fires(self) -> SpikeCode | None:
+        """Code of what its neurons fire, None where they are read out."""
+        return self.neuron.fires
+
+    @property
+    def kind(self) -> str:
+        """ "read" or "fire"."""
+        return "read" if self.fires is None else "fire"
+
+    def port(self, inputs: Inputs) -> Port:
+        """Sums, or codes with a step of 1."""
+        codes = inputs.read(self.input, CODES)
+        inputs.same("inputs", self.weight.shape[1], codes.width)
+        inputs.same("groups", codes.groups, 1)
+        inputs.code(self.code, codes)
+        neurons = self.weight.shape[0]
+        problem = self.neuron.problem(neurons)
+        if problem is not None:
+            raise inputs.error(problem)
+        return Port(SUMS, neurons) if self.fires is None else Port(CODES, neurons, code=self.fires)
+
+
+@dataclass(frozen=True, eq=False)
+class _Attention(Op):
+    place: ClassVar[str] = CUSTOM_NEURON
+    name: str
+    input: str
+    cache: str
+    output: str
+    heads: int
+    kv_heads: int
+    code: SpikeCode
+
+    @property
+    def kind(self) -> str:
+        """ "score" or "mix"."""
+        return type(self).__name__.lower()
+
+    def reads(self) -> dict[str, str]:
+        """Codes, and the row that the token adds to the cache."""
+        return {self.input: "all", self.cache: "all"}
+
+    def _head_dim(self, inputs: Inputs) -> int:
+        inputs.heads(self.heads, self.kv_heads)
+        cached = inputs.cached(self.cache)
+        inputs.same(f"steps of {self.cache}", cached.groups, self.kv_heads)
+        return cached.width // self.kv_heads
+
+
+@dataclass(frozen=True, eq=False)
+class Score(_Attention):
+    """codes x cached codes -> sums: `v[h, j] = sum_d Q[h, d] * K[j, h', d]` for positions j up to the token's own, 0 beyond."""
+
+    def port(self, inputs: Inputs) -> Port:
+        """Sums by head and position."""
+        head_dim, query, cached = self._head_dim(inputs), inputs.read(self.input, CODES), inputs.cached(self.cache)
+        inputs.code(self.code, query)
+        inputs.same("width of the query", query.width, self.heads * head_dim)
+        largest = 0 if cached.code is None else cached.code.largest
+        if head_dim * self.code.largest * largest >= _EXACT:
+            raise inputs.error(f"heads of width {head_dim} do not fit sums of 24 bits")
+        return Port(SUMS, self.heads, by_position=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Mix(_Attention):
+    """codes x cached codes -> sums: `v[h, d] = sum_j P[h, j] * V[j, h', d]` over positions j up to the token's own."""
+
+    def port(self, inputs: Inputs) -> Port:
+        """Sums, head_dim for every head."""
+        head_dim = self._head_dim(inputs)
+        weights = inputs.read(self.input, CODES, by_position=True)
+        inputs.code(self.code, weights)
+        inputs.same("heads", weights.width, self.heads)
+        return Port(SUMS, self.heads * head_dim)

@@ -1,0 +1,96 @@
+"""The two doors between host and cores: real values become codes, sums become real values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kirin_lava.graph.ops.op import STORED_FLOAT32, HostOp
+from kirin_lava.graph.port import CODES, REAL, SUMS, Inputs, Port
+from kirin_lava.graph.values import Float32, HostContext, Value, Values, codes_in, tensor_in
+from kirin_lava.spikes.codes import SpikeCode
+from kirin_lava.spikes.steps import TOKEN_STEP, StepRule
+
+__all__ = ["Decode", "Encode"]
+
+
+@dataclass(frozen=True, eq=False)
+class Encode(HostOp):
+    """real -> codes: `q = clip(round(x / step), code_min, code_max)`, round half to even, with the step that the rule finds.
+
+    Attributes:
+        groups: equal parts of a token with a step each (heads); 1 for a whole token.
+        cached: the codes are kept for later tokens (keys and values).
+    """
+
+    name: str
+    input: str
+    output: str
+    code: SpikeCode
+    rule: StepRule = TOKEN_STEP
+    groups: int = 1
+    cached: bool = False
+
+    def port(self, inputs: Inputs) -> Port:
+        """Codes as wide as its input."""
+        x = inputs.read(self.input, REAL, by_position=self.rule.by_row)
+        inputs.divides(self.groups, x.width, "groups")
+        problem = self.rule.problem()
+        if problem is not None:
+            raise inputs.error(problem)
+        if self.rule.by_row and (self.groups != x.width or self.cached):
+            raise inputs.error("a row of probabilities has one step for each head, and is not cached")
+        return Port(CODES, x.width, self.groups, self.code, self.rule.by_row, self.cached)
+
+    def compute(self, values: Values, context: HostContext) -> Value:
+        """See `HostOp`."""
+        x = tensor_in(values, self.input)
+        return self.rule.encode(self.code, x, self.groups, context.start, self.name, context.check)
+
+    def operations(self) -> int:
+        """Magnitude, selection of the step, divide, round, clip."""
+        return 5
+
+
+@dataclass(frozen=True, eq=False)
+class Decode(HostOp):
+    """sums -> real: `y = v * step * scale + bias`, with the step of the codes the sums were made from.
+
+    Attributes:
+        codes: name of the codes value whose steps apply; its groups divide the width.
+        scale: (width,) float32, or None for 1 (attention).
+        bias: (width,) float32 or None.
+    """
+
+    name: str
+    input: str
+    codes: str
+    output: str
+    scale: Float32 | None = field(metadata=STORED_FLOAT32)
+    bias: Float32 | None = field(metadata=STORED_FLOAT32)
+
+    def port(self, inputs: Inputs) -> Port:
+        """Real, as wide as the sums."""
+        sums, codes = inputs.read(self.input, SUMS), inputs.read(self.codes, CODES, by_position=None)
+        inputs.divides(codes.groups, sums.width, "groups")
+        inputs.vector("scale", self.scale, sums.width)
+        inputs.vector("bias", self.bias, sums.width)
+        return Port(REAL, sums.width)
+
+    def reads(self) -> dict[str, str]:
+        """Sums, and steps of codes."""
+        return {self.input: "all", self.codes: "steps"}
+
+    def compute(self, values: Values, context: HostContext) -> Value:
+        """See `HostOp`."""
+        v, step = tensor_in(values, self.input).float(), codes_in(values, self.codes).step
+        groups = step.shape[-1]
+        y = v * step if groups == 1 else (v.view(*v.shape[:-1], groups, -1) * step.unsqueeze(-1)).view(v.shape)
+        if self.scale is not None:
+            y.mul_(context.constant(self.scale, v.device))
+        if self.bias is not None:
+            y.add_(context.constant(self.bias, v.device))
+        return y
+
+    def operations(self) -> int:
+        """Step, scale, bias."""
+        return 1 + (self.scale is not None) + (self.bias is not None)

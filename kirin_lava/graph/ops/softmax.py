@@ -1,0 +1,103 @@
+"""The causal softmax between the two products of attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from kirin_lava.base.exact import EXP2_COARSE, exp2
+from kirin_lava.graph.ops.op import EXP_OPERATIONS, HostOp
+from kirin_lava.graph.port import CODES, REAL, SUMS, Inputs, Port
+from kirin_lava.graph.values import HostContext, Value, Values, codes_in, tensor_in
+
+__all__ = ["Softmax", "visible"]
+
+_LOG2E = 1.44269504088896341
+# Softmax weights lie below 1. They are summed as integers, in units of 2^-20, which adding 12 leaves in the low bits.
+_UNIT = torch.tensor(2.0**-20)
+_UNITS, _UNITS_BITS = torch.tensor(1.5 * 2.0**3), 0x41400000
+_MOST_INT32 = 2048  # positions whose units surely fit 32 bits
+
+
+@dataclass(frozen=True, eq=False)
+class Softmax(HostOp):
+    """Causal softmax over scores, with the value scale folded in.
+
+    `P[h, j] = softmax_j(v[h, j] * step_q[h] * step_k[j, h'] * factor) * step_v[j, h']` for j up to the token's own
+    position, 0 beyond; h' = h * kv_heads // heads. The result is a real value with an element per head and position.
+    """
+
+    name: str
+    input: str
+    query: str
+    key: str
+    value: str
+    output: str
+    heads: int
+    kv_heads: int
+    factor: float
+
+    def port(self, inputs: Inputs) -> Port:
+        """Real, by head and position."""
+        inputs.heads(self.heads, self.kv_heads)
+        inputs.same("heads", inputs.read(self.input, SUMS, by_position=True).width, self.heads)
+        inputs.same("steps of the query", inputs.read(self.query, CODES).groups, self.heads)
+        for name in (self.key, self.value):
+            inputs.same(f"steps of {name}", inputs.cached(name).groups, self.kv_heads)
+        inputs.positive("factor", self.factor)
+        return Port(REAL, self.heads, by_position=True)
+
+    def reads(self) -> dict[str, str]:
+        """Scores, and steps of codes."""
+        return {self.input: "all", **dict.fromkeys((self.query, self.key, self.value), "steps")}
+
+    def compute(self, values: Values, context: HostContext) -> Value:
+        """(B, H, L, J) sums -> (B, H, L, J) probabilities times the step of the value they will meet. Steps of keys and values
+        must be remembered by the context."""
+        v, query_step = tensor_in(values, self.input), codes_in(values, self.query).step
+        batch, heads, length, columns = v.shape
+        by_head = (batch, self.kv_heads, -1, length, columns)
+        key, value = (
+            context.steps[name][..., :columns].view(batch, self.kv_heads, 1, 1, columns) for name in (self.key, self.value)
+        )
+        x = v.to(torch.float32).reshape(by_head) * (key * (self.factor * _LOG2E))
+        x.mul_(query_step.view(batch, length, self.kv_heads, -1, 1).permute(0, 2, 3, 1, 4))
+        later = x[..., context.start :]  # the columns of these tokens, and whatever follows
+        masked = length > 1 or later.shape[-1] > 1
+        if masked:
+            later.add_(_hidden(length, later.shape[-1], v.device))
+        weights = exp2(x.sub_(x.amax(-1, keepdim=True)), EXP2_COARSE)
+        if masked:
+            weights[..., context.start :].mul_(visible(length, later.shape[-1], v.device))
+        weights.mul_(_sum_of_units(weights).mul_(_UNIT).reciprocal_()).mul_(value)
+        return weights.view(batch, heads, length, columns)
+
+    def operations(self) -> int:
+        """Two steps, maximum, subtract, exp, sum, divide, step of the value."""
+        return EXP_OPERATIONS + 7
+
+
+def _sum_of_units(weights: Tensor) -> Tensor:
+    """Sums (..., 1) over the last axis of float32 weights in [0, 1), each rounded to a multiple of 2^-20, in that unit."""
+    columns = weights.shape[-1]
+    units = (weights + _UNITS).view(torch.int32)
+    if columns > _MOST_INT32:
+        return (units.sum(-1, keepdim=True) - columns * _UNITS_BITS).to(torch.float32)
+    # 32-bit sums wrap around, and so does what the constant adds to them
+    constant = (columns * _UNITS_BITS + 2**31) % 2**32 - 2**31
+    return (units.sum(-1, keepdim=True, dtype=torch.int32) - constant).to(torch.float32)
+
+
+@lru_cache(maxsize=16)
+def visible(length: int, columns: int, device: torch.device) -> Tensor:
+    """(L, columns) float32, 1 where token i sees column j <= i, else 0."""
+    return torch.ones(length, columns, device=device).tril_()
+
+
+@lru_cache(maxsize=16)
+def _hidden(length: int, columns: int, device: torch.device) -> Tensor:
+    """(L, columns) float32, -inf where token i does not see column j > i, else 0."""
+    return torch.full((length, columns), -torch.inf, device=device).triu_(1)

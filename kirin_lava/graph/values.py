@@ -1,0 +1,91 @@
+"""What flows through a block: real values and exact sums as tensors, codes with their steps; and what operations know beside
+them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from kirin_lava.spikes.steps import Codes
+
+__all__ = ["Array", "Codes", "Constants", "Float32", "HostContext", "Value", "Values", "codes_in", "rotary_tables", "tensor_in"]
+
+Array = npt.NDArray[Any]
+Float32 = npt.NDArray[np.float32]
+Constants = dict[int, tuple[Array, Tensor]]
+Value = Tensor | Codes
+Values = dict[str, Value]
+
+
+@dataclass
+class HostContext:
+    """What host operations know beside their inputs.
+
+    Attributes:
+        positions: (L,) int64 absolute positions of the tokens, consecutive.
+        rotary: cos and sin, each (max_positions, head_dim) float32, or None.
+        steps: steps of cached codes by value name, (B, groups, J) float32, the tokens at hand included.
+        constants: arrays of operations as tensors, by identity; a caller that keeps it saves their conversion.
+        check: whether to look for NaN and infinity in whatever is encoded. They turn into steps that are not finite, and reach
+            the end of a block: a caller that looks there can do without.
+    """
+
+    positions: Tensor
+    rotary: tuple[Tensor, Tensor] | None = None
+    steps: dict[str, Tensor] = field(default_factory=dict)
+    constants: Constants = field(default_factory=dict)
+    check: bool = True
+
+    def __post_init__(self) -> None:
+        self.start = int(self.positions[0])
+        self.stop = self.start + len(self.positions)
+
+    def constant(self, array: Array, device: torch.device) -> Tensor:
+        """An array of an operation as a tensor."""
+        if id(array) not in self.constants:
+            self.constants[id(array)] = array, torch.from_numpy(array).to(device)
+        return self.constants[id(array)][1]
+
+    @cached_property
+    def turn(self) -> tuple[Tensor, Tensor]:
+        """cos and sin at the tokens' positions, (L, 1, head_dim); the first half of sin is negative."""
+        if self.rotary is None:
+            raise TypeError("a rotary embedding without rotary tables")
+        cos, sin = (table[self.start : self.stop].unsqueeze(1) for table in self.rotary)
+        low, high = sin.chunk(2, -1)
+        return cos, torch.cat([-low, high], -1)
+
+    def remember(self, name: str, step: Tensor) -> None:
+        """Append the steps (B, L, groups) of newly cached codes."""
+        new = step.transpose(1, 2)
+        old = self.steps.get(name)
+        self.steps[name] = new if old is None else torch.cat([old, new], dim=2)
+
+
+def rotary_tables(frequencies: Tensor, positions: int) -> tuple[Tensor, Tensor]:
+    """cos and sin of position times frequency, (positions, 2 * len(frequencies)) float32, computed in float64 on the CPU."""
+    angles = torch.outer(torch.arange(positions, dtype=torch.float64), frequencies.double().cpu())
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos().float(), angles.sin().float()
+
+
+def tensor_in(values: Values, name: str) -> Tensor:
+    """A real value or sums; `TypeError` where there are codes."""
+    value = values[name]
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} holds codes where a real value or sums are needed")
+    return value
+
+
+def codes_in(values: Values, name: str) -> Codes:
+    """Codes; `TypeError` where there are none."""
+    value = values[name]
+    if not isinstance(value, Codes):
+        raise TypeError(f"{name} holds no codes")
+    return value

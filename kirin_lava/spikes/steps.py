@@ -1,0 +1,248 @@
+"""Step rules: how the step of a token, a head or a row is found, and the codes that follow from it.
+
+    q = clip(round(x / step), code_min, code_max)      round half to even
+
+Every row (a token, a head of it, or a row of attention probabilities) gets its own step and is encoded on its own, with
+operations whose bits are the same everywhere, see `kirin_lava.base.exact`. A rule is a class here, or beside its method, and a
+line in `RULES`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kirin_lava.base.errors import FitError, UsageError
+from kirin_lava.base.exact import RankBound
+from kirin_lava.spikes.codes import SpikeCode
+
+__all__ = ["RULES", "TOKEN_STEP", "Codes", "RowBudget", "StaticStep", "StepRule", "TokenBudget", "message_budget"]
+
+_SMALLEST_STEP = 2.0**-120
+_DIGITS, _DIGITS_ROW = 3, 2
+"""Binary digits, behind the first, of the largest magnitude that must be a spike: it is rounded up to them."""
+
+
+@dataclass
+class Codes:
+    """Integer codes with their steps.
+
+    Attributes:
+        q: (B, L, W) codes in float32, or (B, H, L, J) for attention probabilities.
+        step: (B, L, groups) float32.
+        clipped: how many codes a fixed step had to clip.
+    """
+
+    q: Tensor
+    step: Tensor
+    clipped: int = 0
+
+    def values(self) -> Tensor:
+        """What the codes stand for, `q * step`, in the shape of q."""
+        if self.q.dim() == 4:
+            return self.q * self.step.transpose(1, 2).unsqueeze(-1)
+        groups = self.step.shape[-1]
+        return self.q * (self.step if groups == 1 else self.step.repeat_interleave(self.q.shape[-1] // groups, -1))
+
+
+def message_budget(ratio: float, width: int) -> int:
+    """How many elements of a row may be messages: `max(1, floor(ratio * width))`, 0 for ratio 0."""
+    return max(1, math.floor(ratio * width)) if ratio > 0 else 0
+
+
+@dataclass(frozen=True)
+class StepRule(ABC):
+    """How steps are found.
+
+    Attributes:
+        by_row: whether it takes rows of attention probabilities (B, H, L, J) instead of tokens (B, L, W).
+    """
+
+    by_row: ClassVar[bool] = False
+
+    @abstractmethod
+    def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int, name: str, check: bool) -> Codes:
+        """Codes of real values.
+
+        Args:
+            x: (B, L, W), or (B, H, L, J) by row, at positions from `start` on.
+            groups: equal parts of a token with a step each.
+            name: of the operation, for errors. check: whether to look for NaN and infinity here.
+
+        Raises:
+            FitError: a value that is not finite.
+        """
+
+    def budget(self, code: SpikeCode, width: int) -> int | None:
+        """Most messages among `width` codes with a common step; None where any number can come up."""
+        return None
+
+    def share(self, code: SpikeCode, width: int, groups: int) -> float:
+        """Largest share of messages among the codes of a token of `width`; of rows, whose number grows, the share itself."""
+        return 1.0
+
+    def problem(self) -> str | None:
+        """What is wrong with its parameters, which may come from a file; None where nothing is."""
+        return None
+
+
+@dataclass(frozen=True)
+class _Budgeted(StepRule):
+    ratio: float = 0.0
+
+    def budget(self, code: SpikeCode, width: int) -> int | None:
+        """`message_budget` of the ratio."""
+        return message_budget(self.ratio, width) if code.has_spikes else None
+
+    def problem(self) -> str | None:
+        """A ratio beyond one half."""
+        return None if 0 <= self.ratio <= 0.5 else f"ratio {self.ratio} is not within 0 to 0.5"
+
+
+@dataclass(frozen=True)
+class TokenBudget(_Budgeted):
+    """The step of a token and group is the smallest that leaves at most `max(1, floor(ratio * width / groups))` messages and
+    clips nothing: `step = max(t / (spike_max + 0.499), max|x| / (code_max + 0.49))`, t the largest magnitude that must be a
+    spike, rounded up to 4 binary digits, so that counting finds it. Where negative spikes reach further, a negative magnitude
+    counts in proportion less, `(spike_max + 0.499) / (|spike_min| + 0.499)` of it.
+    """
+
+    def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int, name: str, check: bool) -> Codes:
+        """See `StepRule`."""
+        grouped = x if groups == 1 else x.view(*x.shape[:-1], groups, -1)
+        magnitude = grouped.abs()
+        largest = magnitude.amax(-1, keepdim=True)
+        if check:
+            _check_finite(name, largest)
+        factors = _factors(code)
+        limit = None
+        if code.has_spikes:
+            reach = magnitude if factors.of_negative is None else torch.maximum(grouped, grouped * factors.of_negative)
+            allowed = message_budget(self.ratio, reach.shape[-1])
+            limit = reach.amax(-1, keepdim=True) if allowed == 0 else factors.bound(reach, largest, allowed)
+        step = factors.step(limit, largest)
+        q = (grouped / step).round_()
+        return Codes(q, step) if groups == 1 else Codes(q.view(x.shape), step.squeeze(-1))
+
+    def share(self, code: SpikeCode, width: int, groups: int) -> float:
+        """See `StepRule`."""
+        return message_budget(self.ratio, width // groups) * groups / width if code.has_spikes else 1.0
+
+
+@dataclass(frozen=True)
+class RowBudget(_Budgeted):
+    """As `TokenBudget`, for rows of attention probabilities: the budget grows with the positions up to the token's own, and the
+    largest magnitude that must be a spike is rounded up to 3 binary digits."""
+
+    by_row: ClassVar[bool] = True
+
+    def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int, name: str, check: bool) -> Codes:
+        """See `StepRule`. x is 0 beyond the token's own position; every head has a step."""
+        length = x.shape[2]
+        largest = x.amax(-1, keepdim=True)
+        if check:
+            _check_finite(name, largest)
+        limit = largest if code.has_spikes else None
+        if limit is not None and self.ratio > 0:
+            rows = _budgets(self.ratio, start, start + length, x.device)
+            allowed = message_budget(self.ratio, start + 1) if length == 1 else rows
+            limit = _factors(code).bound_of_row(x, largest, allowed)
+        step = _factors(code).step(limit, largest)
+        return Codes((x / step).round_(), step.squeeze(-1).transpose(1, 2))
+
+    def share(self, code: SpikeCode, width: int, groups: int) -> float:
+        """See `StepRule`."""
+        return self.ratio if code.has_spikes else 1.0
+
+
+@dataclass(frozen=True)
+class StaticStep(StepRule):
+    """The step is the same for every token, for neurons that fire and have no host to choose one; codes beyond are clipped and
+    counted. ratio: the share of messages that it was chosen for."""
+
+    step: float
+    ratio: float = 0.0
+
+    def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int, name: str, check: bool) -> Codes:
+        """See `StepRule`."""
+        step = torch.full((*x.shape[:-1], 1), self.step, dtype=torch.float32, device=x.device)
+        q = (x / step).round_()
+        _check_finite(name, q.abs())
+        inside = q.clamp(code.code_min, code.code_max)
+        return Codes(inside, step, int((inside != q).sum()))
+
+    def share(self, code: SpikeCode, width: int, groups: int) -> float:
+        """What it was chosen for."""
+        return message_budget(self.ratio, width) / width if code.has_spikes else 1.0
+
+    def problem(self) -> str | None:
+        """A step that is no positive number."""
+        return None if math.isfinite(self.step) and self.step > 0 else f"step is {self.step}, not a positive number"
+
+
+TOKEN_STEP = TokenBudget()
+"""The rule without messages beyond the spike range: the step of a token is that of its largest value."""
+
+RULES: tuple[type[StepRule], ...] = (TokenBudget, RowBudget, StaticStep)
+
+
+def _budgets(ratio: float, start: int, stop: int, device: torch.device) -> Tensor:
+    """Budgets (L, 1) of rows at the positions from start to stop."""
+    return _budget_table(ratio, 1 << stop.bit_length(), device)[start:stop]
+
+
+@lru_cache(maxsize=32)
+def _budget_table(ratio: float, positions: int, device: torch.device) -> Tensor:
+    return torch.tensor([[message_budget(ratio, p + 1)] for p in range(positions)], dtype=torch.float32, device=device)
+
+
+class _Factors(NamedTuple):
+    """What turns magnitudes into steps: factors of the largest, of the largest that must be a spike and, where negative spikes
+    reach further than positive ones, of negative numbers; and how the second is found."""
+
+    of_largest: Tensor
+    of_limit: Tensor | None
+    of_negative: Tensor | None
+    bound: RankBound
+    bound_of_row: RankBound
+
+    def step(self, limit: Tensor | None, largest: Tensor) -> Tensor:
+        """Smallest step that keeps `limit` a spike and `largest` inside the codes; multiplied, because a GPU divides by a
+        constant in another way than a CPU."""
+        step = largest * self.of_largest
+        if limit is not None:
+            assert self.of_limit is not None
+            step = torch.maximum(step, limit * self.of_limit)
+        return step.clamp_min_(_SMALLEST_STEP)
+
+
+@cache
+def _factors(code: SpikeCode) -> _Factors:
+    reach = code.code_max + 0.49
+    if code.spike_codes is None:
+        bounds = (RankBound(1.0, digits) for digits in (_DIGITS, _DIGITS_ROW))
+        return _Factors(torch.tensor(1.0 / reach), None, None, *bounds)
+    low, high = code.spike_codes
+    spike = high + 0.499
+    bounds = (RankBound(spike / reach, digits) for digits in (_DIGITS, _DIGITS_ROW))
+    negative = torch.tensor(-spike / (0.499 - low)) if -low > high else None
+    return _Factors(torch.tensor(1.0 / reach), torch.tensor(1.0 / spike), negative, *bounds)
+
+
+def _check_finite(name: str, magnitude: Tensor) -> None:
+    if not math.isfinite(float(magnitude.max())):
+        raise FitError(f"{name}: an activation is NaN or infinite; the checkpoint or the input is broken")
+
+
+def rule_named(name: str) -> type[StepRule]:
+    """The rule called `name`; `UsageError` where there is none."""
+    for rule in RULES:
+        if rule.__name__ == name:
+            return rule
+    raise UsageError(f"unknown step rule {name!r}: choose one of {', '.join(rule.__name__ for rule in RULES)}")

@@ -1,0 +1,74 @@
+"""Every code: what is sent counts what it stands for, whatever its kernel, and nothing else is sent."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from kirin_lava.base.errors import UsageError
+from kirin_lava.spikes.codes import CODES, OFFSET, SIGNED, SpikeCode, code_named
+
+EVERY = pytest.mark.parametrize("code", CODES, ids=lambda code: code.name)
+
+
+def all_of(code: SpikeCode) -> np.ndarray:
+    return np.arange(code.code_min, code.code_max + 1)
+
+
+@EVERY
+@pytest.mark.parametrize("spare", [0, 1, 9])
+def test_a_raster_counts_its_codes(code: SpikeCode, spare: int) -> None:
+    q, period = all_of(code), code.window + spare
+    spikes, messages = code.raster(q, period)
+    np.testing.assert_array_equal(code.decode(spikes + messages), q)
+    assert not (spikes[:, :spare].any() or messages[:, : period - 1].any())
+    np.testing.assert_array_equal(messages[:, -1] != 0, code.is_message(q))
+    np.testing.assert_array_equal(np.abs(spikes).sum(1) > 0, code.split(q)[0])
+    np.testing.assert_array_equal(np.count_nonzero(spikes, axis=1), code.spike_count(q))
+
+
+@EVERY
+@pytest.mark.parametrize("spare", [0, 5])
+def test_the_gains_of_a_running_sum_count_the_same_as_the_kernel(code: SpikeCode, spare: int) -> None:
+    period = code.window + spare
+    payload = np.random.default_rng(0).integers(-9, 10, (3000, period))
+    payload[:, :spare] = 0
+    u = payload.cumsum(1)
+    np.testing.assert_array_equal(u @ np.array(code.gains(period)), payload @ np.array(code.weights(period)))
+    assert code.kernel[-1] == 1 and len(code.kernel) == code.window
+
+
+@EVERY
+def test_events_are_the_same_on_arrays_and_tensors(code: SpikeCode) -> None:
+    q = all_of(code)
+    spikes, messages, silent = code.events(q)
+    assert spikes + messages + silent == len(q) and silent == 1
+    on_tensors = torch.from_numpy(q).float()
+    for mask in ("is_silent", "is_message", "spike_count"):
+        np.testing.assert_array_equal(getattr(code, mask)(on_tensors).numpy(), getattr(code, mask)(q))
+
+
+@EVERY
+def test_spans_are_reached_and_not_left(code: SpikeCode) -> None:
+    q = all_of(code)
+    sent = np.append(q + code.zero, 0)
+    assert code.payload_span() == (sent.min(), sent.max()) and code.max_message == np.abs(sent).max()
+    spiking = np.append(sent[:-1][~code.is_message(q)], 0)
+    assert code.payload_span(messages=False) == (spiking.min(), spiking.max())
+    assert code.largest == np.abs(q).max() and code.signed == (q.min() < 0)
+
+
+@EVERY
+def test_what_cannot_be_sent_is_refused(code: SpikeCode) -> None:
+    with pytest.raises(UsageError, match=f"outside {code.name}"):
+        code.raster(np.array([code.code_max + 1]))
+    with pytest.raises(UsageError, match=f"cannot hold {code.name} codes"):
+        code.raster(np.array([0]), code.window - 1)
+
+
+def test_codes_have_names_of_their_own() -> None:
+    assert [code_named(code.name) for code in CODES] == list(CODES)
+    assert not OFFSET.mirrored and SIGNED.mirrored
+    with pytest.raises(UsageError, match="unknown code 'morse'"):
+        code_named("morse")
