@@ -25,12 +25,10 @@ import os
 import re
 import reprlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import disk_errors, inside, load_arrays, save_json
@@ -41,6 +39,7 @@ from kirin_lava.graph.block import Block, Embedding, Model
 from kirin_lava.graph.ops import Linear, Rotary
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models.config import MOST, MOST_LAYERS, MOST_POSITIONS
+from kirin_lava.quantize.record import Probe
 
 __all__ = ["EMBEDDING", "FORMAT", "JOURNAL", "MANIFEST", "Bundle", "Probe", "hash_is", "host_name", "net_name", "probe_name"]
 
@@ -63,21 +62,6 @@ def host_name(block: str) -> str:
 def probe_name(block: str) -> str:
     """Path of a block's probe."""
     return f"probe/{block}.safetensors"
-
-
-@dataclass(frozen=True, eq=False)
-class Probe:
-    """What a linear segment computed on calibration text when it was exported.
-
-    Attributes:
-        codes: (windows, K) int16 input codes.
-        result: (windows, N) int32 sums, or output codes where the segment fires.
-        peak: (N,) int32 largest |sum| of each neuron over the whole calibration sample.
-    """
-
-    codes: npt.NDArray[np.int16]
-    result: npt.NDArray[np.int32]
-    peak: npt.NDArray[np.int32]
 
 
 class Bundle:

@@ -5,7 +5,7 @@
     SpikeMatmul      synapses made at run time: spikes meet cached keys or values
     SilenceNeuron    two-state neuron with a silence threshold, read out or firing
     HostStage        host operations between two segments, token by token
-    SpikeProbe, MembraneProbe    sinks that decode and count what travels over a connection
+    SpikeSink, MembraneSink    sinks that decode and count what travels over a connection
 
 **The window clock.** All windows of a network have the same period of P time steps, counted from 0. A source (encoder, host
 stage) plays window w in steps wP .. wP + P-1. A synapse delays by one step, as Lava's `Dense` does, so the window of a neuron
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from kirin_lava.processes.encoder import SpikeEncoder
     from kirin_lava.processes.host import HostStage
     from kirin_lava.processes.matmul import SpikeMatmul
-    from kirin_lava.processes.probe import MembraneProbe, SpikeProbe
+    from kirin_lava.processes.sink import MembraneSink, SpikeSink
     from kirin_lava.processes.synapse import outlier_synapse, spike_synapse
     from kirin_lava.spikes.neurons.silence.process import SilenceNeuron
 
 __all__ = [
     "BlockNetwork",
     "HostStage",
-    "MembraneProbe",
+    "MembraneSink",
     "SegmentNetwork",
     "SilenceNeuron",
     "SpikeEncoder",
     "SpikeMatmul",
-    "SpikeProbe",
+    "SpikeSink",
     "build_block",
     "build_segment",
     "outlier_synapse",
@@ -49,12 +49,12 @@ __all__ = [
 _HOMES = {
     "BlockNetwork": "block",
     "HostStage": "host",
-    "MembraneProbe": "probe",
+    "MembraneSink": "sink",
     "SegmentNetwork": "build",
     "SilenceNeuron": "kirin_lava.spikes.neurons.silence.process",
     "SpikeEncoder": "encoder",
     "SpikeMatmul": "matmul",
-    "SpikeProbe": "probe",
+    "SpikeSink": "sink",
     "build_block": "block",
     "build_segment": "build",
     "outlier_synapse": "synapse",

@@ -15,8 +15,8 @@ from kirin_lava.processes.build import Network, connect_linear
 from kirin_lava.processes.host import HostStage, Mailbox
 from kirin_lava.processes.matmul import SpikeMatmul
 from kirin_lava.processes.pipeline import Pipeline, plan_block
-from kirin_lava.processes.probe import SpikeProbe
 from kirin_lava.processes.runs import BlockRun
+from kirin_lava.processes.sink import SpikeSink
 from kirin_lava.spikes.neurons import READ_OUT
 from kirin_lava.spikes.neurons.silence.process import SilenceNeuron
 
@@ -34,7 +34,7 @@ class BlockNetwork(Network):
             stage.index: HostStage(plan=plan, stage=stage, mailbox=self._mailbox, rotary=rotary) for stage in plan.stages
         }
         self._matmuls: dict[str, SpikeMatmul] = {}
-        self._probes: dict[str, SpikeProbe] = {}
+        self._probes: dict[str, SpikeSink] = {}
         neurons: list[tuple[str, SilenceNeuron]] = []
         for index, core in enumerate(plan.cores):
             neurons.append((core.name, self._connect(index, core, neurons[-1][1] if plan.is_fired(index) else None, probe)))
@@ -60,7 +60,7 @@ class BlockNetwork(Network):
             neuron.s_out.connect(self._stages[index + 1].v_in)
         if probe:
             windows = self.plan.capacity + self.plan.latency + 1
-            sink = self._probes[core.name] = SpikeProbe(
+            sink = self._probes[core.name] = SpikeSink(
                 shape=spikes.shape, code=core.code, period=self.plan.period, windows=windows
             )
             spikes.connect(sink.s_in)

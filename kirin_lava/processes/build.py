@@ -12,9 +12,9 @@ from lava.magma.core.run_configs import Loihi2SimCfg
 
 from kirin_lava.graph.ops import Linear
 from kirin_lava.processes.encoder import SpikeEncoder
-from kirin_lava.processes.probe import MembraneProbe, SpikeProbe
 from kirin_lava.processes.runs import SegmentRun
 from kirin_lava.processes.runtime import progress
+from kirin_lava.processes.sink import MembraneSink, SpikeSink
 from kirin_lava.processes.synapse import outlier_synapse, spike_synapse
 from kirin_lava.spikes.codes import Integers
 from kirin_lava.spikes.neurons.silence.process import SilenceNeuron, overflow_of
@@ -88,16 +88,16 @@ class SegmentNetwork(Network):
         self.op, self.windows = op, len(codes)
         self.period = period_of(op.code, op.neuron) if period is None else period
         source = SpikeEncoder(codes=codes, code=op.code, period=self.period)
-        self.inputs = SpikeProbe(shape=(codes.shape[1],), code=op.code, period=self.period, windows=self.windows + 2)
+        self.inputs = SpikeSink(shape=(codes.shape[1],), code=op.code, period=self.period, windows=self.windows + 2)
         neuron = connect_linear(op, self.period, source.s_out, source.a_out)
         source.s_out.connect(self.inputs.s_in)
         source.a_out.connect(self.inputs.a_in)
-        self.output: MembraneProbe | SpikeProbe
+        self.output: MembraneSink | SpikeSink
         if op.fires is None:
-            self.output = MembraneProbe(shape=neuron.s_out.shape, period=self.period, windows=self.windows)
+            self.output = MembraneSink(shape=neuron.s_out.shape, period=self.period, windows=self.windows)
             neuron.s_out.connect(self.output.a_in)
         else:
-            self.output = SpikeProbe(shape=neuron.s_out.shape, code=op.fires, period=self.period, windows=self.windows + 1)
+            self.output = SpikeSink(shape=neuron.s_out.shape, code=op.fires, period=self.period, windows=self.windows + 1)
             neuron.s_out.connect(self.output.s_in)
         super().__init__([(op.name, neuron)])
 

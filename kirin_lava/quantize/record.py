@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kirin_lava.export.bundle import Probe
 from kirin_lava.graph.block import Block
 from kirin_lava.graph.executor import BlockExecutor, Cache
 from kirin_lava.graph.ops import Linear, Op
 from kirin_lava.graph.values import Codes, Float32, Value
 
-__all__ = ["probe_block"]
+__all__ = ["Probe", "probe_block"]
 
 WINDOWS = 16
 """Windows that are kept per segment, evenly spread over the sample."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """What a linear segment computed on calibration text when it was exported.
+
+    Attributes:
+        codes: (windows, K) int16 input codes.
+        result: (windows, N) int32 sums, or output codes where the segment fires.
+        peak: (N,) int32 largest |sum| of each neuron over the whole calibration sample.
+    """
+
+    codes: npt.NDArray[np.int16]
+    result: npt.NDArray[np.int32]
+    peak: npt.NDArray[np.int32]
 
 
 def probe_block(

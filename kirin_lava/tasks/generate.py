@@ -15,7 +15,7 @@ from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import disk_errors, save_json
 from kirin_lava.base.readers import read_json
 from kirin_lava.export.bundle import Bundle
-from kirin_lava.export.netx.decoder import StockDecoder
+from kirin_lava.export.netx.model import StockModel
 from kirin_lava.graph.counter import Counter
 from kirin_lava.graph.executor import Cache, Executor
 from kirin_lava.models.tokenizer import load_tokenizer
@@ -127,12 +127,12 @@ def generate(
     if backend == "reference":
         runner = _Reference(opened, device, counter)
     elif backend in ("stock", "loihi2"):
-        runner = StockDecoder(opened, "cpu" if backend == "stock" else backend, timeout)
+        runner = StockModel(opened, "cpu" if backend == "stock" else backend, timeout)
     else:
-        from kirin_lava.processes.decoder import LavaDecoder
+        from kirin_lava.processes.model import LavaModel
 
         capacity = len(ids) + min(max_new_tokens, room)
-        runner = LavaDecoder(opened.model(), capacity, timeout)
+        runner = LavaModel(opened.model(), capacity, timeout)
     emit = on_text or (lambda piece: None)
     generator = torch.Generator().manual_seed(seed)
     tokens: list[int] = []
@@ -160,7 +160,7 @@ def generate(
         with disk_errors(stats):
             save_json(stats, counts)
     whole = tokenizer.decode(tokens, skip_special_tokens=True)
-    host_fires = runner.host_fires if isinstance(runner, StockDecoder) else ()
+    host_fires = runner.host_fires if isinstance(runner, StockModel) else ()
     return Generation(backend, len(ids), tokens, whole, time.monotonic() - start, counts, host_fires)
 
 

@@ -63,11 +63,11 @@ class Endless:
     """A Lava network without an end, for a `Session`."""
 
     def __init__(self) -> None:
-        from kirin_lava.processes import SpikeEncoder, SpikeProbe
+        from kirin_lava.processes import SpikeEncoder, SpikeSink
         from kirin_lava.spikes.codes import SIGNED
 
         source = SpikeEncoder(codes=np.ones((2, 3), np.int64), code=SIGNED)
-        self.sink = SpikeProbe(shape=(3,), code=SIGNED, period=8, windows=2)
+        self.sink = SpikeSink(shape=(3,), code=SIGNED, period=8, windows=2)
         source.s_out.connect(self.sink.s_in)
         source.a_out.connect(self.sink.a_in)
 
@@ -110,12 +110,12 @@ def multiply(
     from lava.magma.core.run_configs import Loihi2SimCfg
     from lava.proc.io.source import RingBuffer
 
-    from kirin_lava.processes import MembraneProbe, SilenceNeuron, SpikeMatmul
+    from kirin_lava.processes import MembraneSink, SilenceNeuron, SpikeMatmul
 
     windows = len(payload)
     matmul = SpikeMatmul(kind=kind, heads=4, kv_heads=2, head_dim=3, capacity=capacity, period=period, zero=zero)
     neuron = SilenceNeuron(shape=matmul.a_out.shape, period=period)
-    probe = MembraneProbe(shape=matmul.a_out.shape, period=period, windows=windows)
+    probe = MembraneSink(shape=matmul.a_out.shape, period=period, windows=windows)
     source = RingBuffer(data=np.moveaxis(payload, 0, 1).reshape(payload.shape[1], -1))
     cached = RingBuffer(data=rows.T)  # one column per time step: SpikeMatmul takes one per window, so it lags behind
     source.s_out.connect(matmul.s_in)

@@ -15,7 +15,7 @@ from kirin_lava.processes import runtime
 def test_nothing_imports_lava_before_it_is_needed() -> None:
     code = """
 import sys
-import kirin_lava.processes, kirin_lava.processes.decoder, kirin_lava.processes.pipeline, kirin_lava.processes.runtime
+import kirin_lava.processes, kirin_lava.processes.model, kirin_lava.processes.pipeline, kirin_lava.processes.runtime
 import kirin_lava.spikes.neurons.neuron
 import multiprocessing
 assert not [name for name in sys.modules if name.startswith("lava.")]

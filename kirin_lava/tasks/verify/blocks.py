@@ -77,7 +77,7 @@ def verify_blocks(bundle: Bundle, tokens: int, timeout: float | None, progress: 
 
 def verify_model(bundle: Bundle, tokens: int, timeout: float | None, progress: Progress | None) -> Verification:
     """Level model: `tokens` of real text in one go, then greedy generation token by token."""
-    from kirin_lava.processes.decoder import LavaDecoder
+    from kirin_lava.processes.model import LavaModel
 
     result = Verification("model", ("native networks of all blocks",))
     model = bundle.model()
@@ -87,7 +87,7 @@ def verify_model(bundle: Bundle, tokens: int, timeout: float | None, progress: P
     expected = executor.forward(prompt.unsqueeze(0), cache)[0]
     vocabulary = expected.shape[-1]
     generator = torch.Generator()
-    with LavaDecoder(model, len(prompt) + _NEW_TOKENS, timeout, progress) as decoder:
+    with LavaModel(model, len(prompt) + _NEW_TOKENS, timeout, progress) as decoder:
         got = decoder.step(prompt, every=True)
         text = Row("prompt logits", "float32 bits", len(prompt), vocabulary, 0, 0, 0, 0)
         result.rows.append(text)
@@ -107,9 +107,9 @@ def verify_model(bundle: Bundle, tokens: int, timeout: float | None, progress: P
 
 def lava_logits(bundle: Bundle, tokens: Tensor, timeout: float | None, progress: Progress | None) -> Tensor:
     """Logits (L, vocabulary) of a text (L,), computed on Lava from the embedding on."""
-    from kirin_lava.processes.decoder import LavaDecoder
+    from kirin_lava.processes.model import LavaModel
 
-    with LavaDecoder(bundle.model(), len(tokens), timeout, progress) as decoder:
+    with LavaModel(bundle.model(), len(tokens), timeout, progress) as decoder:
         return decoder.step(tokens, every=True)
 
 

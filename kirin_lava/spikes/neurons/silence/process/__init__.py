@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from kirin_lava.spikes.codes import Integers
 from kirin_lava.spikes.neurons.neuron import Neuron
-from kirin_lava.spikes.neurons.readout import READ_OUT
 from kirin_lava.spikes.neurons.two_state import Overflow, TwoState
 
 __all__ = ["PySilenceNeuronModel", "SilenceNeuron", "overflow_of"]
@@ -65,9 +65,10 @@ class SilenceNeuron(AbstractProcess):
         gains: tuple[int, ...] | None = None,
         **kwargs: Any,
     ) -> None:
-        neuron, gains = fire or READ_OUT, gains or (1,) * period
-        neuron.stepped(shape, period, gains, constant)  # refuses a period that is too short
-        super().__init__(period=period, neuron=neuron, gains=gains, **kwargs)
+        gains = gains or (1,) * period
+        stepped = TwoState if fire is None else fire.stepped
+        stepped(shape, period, gains, constant)  # refuses a period that is too short
+        super().__init__(period=period, stepped=stepped, gains=gains, **kwargs)
         self.a_in = InPort(shape=shape)
         self.s_out = OutPort(shape=shape)
         self.u = Var(shape=shape, init=0)
@@ -95,14 +96,14 @@ class PySilenceNeuronModel(PyLoihiProcessModel):
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
         self._period, self._gains = proc_params["period"], proc_params["gains"]
-        self._kind: Neuron = proc_params["neuron"]
+        self._stepped: Callable[..., TwoState] = proc_params["stepped"]
         self._neuron: TwoState | None = None
 
     def run_spk(self) -> None:
         """One step of the neuron; the first time step lies before its first window."""
         current = self.a_in.recv()
         if self._neuron is None:
-            self._neuron = self._kind.stepped(self.u.shape, self._period, self._gains, self.constant, self.u, self.v)
+            self._neuron = self._stepped(self.u.shape, self._period, self._gains, self.constant, self.u, self.v)
             self.s_out.send(np.zeros(self.u.shape, np.int32))
             return
         self.s_out.send(self._neuron.step(current).astype(np.int32))

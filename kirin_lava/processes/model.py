@@ -17,7 +17,7 @@ from kirin_lava.processes.runtime import Session
 if TYPE_CHECKING:
     from kirin_lava.processes.block import BlockNetwork
 
-__all__ = ["LavaDecoder"]
+__all__ = ["LavaModel"]
 
 
 def open_block(block: Block, capacity: int, rotary: tuple[Float32, Float32] | None) -> BlockNetwork:
@@ -27,7 +27,7 @@ def open_block(block: Block, capacity: int, rotary: tuple[Float32, Float32] | No
     return build_block(block, capacity, rotary)
 
 
-class LavaDecoder(ExitStack):
+class LavaModel(ExitStack):
     """Runs a model on Lava's CPU simulator; keys and values stay in the networks. Use as a context manager or close it.
 
     Args:

@@ -17,10 +17,10 @@ from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from kirin_lava.processes.shared import shared_zeros
 from kirin_lava.spikes.codes import SpikeCode
 
-__all__ = ["MembraneProbe", "PyMembraneProbeModel", "PySpikeProbeModel", "SpikeProbe"]
+__all__ = ["MembraneSink", "PyMembraneSinkModel", "PySpikeSinkModel", "SpikeSink"]
 
 
-class SpikeProbe(AbstractProcess):
+class SpikeSink(AbstractProcess):
     """Sums a connection's spikes and messages to the codes they stand for, window by window.
 
     Listens where a source sends: window w lies in the time steps w * period .. (w+1) * period - 1. A payload p in step t of the
@@ -57,11 +57,11 @@ class SpikeProbe(AbstractProcess):
         self.a_in = InPort(shape=shape)
 
 
-@implements(proc=SpikeProbe, protocol=LoihiProtocol)
+@implements(proc=SpikeSink, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
-class PySpikeProbeModel(PyLoihiProcessModel):
-    """SpikeProbe on the CPU."""
+class PySpikeSinkModel(PyLoihiProcessModel):
+    """SpikeSink on the CPU."""
 
     s_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=2)
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
@@ -83,7 +83,7 @@ class PySpikeProbeModel(PyLoihiProcessModel):
         self._counts[row] += np.count_nonzero(spikes), np.count_nonzero(messages)
 
 
-class MembraneProbe(AbstractProcess):
+class MembraneSink(AbstractProcess):
     """Keeps the membranes that a SilenceNeuron sends.
 
     The membrane of window w arrives in time step (w+1) * period and is kept in row w % windows.
@@ -115,11 +115,11 @@ class MembraneProbe(AbstractProcess):
         self.a_in = InPort(shape=shape)
 
 
-@implements(proc=MembraneProbe, protocol=LoihiProtocol)
+@implements(proc=MembraneSink, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
-class PyMembraneProbeModel(PyLoihiProcessModel):
-    """MembraneProbe on the CPU."""
+class PyMembraneSinkModel(PyLoihiProcessModel):
+    """MembraneSink on the CPU."""
 
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
 

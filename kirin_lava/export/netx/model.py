@@ -26,13 +26,13 @@ from kirin_lava.graph.ops import Linear
 from kirin_lava.graph.values import Codes, Value
 from kirin_lava.processes.runtime import Session, require_backend
 
-__all__ = ["StockDecoder"]
+__all__ = ["StockModel"]
 
 _PER_JOB = 16
 """Networks in one job: each takes about 50 descriptors, and many systems grant 1024."""
 
 
-class StockDecoder(ExitStack):
+class StockModel(ExitStack):
     """Runs a bundle's `.net` files; keys and values stay on the host. Use as a context manager or close it.
 
     Args:

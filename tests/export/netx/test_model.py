@@ -12,7 +12,7 @@ import torch
 from kirin_lava.base.errors import BackendError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.bundle_write import BundleWriter
-from kirin_lava.export.netx.decoder import StockDecoder
+from kirin_lava.export.netx.model import StockModel
 from kirin_lava.graph.executor import Cache, Executor
 from kirin_lava.graph.ops import Linear, Op
 from kirin_lava.quantize.record import probe_block
@@ -24,7 +24,7 @@ from tests.export.small_bundles import small_bundle
 PROMPT = torch.tensor([0, 70, 83])
 
 
-def require_equal_logits(bundle: Bundle, decoder: StockDecoder, tokens: int) -> None:
+def require_equal_logits(bundle: Bundle, decoder: StockModel, tokens: int) -> None:
     """A prompt at once, then token by token."""
     executor, cache = Executor(bundle.model()), Cache()
     ids = PROMPT
@@ -44,7 +44,7 @@ def test_logits_are_those_of_the_executor(tmp_path: Path, kind: str, recipe: str
     bundle = Bundle(small_bundle(tmp_path, kind, recipe))
     fired = [op.name for op in bundle.block("blocks.0").linears() if op.fires is not None]
     assert fired == (["mlp.fc1"] if kind == "opt" else [])
-    with StockDecoder(bundle, timeout=300) as decoder:
+    with StockModel(bundle, timeout=300) as decoder:
         assert decoder.host_fires == ()
         require_equal_logits(bundle, decoder, 3)
 
@@ -74,7 +74,7 @@ def test_a_fire_phase_that_stock_neurons_cannot_hold_is_computed_on_the_host(tmp
         writer.finish(frame, source.manifest["source"], source.recipe, source.path)
         writer.publish()
     bundle = Bundle(tmp_path / "wide")
-    with StockDecoder(bundle, timeout=300) as decoder:
+    with StockModel(bundle, timeout=300) as decoder:
         assert decoder.host_fires == ("blocks.0.mlp.fc1",)
         require_equal_logits(bundle, decoder, 1)
 
