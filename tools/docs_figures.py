@@ -36,7 +36,7 @@ def draw() -> dict[str, Figure]:
         try:
             for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
                 if cell.cell_type == "code":
-                    exec(compile(cell.source, f"{NOTEBOOK.name} {cell.id}", "exec"), names)
+                    exec(compile(cell.source, f"{NOTEBOOK.name} {cell.id}", "exec", dont_inherit=True), names)
         finally:
             os.chdir(before)
     figures: dict[str, Figure] = names["figures"]

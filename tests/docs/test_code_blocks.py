@@ -60,7 +60,7 @@ class Reader:
 
     def _python(self, block: Block, folder: Path, names: dict[str, Any]) -> str:
         # the empty lines make the numbers in a traceback those of the page
-        code = compile("\n" * block.line + block.code, ROOT / block.page, "exec")
+        code = compile("\n" * block.line + block.code, ROOT / block.page, "exec", dont_inherit=True)
         before = Path.cwd()
         os.chdir(folder)
         try:
