@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 _FENCE = re.compile(
     r"^(?:<!-- (?P<mark>not run: .+?|prints) -->\n)?```(?P<language>[a-z]+)[^\n]*\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
+_TAKEN = re.compile(r'^--8<-- "([^":]+)(?::([\w-]+))?"$', re.MULTILINE)
 _AFTER = re.compile(r"<!-- after: (\S+) -->")
 
 
@@ -32,8 +33,8 @@ class Block:
 
     @property
     def runs(self) -> bool:
-        """Whether it is to be run: code that is neither marked nor taken from a file that tests run already."""
-        return self.language in ("python", "bash") and not self.mark and "--8<--" not in self.code
+        """Whether it is to be run."""
+        return self.language in ("python", "bash") and not self.mark
 
 
 def all_pages() -> list[Path]:
@@ -50,9 +51,25 @@ def blocks_of(page: Path) -> list[Block]:
     """The fenced blocks of a page, in order."""
     text = page.read_text(encoding="utf-8")
     return [
-        Block(label(page), text.count("\n", 0, found.start("code")), found["language"], found["code"], found["mark"] or "")
+        Block(
+            label(page), text.count("\n", 0, found.start("code")), found["language"], _whole(found["code"]), found["mark"] or ""
+        )
         for found in _FENCE.finditer(text)
     ]
+
+
+def _whole(code: str) -> str:
+    """The code of a block with what it takes from files."""
+    return _TAKEN.sub(lambda found: _section(ROOT / found[1], found[2]), code)
+
+
+def _section(path: Path, name: str | None) -> str:
+    text = path.read_text(encoding="utf-8")
+    if name is None:
+        return text
+    start, end = (f"# --8<-- [{word}:{name}]\n" for word in ("start", "end"))
+    assert text.count(start) == text.count(end) == 1, f"{path} has no section {name}"
+    return text.partition(start)[2].partition(end)[0]
 
 
 def after(page: Path) -> Path | None:
