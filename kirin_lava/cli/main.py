@@ -255,7 +255,7 @@ def run(bundle: Path, **arguments: Any) -> None:
 @click.argument("bundle", type=options.EXISTING)
 @click.option("--text", required=True, type=options.EXISTING, metavar="FILE", help="UTF-8 text to evaluate on.")
 @click.option("--seq-len", default=256, show_default=True, type=options.TOKENS, metavar="N", help="Tokens per row or window.")
-@click.option("--stride", type=options.COUNT, metavar="N", help="Plain windows with this stride instead of rows of documents.")
+@click.option("--stride", type=options.COUNT, metavar="N", help="Windows over the whole text as one stream, so far apart.")
 @click.option("--max-rows", type=options.COUNT, metavar="N", help="Evaluate the first rows only.")
 @click.option("--original", metavar="MODEL", help="The float checkpoint; by default the one that the bundle was made from.")
 @click.option("--lava", is_flag=True, help="Run the spiking network on Lava as well (short texts).")

@@ -27,7 +27,8 @@ from kirin_lava.hardware.observe import RangeObserver
 from kirin_lava.hardware.ranges import block_ranges, model_ranges, require_fit
 from kirin_lava.methods.recipe import DEFAULT_RECIPE, Recipe, load_recipe, with_recovery
 from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
-from kirin_lava.models.text import CALIBRATION_TEXT, document_rows, fingerprints, read_text, sample_rows
+from kirin_lava.models.passages import fingerprints
+from kirin_lava.models.text import CALIBRATION_TEXT, read_text, sample_rows, text_rows
 from kirin_lava.processes.runtime import require_lava
 from kirin_lava.quantize.convert import convert_blocks, frame_of
 from kirin_lava.quantize.record import probe_block
@@ -129,7 +130,7 @@ def export(
     text_file = calibration or CALIBRATION_TEXT
     text = read_text(text_file)
     length = min(seq_len, dimensions.max_positions)
-    rows = sample_rows(document_rows(checkpoint.tokenizer(), text, length), num_samples, seed)
+    rows = sample_rows(text_rows(checkpoint.tokenizer(), text, length), num_samples, seed)
     tokens = [row for row, _ in rows]
     checkpoint.check_tokens(tokens)
     source = {
@@ -140,7 +141,7 @@ def export(
         "calibration": {
             "text": text_file.name if calibration else "built-in",
             "sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "documents": fingerprints(document for _, held in rows for document in held),
+            "passages": fingerprints(passage for _, held in rows for passage in held),
             "rows": len(tokens),
             "tokens_per_row": length,
             "seed": seed,

@@ -533,7 +533,7 @@ HOSTILE: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ),
     ("negative offset", put("position_offset", value=-1), "position_offset is -1"),
     ("source without calibration", put("source", "calibration", value=None), "source.calibration is None"),
-    ("documents as text", put("source", "calibration", "documents", value="ab"), "source.calibration.documents is 'ab'"),
+    ("passages as text", put("source", "calibration", "passages", value="ab"), "source.calibration.passages is 'ab'"),
     ("source without a name", put("source", "name", value=...), "source.name is None"),
     ("verification as a list", put("verification", value=[1]), "verification is [1]"),
     ("verification as text", put("verification", value={"segment": "fine"}), "verification.segment is 'fine'"),

@@ -21,11 +21,12 @@ from kirin_lava.graph.executor import Executor
 from kirin_lava.hardware.timing import RATE_WINDOW
 from kirin_lava.methods.recipe import DEFAULT_RECIPE, load_recipe, with_recovery
 from kirin_lava.models.checkpoint import open_checkpoint
+from kirin_lava.models.passages import fingerprints
 from kirin_lava.models.text import (
     CALIBRATION_TEXT,
     EVALUATION_TEXT,
-    documents,
-    fingerprints,
+    all_passages,
+    protocol,
     read_text,
     sample_rows,
     token_rows,
@@ -169,7 +170,7 @@ def compare(
     content, learned = read_text(text or EVALUATION_TEXT), read_text(calibration or CALIBRATION_TEXT)
     if content == learned:
         raise UsageError("calibration and evaluation text are the same; evaluate on another one")
-    require_unseen(content, fingerprints(documents(learned)), text or EVALUATION_TEXT)
+    require_unseen(content, fingerprints(all_passages(learned)), text or EVALUATION_TEXT)
     rows = token_rows(tokenizer, content, length)
     if max_rows is not None and max_rows < len(rows):
         rows = rows[:: -(-len(rows) // max_rows)]
@@ -198,8 +199,8 @@ def compare(
                 found.append(_contender(kind, RIVAL, sums))
     assert sums is not None
     name = (text or EVALUATION_TEXT).name
-    protocol = f"rows of {length} tokens, each begins with a document"
-    return Comparison(checkpoint.name, name, protocol, len(rows), sums.tokens, sums.perplexity_float, tuple(found))
+    read_as = protocol(tokenizer, content, length)
+    return Comparison(checkpoint.name, name, read_as, len(rows), sums.tokens, sums.perplexity_float, tuple(found))
 
 
 def _remembered(model: str) -> Callable[[Tensor], Tensor]:

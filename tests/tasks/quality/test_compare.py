@@ -105,8 +105,8 @@ def mixed(texts: tuple[Path, Path], tmp_path: Path) -> Path:
 def test_no_comparison_on_what_was_calibrated_on(model: Path, texts: tuple[Path, Path], mixed: Path) -> None:
     for text, calibration, message in (
         (texts[0], texts[0], "are the same"),
-        (mixed, texts[0], r"mixed\.txt holds 1 of the documents that were calibrated on"),
-        (texts[0], mixed, r"learn\.txt holds 1 of the documents"),
+        (mixed, texts[0], r"mixed\.txt holds 1 of the passages that were calibrated on"),
+        (texts[0], mixed, r"learn\.txt holds 1 of the passages"),
         (None, EVALUATION_TEXT, "are the same"),
         (CALIBRATION_TEXT, None, "are the same"),
     ):
@@ -120,7 +120,7 @@ def test_no_evaluation_on_what_was_calibrated_on(model: Path, texts: tuple[Path,
     export(str(model), built_in, "fast", num_samples=1, seq_len=48, verify_with="none")
     for bundle, text, message in (
         (out, texts[0], "is the text that the bundle was calibrated on"),
-        (out, mixed, r"mixed\.txt holds 1 of the documents"),
+        (out, mixed, r"mixed\.txt holds 1 of the passages"),
         (built_in, CALIBRATION_TEXT, "is the text that the bundle was calibrated on"),
     ):
         for stride in (None, 16):
