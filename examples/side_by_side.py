@@ -15,7 +15,7 @@ import torch
 from kirin_lava.models.checkpoint import open_checkpoint
 from kirin_lava.tasks.export import export
 from kirin_lava.tasks.generate import generate, stop_ids
-from kirin_lava.tasks.quality.evaluate import float_model
+from kirin_lava.tasks.quality.original import load_original
 
 PROMPT, TOKENS = "Once upon a time", 100
 
@@ -23,8 +23,9 @@ PROMPT, TOKENS = "Once upon a time", 100
 def original(model: str) -> str:
     """The float model's greedy continuation."""
     checkpoint = open_checkpoint(model)
-    tokenizer, network = checkpoint.tokenizer(), float_model(model, None)
+    tokenizer = checkpoint.tokenizer()
     ids = tokenizer(PROMPT, return_tensors="pt").input_ids
+    network = load_original(checkpoint, ids[0])
     stops = stop_ids(checkpoint.path)
     with torch.inference_mode():
         for _ in range(min(TOKENS, checkpoint.dimensions.max_positions - ids.shape[1])):

@@ -80,7 +80,13 @@ def main() -> None:
     """
 
 
+def _warn(result: Any) -> None:
+    for line in getattr(result, "warnings", ()):
+        say(f"warning: {line}")
+
+
 def _print(result: Any, as_json: bool) -> None:
+    _warn(result)
     if as_json:
         print_json(result.to_dict())
     else:
@@ -89,6 +95,7 @@ def _print(result: Any, as_json: bool) -> None:
 
 def _print_as(result: Any, form: str | None) -> None:
     if form == "csv":
+        _warn(result)
         click.echo(result.to_csv(), nl=False)
     else:
         _print(result, form == "json")
@@ -150,6 +157,7 @@ def export(output: Path, as_json: bool, quiet: bool, dry_run: bool, **arguments:
 
     with progress_bar(quiet) as progress:
         result = run(out=output, progress=progress, **arguments)
+    _warn(result)
     if as_json:
         print_json(result.to_dict())
         return

@@ -26,9 +26,10 @@ from kirin_lava.graph.executor import Executor
 from kirin_lava.hardware.observe import RangeObserver
 from kirin_lava.hardware.ranges import block_ranges, model_ranges, require_fit
 from kirin_lava.methods.recipe import DEFAULT_RECIPE, Recipe, load_recipe, with_recovery
+from kirin_lava.models.calibration_text import draw_sample
 from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
 from kirin_lava.models.passages import fingerprints
-from kirin_lava.models.text import CALIBRATION_TEXT, read_text, sample_rows, text_rows
+from kirin_lava.models.text import CALIBRATION_TEXT, read_text
 from kirin_lava.processes.runtime import require_lava
 from kirin_lava.quantize.convert import convert_blocks, frame_of
 from kirin_lava.quantize.record import probe_block
@@ -53,6 +54,7 @@ class ExportResult:
         peak_memory_bytes: largest resident size of this process so far.
         digest: hash of the content, equal for equal requests.
         verification: of the requested level, or None.
+        warnings: what makes the conversion worse than what was asked for, one line each.
     """
 
     path: str
@@ -64,6 +66,7 @@ class ExportResult:
     peak_memory_bytes: int
     digest: str
     verification: Verification | None
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -130,8 +133,8 @@ def export(
     text_file = calibration or CALIBRATION_TEXT
     text = read_text(text_file)
     length = min(seq_len, dimensions.max_positions)
-    rows = sample_rows(text_rows(checkpoint.tokenizer(), text, length), num_samples, seed)
-    tokens = [row for row, _ in rows]
+    sample = draw_sample(checkpoint.tokenizer(), text, length, num_samples, seed)
+    tokens = sample.rows
     checkpoint.check_tokens(tokens)
     source = {
         "model": model,
@@ -141,9 +144,8 @@ def export(
         "calibration": {
             "text": text_file.name if calibration else "built-in",
             "sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "passages": fingerprints(passage for _, held in rows for passage in held),
-            "rows": len(tokens),
-            "tokens_per_row": length,
+            "passages": fingerprints(sample.passages),
+            **sample.used(),
             "seed": seed,
         },
     }
@@ -180,7 +182,16 @@ def export(
     segments = sum(name.startswith("net/") for name in bundle.manifest["files"])
     seconds = time.monotonic() - start
     return ExportResult(
-        str(out), checkpoint.name, chosen.name, segments, size, seconds, peak_memory(), bundle.digest(), verification
+        path=str(out),
+        model=checkpoint.name,
+        recipe=chosen.name,
+        segments=segments,
+        bytes=size,
+        seconds=seconds,
+        peak_memory_bytes=peak_memory(),
+        digest=bundle.digest(),
+        verification=verification,
+        warnings=sample.warnings,
     )
 
 

@@ -12,8 +12,9 @@ from rich.table import Table
 
 from kirin_lava.base.console import csv_lines
 from kirin_lava.methods.recipe import DEFAULT_RECIPE, load_recipe
+from kirin_lava.models.calibration_text import draw_sample
 from kirin_lava.models.checkpoint import open_checkpoint, open_config
-from kirin_lava.models.text import CALIBRATION_TEXT, read_text, sample_rows, token_rows
+from kirin_lava.models.text import CALIBRATION_TEXT, read_text
 from kirin_lava.quantize.budget import Curve, search_budget, spend
 from kirin_lava.tasks.cost import DryRun, dry_run
 
@@ -66,6 +67,7 @@ class Budget:
     share: float
     curves: tuple[Curve, ...]
     sites: dict[str, float]
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -129,7 +131,8 @@ def budget(
     checkpoint = open_checkpoint(model)
     length = min(seq_len, checkpoint.dimensions.max_positions)
     text = read_text(calibration or CALIBRATION_TEXT)
-    rows = sample_rows(token_rows(checkpoint.tokenizer(), text, length), num_samples, seed)
+    sample = draw_sample(checkpoint.tokenizer(), text, length, num_samples, seed)
     chosen = load_recipe(recipe)
-    curves = search_budget(checkpoint, rows, chosen, progress)
-    return Budget(checkpoint.name, chosen.method.activations(chosen.options).name, share, tuple(curves), spend(curves, share))
+    curves = search_budget(checkpoint, sample.rows, chosen, progress)
+    encoding = chosen.method.activations(chosen.options).name
+    return Budget(checkpoint.name, encoding, share, tuple(curves), spend(curves, share), sample.warnings)

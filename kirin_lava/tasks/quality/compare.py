@@ -20,7 +20,8 @@ from kirin_lava.graph.counter import Counter
 from kirin_lava.graph.executor import Executor
 from kirin_lava.hardware.timing import RATE_WINDOW
 from kirin_lava.methods.recipe import DEFAULT_RECIPE, load_recipe, with_recovery
-from kirin_lava.models.checkpoint import open_checkpoint
+from kirin_lava.models.calibration_text import draw_sample
+from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
 from kirin_lava.models.passages import fingerprints
 from kirin_lava.models.text import (
     CALIBRATION_TEXT,
@@ -28,11 +29,11 @@ from kirin_lava.models.text import (
     all_passages,
     protocol,
     read_text,
-    sample_rows,
     token_rows,
 )
 from kirin_lava.tasks.export import export
-from kirin_lava.tasks.quality.evaluate import Score, float_model, require_unseen, score
+from kirin_lava.tasks.quality.evaluate import Score, require_unseen, score
+from kirin_lava.tasks.quality.original import load_original
 from kirin_lava.tasks.quality.rivals import RIVALS, build_rival
 
 __all__ = ["Comparison", "Contender", "compare"]
@@ -80,7 +81,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Result of `compare`; perplexity of the float32 original on the same rows."""
+    """Result of `compare`; perplexity of the float32 original on the same rows. warnings: of the calibration, one line each."""
 
     model: str
     text: str
@@ -89,6 +90,7 @@ class Comparison:
     tokens: int
     perplexity_float: float
     contenders: tuple[Contender, ...]
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -171,10 +173,11 @@ def compare(
     if content == learned:
         raise UsageError("calibration and evaluation text are the same; evaluate on another one")
     require_unseen(content, fingerprints(all_passages(learned)), text or EVALUATION_TEXT)
+    sample = draw_sample(tokenizer, learned, length, num_samples, seed)
     rows = token_rows(tokenizer, content, length)
     if max_rows is not None and max_rows < len(rows):
         rows = rows[:: -(-len(rows) // max_rows)]
-    original = _remembered(model)
+    original = _remembered(checkpoint, rows[0])
     report = progress or (lambda what, done, total: None)
     total = len(chosen) + (len(RIVALS) if rivals else 0)
     found: list[Contender] = []
@@ -191,21 +194,22 @@ def compare(
             size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
             found.append(_ours(recipe.name, recipe.method.name, sums, counter, size, seconds))
         if rivals:
-            tokens = sample_rows(token_rows(tokenizer, learned, length), num_samples, seed)
             against = chosen[0] if chosen else load_recipe(DEFAULT_RECIPE)
             for kind in RIVALS:
                 report(kind, len(found), total)
-                sums = score(build_rival(checkpoint, kind, tokens, against), original, rows)
+                sums = score(build_rival(checkpoint, kind, sample.rows, against), original, rows)
                 found.append(_contender(kind, RIVAL, sums))
     assert sums is not None
     name = (text or EVALUATION_TEXT).name
     read_as = protocol(tokenizer, content, length)
-    return Comparison(checkpoint.name, name, read_as, len(rows), sums.tokens, sums.perplexity_float, tuple(found))
+    return Comparison(
+        checkpoint.name, name, read_as, len(rows), sums.tokens, sums.perplexity_float, tuple(found), sample.warnings
+    )
 
 
-def _remembered(model: str) -> Callable[[Tensor], Tensor]:
+def _remembered(checkpoint: Checkpoint, row: Tensor) -> Callable[[Tensor], Tensor]:
     """The float original; what it said of a batch is kept, because every contender is asked the same."""
-    network = float_model(model, None)
+    network = load_original(checkpoint, row)
     known: dict[bytes, Tensor] = {}
 
     def logits(ids: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -28,11 +28,9 @@ from kirin_lava.models.checkpoint import load_tokenizer, open_checkpoint
 from kirin_lava.models.passages import fingerprints
 from kirin_lava.models.text import all_passages, protocol, read_text, token_rows, windows
 from kirin_lava.tasks.quality.layer_errors import LayerError, layer_errors, worst_first
+from kirin_lava.tasks.quality.original import load_original, require_converted
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-__all__ = ["Evaluation", "Score", "evaluate", "float_model", "score"]
+__all__ = ["Evaluation", "Score", "check_unseen", "evaluate", "require_unseen", "score"]
 
 _BATCH_TOKENS = 2048
 _ERROR_ROWS = 4
@@ -106,15 +104,6 @@ class Evaluation:
         return Group(table, worst_first(list(self.layer_errors))) if self.layer_errors else Group(table)
 
 
-def float_model(model: str, revision: str | None, device: str = "cpu") -> PreTrainedModel:
-    """The original in float32, by transformers."""
-    from transformers import AutoModelForCausalLM
-
-    checkpoint = open_checkpoint(model, revision)
-    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(checkpoint.path, dtype=torch.float32, local_files_only=True)
-    return loaded.to(device).eval()
-
-
 class Network(Protocol):
     """What can be scored: the integer executor, or a rival."""
 
@@ -186,7 +175,8 @@ def evaluate(
         lava: also run the spiking network on Lava over the first row; its perplexity must equal the integer network's.
 
     Raises:
-        UsageError: the evaluation text is the calibration text, or holds a passage that was calibrated on.
+        UsageError: the evaluation text is the calibration text, or holds a passage that was calibrated on; the original is
+            not what was converted, or transformers reads another network from it.
     """
     opened = Bundle(bundle)
     opened.require_whole()
@@ -205,11 +195,12 @@ def evaluate(
         fresh[-1] = max(1, tail) if len(rows) > 1 and len(rows[-1]) < length else fresh[-1]
     rows, fresh = rows[:max_rows], None if fresh is None else fresh[:max_rows]
     source = opened.manifest["source"]
-    teacher = float_model(original or source["model"], None if original else source["revision"], device)
+    checkpoint = open_checkpoint(original or source["model"], None if original else source["revision"])
+    require_converted(checkpoint, model, source["sha256"], named=original is not None)
+    teacher = load_original(checkpoint, rows[0], device)
     result = score(Executor(model, device), lambda ids: teacher(ids).logits, rows, fresh, progress)
     errors: list[LayerError] = []
     if layer_errors_too:
-        checkpoint = open_checkpoint(original or source["model"], None if original else source["revision"])
         errors = layer_errors(checkpoint, model, [row for row in rows[:_ERROR_ROWS] if len(row) == len(rows[0])])
     lava_perplexity = lava_tokens = None
     if lava:

@@ -20,7 +20,8 @@ from kirin_lava.models.checkpoint import open_checkpoint
 from kirin_lava.models.text import CALIBRATION_TEXT, EVALUATION_TEXT
 from kirin_lava.tasks.export import export
 from kirin_lava.tasks.quality.compare import Comparison, Contender, compare
-from kirin_lava.tasks.quality.evaluate import evaluate, float_model, score
+from kirin_lava.tasks.quality.evaluate import evaluate, score
+from kirin_lava.tasks.quality.original import load_original
 from kirin_lava.tasks.quality.rivals import RIVALS, build_rival, min_max, symmetric
 from tests.hf_models import save_model
 
@@ -155,7 +156,7 @@ def test_the_float_perplexity_is_that_of_transformers(tmp_path: Path, texts: tup
     model = save_model(tmp_path / "model")
     export(str(model), tmp_path / "out", "fast", texts[0], num_samples=4, seq_len=48, verify_with="none")
     result = evaluate(tmp_path / "out", texts[1], seq_len=32, layer_errors_too=True)
-    network = float_model(str(model), None)
+    network = load_original(open_checkpoint(str(model)), torch.tensor([5, 80, 101]))
     tokenizer_rows = result.rows
     assert tokenizer_rows > 2 and result.ratio == pytest.approx(result.perplexity / result.perplexity_float)
     ids = torch.randint(2, 250, (3, 16), generator=torch.Generator().manual_seed(1))
