@@ -14,13 +14,13 @@ from kirin_lava.models.text import sample_rows, text_rows
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Sample", "draw_sample"]
+__all__ = ["Drawn", "draw_sample"]
 
 _FEWEST = 2  # different tokens: of one alone there are no moments, no range and nothing to predict
 
 
 @dataclass(frozen=True)
-class Sample:
+class Drawn:
     """Rows that are calibrated on.
 
     Attributes:
@@ -42,7 +42,7 @@ class Sample:
         }
 
 
-def draw_sample(tokenizer: PreTrainedTokenizerBase, text: str, length: int, count: int, seed: int) -> Sample:
+def draw_sample(tokenizer: PreTrainedTokenizerBase, text: str, length: int, count: int, seed: int) -> Drawn:
     """Draw `count` rows of `length` tokens.
 
     Raises:
@@ -63,4 +63,4 @@ def draw_sample(tokenizer: PreTrainedTokenizerBase, text: str, length: int, coun
             f"the calibration text gives {len(rows)} row{'s' * (len(rows) != 1)} of {len(rows[0])} tokens, {count} of {length} "
             "were asked for: the conversion rests on fewer numbers, give a longer text (--calibration)"
         )
-    return Sample(rows, [passage for _, held in drawn for passage in held], tuple(warnings))
+    return Drawn(rows, [passage for _, held in drawn for passage in held], tuple(warnings))

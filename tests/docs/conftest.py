@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kirin_lava.tasks.export import export
+from tests.exports import export
 
 
 @pytest.fixture(scope="session")

@@ -31,10 +31,11 @@ from kirin_lava.models.text import EVALUATION_TEXT
 from kirin_lava.spikes import codes
 from kirin_lava.spikes.codes import INTEGER8, Graded, SpikeCode
 from kirin_lava.spikes.steps import RowBudget, TokenBudget
-from kirin_lava.tasks.export import export
+from kirin_lava.tasks.options import Sample
 from kirin_lava.tasks.quality.compare import compare
 from kirin_lava.tasks.report import make_report
 from kirin_lava.tasks.verify import verify
+from tests.exports import export
 
 # --8<-- [start:method]
 UNSIGNED_INTEGER8 = Graded("unsigned-integer-8", window=1, zero=0, code_min=0, code_max=255)
@@ -108,7 +109,7 @@ def test_a_new_method_is_exact_and_shown_everywhere(plain: str, model: str, tmp_
 
 @pytest.mark.slow
 def test_a_new_method_is_compared(plain: str) -> None:
-    result = compare("demo", [plain, "fast"], num_samples=2, seq_len=64, max_rows=2)
+    result = compare("demo", [plain, "fast"], sample=Sample(rows=2, tokens=64), max_rows=2)
     first, second = result.contenders
     assert (first.name, first.window, first.method) == ("plain-w8a8", 1, "plain")
     assert first.outlier_share == pytest.approx(1 - (first.silent_share or 0))

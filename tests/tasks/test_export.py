@@ -19,8 +19,8 @@ from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph.executor import Executor
 from kirin_lava.methods.recipe import DEFAULT_RECIPE
 from kirin_lava.models.passages import fingerprints, passages
-from kirin_lava.tasks.export import export
 from tests.conftest import Cli
+from tests.exports import export
 from tests.hf_models import save_model
 
 ROOT = Path(__file__).parents[2]
@@ -170,7 +170,7 @@ import sys
 from pathlib import Path
 import torch
 from kirin_lava.base.memory import peak_memory
-from kirin_lava.tasks.export import export
+from tests.exports import export
 torch.set_num_threads(1)
 arguments = dict(recipe="fast", num_samples=2, seq_len=16, verify_with="reference")
 export(sys.argv[1], Path(sys.argv[3], "small"), **arguments)

@@ -154,8 +154,8 @@ def score(
 
 
 def evaluate(
-    bundle: Path,
-    text: Path,
+    bundle: Path | str,
+    text: Path | str,
     seq_len: int = 256,
     stride: int | None = None,
     max_rows: int | None = None,
@@ -178,7 +178,8 @@ def evaluate(
         UsageError: the evaluation text is the calibration text, or holds a passage that was calibrated on; the original is
             not what was converted, or transformers reads another network from it.
     """
-    opened = Bundle(bundle)
+    text = Path(text)
+    opened = Bundle(Path(bundle))
     opened.require_whole()
     content = read_text(text)
     check_unseen(opened, content, text)

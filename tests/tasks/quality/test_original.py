@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM
 from kirin_lava.base.errors import UsageError
 from kirin_lava.models.checkpoint import load_tokenizer, open_checkpoint
 from kirin_lava.models.text import read_text, token_rows
-from kirin_lava.tasks.export import export
+from tests.exports import export
+from kirin_lava.tasks.options import Sample
 from kirin_lava.tasks.quality.compare import compare
 from kirin_lava.tasks.quality.evaluate import evaluate
 from kirin_lava.tasks.quality.original import load_original, require_same_logits, twin_logits
@@ -62,7 +63,7 @@ def test_a_config_of_transformers_5_gives_the_network_that_is_converted(
     result = evaluate(converted(model, tmp_path / "out"), text, seq_len=32, layer_errors_too=True)
     assert result.perplexity_float == pytest.approx(math.exp(nll), rel=1e-5)
     if place == "rope_parameters" and kind == "llama":
-        assert compare(str(model), ["fast"], text, seq_len=32).perplexity_float == pytest.approx(math.exp(nll), rel=1e-5)
+        assert compare(str(model), ["fast"], text, Sample(tokens=32)).perplexity_float == pytest.approx(math.exp(nll), rel=1e-5)
 
 
 def _weight(loaded: Any) -> None:
