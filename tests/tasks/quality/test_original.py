@@ -16,12 +16,12 @@ from transformers import AutoModelForCausalLM
 from kirin_lava.base.errors import UsageError
 from kirin_lava.models.checkpoint import load_tokenizer, open_checkpoint
 from kirin_lava.models.text import read_text, token_rows
-from tests.exports import export
 from kirin_lava.tasks.options import Sample
 from kirin_lava.tasks.quality.compare import compare
 from kirin_lava.tasks.quality.evaluate import evaluate
 from kirin_lava.tasks.quality.original import load_original, require_same_logits, twin_logits
 from tests.conftest import Cli
+from tests.exports import export
 from tests.hf_models import save_model
 
 ROW = torch.tensor([0, *range(40, 71)])
