@@ -43,8 +43,9 @@ class Plan:
         text = read_text(sample.file or CALIBRATION_TEXT)
         drawn = draw_sample(checkpoint.tokenizer(), text, length, sample.rows, sample.seed)
         curves = search_budget(checkpoint, drawn.rows, self.recipe, progress)
-        encoding = self.recipe.method.activations(self.recipe.options).name
-        return Budget(checkpoint.name, encoding, share, tuple(curves), spend(curves, share), drawn.warnings)
+        method = self.recipe.method
+        encoding = method.activations(self.recipe.options).name
+        return Budget(checkpoint.name, method.name, encoding, share, tuple(curves), spend(curves, share), drawn.warnings)
 
     def table(self) -> Group:
         """The figures that decide, then steps by encoding."""
@@ -76,6 +77,7 @@ class Budget:
     """Measured sensitivities and the ratios that spend a share of outliers best."""
 
     model: str
+    method: str
     encoding: str
     share: float
     curves: tuple[Curve, ...]
@@ -119,7 +121,7 @@ class Budget:
     def recipe_lines(self) -> str:
         """For a recipe file."""
         sites = ", ".join(f"{site}: {ratio:g}" for site, ratio in self.sites.items())
-        return f"kirin: {{encoding: {self.encoding}, outliers: {{ratio: {self.share:g}, sites: {{{sites}}}}}}}"
+        return f"{self.method}: {{encoding: {self.encoding}, outliers: {{ratio: {self.share:g}, sites: {{{sites}}}}}}}"
 
 
 def plan(model: str, recipe: str | Recipe = DEFAULT_RECIPE, sample: Sample = Sample(), revision: str | None = None) -> Plan:
