@@ -20,7 +20,7 @@ demo: setup ## export the embedded model (or MODEL=...), compare every integer o
 	$(bin)/kirin-lava report $(bundle) --html $(bundle).html
 
 test: lint docs browser ## lint, the documentation, then all tests: what CI runs
-	$(bin)/pytest
+	$(bin)/pytest -n auto --maxprocesses 4 --dist worksteal --durations 10
 
 lint: setup ## ruff and mypy
 	$(bin)/ruff check .
