@@ -18,7 +18,8 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 
 from kirin_lava.base.errors import UsageError
-from kirin_lava.methods import KIRIN, Method, method_named
+from kirin_lava.methods.known import KIRIN, method_named
+from kirin_lava.methods.method import Method
 from kirin_lava.methods.options import choice, short
 from kirin_lava.methods.recipes import DEFAULT_RECIPE, recipe_file, recipe_names
 

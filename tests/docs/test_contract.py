@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from kirin_lava.graph.ops import CORE_OPS, HOST_OPS
-from kirin_lava.methods import METHODS
+from kirin_lava.methods.known import METHODS
 from kirin_lava.models import FAMILIES
 from kirin_lava.spikes.codes import CODES
 from tests.docs.pages import ROOT

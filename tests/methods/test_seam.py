@@ -16,12 +16,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kirin_lava import methods, models
+from kirin_lava import models
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph import ops
 from kirin_lava.graph.ops.op import FloatForm, HostOp
 from kirin_lava.graph.port import REAL, Inputs, Port
 from kirin_lava.graph.values import HostContext, Value, Values, tensor_in
+from kirin_lava.methods import known
 from kirin_lava.methods.method import Method
 from kirin_lava.methods.site import Coding, Site
 from kirin_lava.models.checkpoint import EMBEDDED_MODELS
@@ -78,7 +79,7 @@ weights: {bits: 8, method: rtn, group_size: 0}
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """The recipe file of the new method."""
-    monkeypatch.setattr(methods, "METHODS", (*methods.METHODS, PLAIN))
+    monkeypatch.setattr(known, "METHODS", (*known.METHODS, PLAIN))
     monkeypatch.setattr(codes, "CODES", (*codes.CODES, UNSIGNED_INTEGER8))
     path = tmp_path / "plain.yaml"
     path.write_text(RECIPE)
