@@ -6,7 +6,7 @@ MODEL ?= demo
 bundle = build/$(notdir $(MODEL))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fuzz mutants clean browser
+.PHONY: help setup demo test lint docs fuzz mutants clean browser
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,13 +19,16 @@ demo: setup ## export the embedded model (or MODEL=...), compare every integer o
 	$(bin)/kirin-lava run $(bundle) --max-new-tokens 60
 	$(bin)/kirin-lava report $(bundle) --html $(bundle).html
 
-test: lint browser ## lint, then all tests: what CI runs
-	$(bin)/pytest
+test: lint docs browser ## lint, the documentation, then all tests: what CI runs
+	$(bin)/pytest -n auto --maxprocesses 4 --dist worksteal --durations 10
 
 lint: setup ## ruff and mypy
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
+
+docs: setup ## the documentation, to build/site; strict, and without the network
+	NO_MKDOCS_2_WARNING=true $(bin)/mkdocs build --strict
 
 fuzz: setup ## damage thousands of files for ten minutes; every command must answer in a line (FUZZ="--seed 3 --seconds 60")
 	$(bin)/python -m tools.fuzz $(FUZZ)

@@ -42,7 +42,7 @@ from kirin_lava.quantize.convert import convert_model, frame_of
 from kirin_lava.quantize.lower import lower_block
 from kirin_lava.quantize.sites import Calibration
 from kirin_lava.quantize.weights import WeightCodes, quantize_weight
-from kirin_lava.tasks.quality.evaluate import float_model
+from kirin_lava.tasks.quality.original import load_original
 
 __all__ = ["Pair", "Rates", "load", "main", "measure"]
 
@@ -85,7 +85,7 @@ def load(model: str, recipe: Recipe, tokens: int) -> Pair:
     length = min(tokens, checkpoint.dimensions.max_positions)
     rows = token_rows(tokenizer, read_text(CALIBRATION_TEXT), length)[:_CALIBRATION_ROWS]
     text = token_rows(tokenizer, read_text(EVALUATION_TEXT), length)[0][None]
-    return Pair(checkpoint.name, float_model(model, None), Executor(convert_model(checkpoint, rows, recipe)), text)
+    return Pair(checkpoint.name, load_original(checkpoint, text[0]), Executor(convert_model(checkpoint, rows, recipe)), text)
 
 
 def _load_wide(folder: Path, recipe: Recipe, tokens: int) -> Pair:
@@ -99,7 +99,7 @@ def _load_wide(folder: Path, recipe: Recipe, tokens: int) -> Pair:
     LlamaForCausalLM(config).save_pretrained(folder)
     checkpoint = open_checkpoint(str(folder))
     text = token_rows(load_tokenizer(demo.path), read_text(EVALUATION_TEXT), tokens)[0][None]
-    return Pair("random Llama", float_model(str(folder), None), Executor(_convert_wide(checkpoint, recipe)), text)
+    return Pair("random Llama", load_original(checkpoint, text[0]), Executor(_convert_wide(checkpoint, recipe)), text)
 
 
 def _convert_wide(checkpoint: Checkpoint, recipe: Recipe) -> Model:

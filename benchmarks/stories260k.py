@@ -18,6 +18,7 @@ import torch
 from kirin_lava.base.console import print_table
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.methods.recipes import DEFAULT_RECIPE, MEASURED, recipe_digest, recipe_names
+from kirin_lava.tasks.options import Sample, Training
 from kirin_lava.tasks.quality.compare import Comparison, compare
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -63,10 +64,9 @@ def main() -> None:
         str(model),
         RECIPES,
         text=text / "tinystories-eval.txt",
-        calibration=text / "tinystories-calibration.txt",
-        num_samples=264,
+        sample=Sample(text / "tinystories-calibration.txt", rows=264),
+        training=Training(RECOVER),
         max_rows=66,
-        recover=RECOVER,
         rivals=True,
         progress=lambda what, done, total: print(f"{done}/{total} {what}", file=sys.stderr, flush=True),
     )

@@ -10,39 +10,24 @@ import tempfile
 import textwrap
 from pathlib import Path
 
-import torch
-
-from kirin_lava.models.checkpoint import open_checkpoint
-from kirin_lava.tasks.export import export
-from kirin_lava.tasks.generate import generate, stop_ids
-from kirin_lava.tasks.quality.evaluate import float_model
+import kirin_lava
 
 PROMPT, TOKENS = "Once upon a time", 100
 
 
-def original(model: str) -> str:
-    """The float model's greedy continuation."""
-    checkpoint = open_checkpoint(model)
-    tokenizer, network = checkpoint.tokenizer(), float_model(model, None)
-    ids = tokenizer(PROMPT, return_tensors="pt").input_ids
-    stops = stop_ids(checkpoint.path)
-    with torch.inference_mode():
-        for _ in range(min(TOKENS, checkpoint.dimensions.max_positions - ids.shape[1])):
-            token = network(ids).logits[0, -1].argmax()
-            if int(token) in stops:
-                break
-            ids = torch.cat([ids, token.view(1, 1)], dim=1)
-    return str(tokenizer.decode(ids[0], skip_special_tokens=True))
-
-
 def main() -> None:
-    """One pair of stories per model."""
+    """One pair of texts per model."""
+    sample, unchecked = kirin_lava.options.Sample(rows=64), kirin_lava.options.Checks("none")
     for model in sys.argv[1:] or ["demo"]:
         with tempfile.TemporaryDirectory() as folder:
-            bundle = Path(folder) / "bundle"
-            export(model, bundle, num_samples=64, verify_with="none")
-            result = generate(bundle, PROMPT, TOKENS)
-        for name, story in ((f"{model}, float32", original(model)), (f"{model}, spikes", PROMPT + result.text)):
+            kirin_lava.export(model, Path(folder) / "bundle", sample=sample, checks=unchecked)
+            bundle = kirin_lava.load(Path(folder) / "bundle")
+            spikes = PROMPT + bundle.generate(PROMPT, TOKENS).text
+            tokenizer, network = bundle.tokenizer, bundle.original()
+        ids = tokenizer(PROMPT, return_tensors="pt").input_ids
+        greedy = network.generate(ids, max_new_tokens=TOKENS, do_sample=False)[0]
+        original = tokenizer.decode(greedy, skip_special_tokens=True)
+        for name, story in ((f"{model}, float32", original), (f"{model}, spikes", spikes)):
             print(textwrap.fill(f"[{name}] {story}", 118, replace_whitespace=False), end="\n\n")
 
 

@@ -34,6 +34,8 @@ AN = re.compile(r"\b([Aa]) (?=[aeiou])")
 SEED = {"train": 1, "calibration": 2, "evaluation": 3}
 MAX_WORDS = 150
 TEXT_BYTES = {"calibration": 80_000, "evaluation": 60_000}
+SEPARATOR = "<|endoftext|>"
+OPENS = re.compile(r"Once upon a time|Long ago")
 PRONOUNS = {"he": ("he", "him", "his"), "she": ("she", "her", "her")}
 
 
@@ -113,15 +115,25 @@ def stories(seed: int) -> Iterator[str]:
 
 
 def text_of(part: str) -> str:
-    """A text of TEXT_BYTES[part] bytes or a little more: one story a paragraph, a blank line between stories."""
-    chosen: list[str] = []
+    """A text of TEXT_BYTES[part] bytes of stories or a little more, each story a line.
+
+    A line SEPARATOR stands before every story that opens with "Once upon a time" or "Long ago"; any other story is one more
+    paragraph of the document before it.
+    """
+    text = ""
     size = 0
     for story in stories(SEED[part]):
-        chosen.append(story)
+        apart = f"\n{SEPARATOR}\n" if OPENS.match(story) else "\n\n"
+        text += apart + story if text else story
         size += len(story) + 2
         if size > TEXT_BYTES[part]:
             break
-    return "\n\n".join(chosen) + "\n"
+    return text + "\n"
+
+
+def stories_of(text: str) -> list[str]:
+    """The stories of what `text_of` wrote."""
+    return [line for line in text.splitlines() if line not in ("", SEPARATOR)]
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from story_grammar import SEED, stories
+from story_grammar import SEED, stories, stories_of
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -282,7 +282,7 @@ def evaluate(folder: Path, seed: int) -> None:
     """Print the float32 perplexity on evaluation.txt, a greedy story and a sampled one."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    texts = EVALUATION.read_text(encoding="utf-8").strip().split("\n\n")
+    texts = stories_of(EVALUATION.read_text(encoding="utf-8"))
     print(f"{folder.name}: perplexity {perplexity(model, tokenizer, texts):.3f} on {len(texts)} unseen stories")
     prompt = tokenizer("Once upon a time", return_tensors="pt")
     torch.manual_seed(seed)

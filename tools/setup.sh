@@ -140,7 +140,7 @@ EOF
 # pyproject.toml needs no network.
 say "installing Lava, PyTorch (its CUDA build) and the rest; the first time about 3 GB to fetch, 6.5 GB on disk, minutes"
 install hatchling wheel
-install --no-build-isolation -e '.[dev,report,nir,eval]'
+install --no-build-isolation -e '.[dev,report,nir,eval,docs]'
 healthy || fail 1 "the packages are installed but not found (pip's log: $log)."
 
 fingerprint >"$stamp"

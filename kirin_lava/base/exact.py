@@ -92,7 +92,8 @@ def exp2(x: Tensor, polynomial: Polynomial = EXP2) -> Tensor:
 class RankBound:
     """A bound that at most `budget` elements of a row exceed: the (budget + 1)-th largest, rounded up.
 
-    It has `digits` binary digits after the first. Where it would lie below `depth * largest`, it is some number that does, too.
+    It has `digits` binary digits after the first. Where the exact bound lies below `depth * largest`, the one returned lies
+    below that as well, but may be another number: so small a bound is not used.
     """
 
     depth: float

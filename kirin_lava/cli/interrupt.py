@@ -11,6 +11,7 @@ drops the exception, makes another of it or aborts; in a destructor it is lost a
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -95,7 +96,7 @@ class Interrupt:
         found, importing = None, False
         while frame is not None and frame is not self._work:
             file = frame.f_code.co_filename
-            if file.startswith(_IMPORTS):
+            if file.startswith(_IMPORTS) or file == importlib.__file__:
                 importing = True
             elif importing:
                 found, importing = file, False

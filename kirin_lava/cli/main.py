@@ -1,9 +1,9 @@
-"""The command line. Each command is one call of a public function with the same arguments."""
+"""The command line. Each command is one call of the public functions of `kirin_lava`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,10 +15,13 @@ from kirin_lava.cli.commands import Commands, CommandWithRecipes
 from kirin_lava.cli.interrupt import interrupt
 from kirin_lava.methods.recipes import DEFAULT_RECIPE
 
+if TYPE_CHECKING:
+    from kirin_lava.tasks.options import Sample, Training
+
 __all__ = ["main"]
 
 
-interrupt.imports_of(__file__, options.__file__)
+interrupt.imports_of(__file__, options.__file__, str(kirin_lava.__file__))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,15 +38,33 @@ def main() -> None:
     """
 
 
+def _warn(result: Any) -> None:
+    for line in getattr(result, "warnings", ()):
+        say(f"warning: {line}")
+
+
 def _print(result: Any, as_json: bool) -> None:
+    _warn(result)
     if as_json:
         print_json(result.to_dict())
     else:
         print_table(result.table())
 
 
+def _sample(arguments: dict[str, Any]) -> Sample:
+    """The calibration text that `options.sample_options` name; they are taken out of the arguments."""
+    text, rows, tokens, seed = (arguments.pop(name) for name in ("calibration", "num_samples", "seq_len", "seed"))
+    return kirin_lava.options.Sample(text, rows, tokens, seed)
+
+
+def _training(arguments: dict[str, Any], device: str = "cpu") -> Training:
+    """The training that --recover and --steps name; they are taken out of the arguments."""
+    return kirin_lava.options.Training(arguments.pop("recover"), arguments.pop("steps"), device)
+
+
 def _print_as(result: Any, form: str | None) -> None:
     if form == "csv":
+        _warn(result)
         print_text(result.to_csv())
     else:
         _print(result, form == "json")
@@ -94,17 +115,28 @@ def _print_as(result: Any, form: str | None) -> None:
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @options.json_option
 @options.quiet_option
-def export(output: Path, as_json: bool, quiet: bool, dry_run: bool, **arguments: Any) -> None:
+def export(
+    output: Path,
+    verify_with: str,
+    timeout: float | None,
+    target: str,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+    dry_run: bool,
+    **arguments: Any,
+) -> None:
     """Convert a checkpoint and write a bundle of netx files."""
+    sample, training = _sample(arguments), _training(arguments, device)
+    model, recipe, revision = (arguments.pop(name) for name in ("model", "recipe", "revision"))
     if dry_run:
-        from kirin_lava.tasks.plan import plan
-
-        _print(plan(**{key: arguments[key] for key in ("model", "recipe", "num_samples", "seq_len", "revision")}), as_json)
+        _print(kirin_lava.plan(model, recipe, sample, revision), as_json)
         return
-    from kirin_lava.tasks.export import export as run
-
+    choices = kirin_lava.options
+    checks, written = choices.Checks(verify_with, timeout, target), choices.Output(**arguments)
     with progress_bar(quiet) as progress:
-        result = run(out=output, progress=progress, **arguments)
+        result = kirin_lava.export(model, output, recipe, sample, training, checks, written, revision, progress)
+    _warn(result)
     if as_json:
         print_json(result.to_dict())
         return
@@ -143,10 +175,8 @@ def verify(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
 
     Backends: the reference from the files, native Lava processes, and the files in stock lava-dl.
     """
-    from kirin_lava.tasks.verify import verify as run
-
     with progress_bar(quiet) as progress:
-        result = run(bundle, progress=progress, **arguments)
+        result = kirin_lava.load(bundle).verify(progress=progress, **arguments)
     _print(result, as_json)
     if not as_json:
         print_line(result.summary())
@@ -158,10 +188,7 @@ def verify(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
 @options.json_option
 def inspect(path: Path, as_json: bool) -> None:
     """Show what a bundle, or any .net file, holds."""
-    from kirin_lava.tasks.inspect.bundle import inspect_bundle
-    from kirin_lava.tasks.inspect.net import inspect_net
-
-    _print(inspect_bundle(path) if path.is_dir() else inspect_net(path), as_json)
+    _print(kirin_lava.load(path).inspect(), as_json)
 
 
 @main.command()
@@ -199,9 +226,7 @@ def doctor(as_json: bool, timeout: float | None) -> None:
 @options.timeout_option
 def run(bundle: Path, **arguments: Any) -> None:
     """Generate text with a converted model."""
-    from kirin_lava.tasks.generate import generate
-
-    result = generate(bundle, on_text=print_text, **arguments)
+    result = kirin_lava.load(bundle).generate(on_text=print_text, **arguments)
     print_text("\n")
     say(result.summary())
 
@@ -210,7 +235,7 @@ def run(bundle: Path, **arguments: Any) -> None:
 @click.argument("bundle", type=options.EXISTING)
 @click.option("--text", required=True, type=options.EXISTING, metavar="FILE", help="UTF-8 text to evaluate on.")
 @click.option("--seq-len", default=256, show_default=True, type=options.TOKENS, metavar="N", help="Tokens per row or window.")
-@click.option("--stride", type=options.COUNT, metavar="N", help="Plain windows with this stride instead of rows of documents.")
+@click.option("--stride", type=options.COUNT, metavar="N", help="Windows over the whole text as one stream, so far apart.")
 @click.option("--max-rows", type=options.COUNT, metavar="N", help="Evaluate the first rows only.")
 @click.option("--original", metavar="MODEL", help="The float checkpoint; by default the one that the bundle was made from.")
 @click.option("--lava", is_flag=True, help="Run the spiking network on Lava as well (short texts).")
@@ -224,10 +249,8 @@ def evaluate(bundle: Path, form: str | None, quiet: bool, **arguments: Any) -> N
 
     As CSV a line for the whole or, with --layer-errors, a line per layer.
     """
-    from kirin_lava.tasks.quality.evaluate import evaluate as compute
-
     with progress_bar(quiet) as progress:
-        result = compute(bundle, progress=progress, **arguments)
+        result = kirin_lava.evaluate(bundle, progress=progress, **arguments)
     _print_as(result, form)
 
 
@@ -255,10 +278,8 @@ def report(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
 
     Of a folder with a config.json alone: what the model would need and cost; nothing is written but the page of --html.
     """
-    from kirin_lava.tasks.report import make_report
-
     with progress_bar(quiet) as progress:
-        result = make_report(bundle, progress=progress, **arguments)
+        result = kirin_lava.load(bundle).report(progress=progress, **arguments)
     _print(result, as_json)
 
 
@@ -276,10 +297,9 @@ def report(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
 @options.quiet_option
 def compare(form: str | None, quiet: bool, **arguments: Any) -> None:
     """Put recipes, and rivals, side by side in one table."""
-    from kirin_lava.tasks.quality.compare import compare as compute
-
+    sample, training = _sample(arguments), _training(arguments)
     with progress_bar(quiet) as progress:
-        result = compute(progress=progress, **arguments)
+        result = kirin_lava.compare(sample=sample, training=training, progress=progress, **arguments)
     _print_as(result, form)
 
 
@@ -289,12 +309,10 @@ def compare(form: str | None, quiet: bool, **arguments: Any) -> None:
 @click.option("--share", default=0.1, show_default=True, type=options.Number(0, 0.5), metavar="P", help="Of all codes.")
 @options.form_options
 @options.quiet_option
-def budget(form: str | None, quiet: bool, **arguments: Any) -> None:
+def budget(model: str, recipe: str, share: float, form: str | None, quiet: bool, **arguments: Any) -> None:
     """Spend one share of outliers where it buys most."""
-    from kirin_lava.tasks.plan import budget as compute
-
     with progress_bar(quiet) as progress:
-        result = compute(progress=progress, **arguments)
+        result = kirin_lava.plan(model, recipe).budget(share, _sample(arguments), progress)
     _print_as(result, form)
     if form is None:
         print_text(f"{result.recipe_lines()}\n")
@@ -309,6 +327,4 @@ def budget(form: str | None, quiet: bool, **arguments: Any) -> None:
 @options.form_options
 def harness(bundle: Path, form: str | None, **arguments: Any) -> None:
     """Accuracy on tasks of lm-evaluation-harness."""
-    from kirin_lava.tasks.quality.harness import harness as compute
-
-    _print_as(compute(bundle, **arguments), form)
+    _print_as(kirin_lava.load(bundle).harness(**arguments), form)

@@ -186,8 +186,9 @@ class Bundle:
         self._expect(
             m, "", {"max_positions": int, "position_offset": int, "verified": bool, "verification": (dict, type(None))}
         )
-        self._expect(m["source"], "source.", {"model": str, "name": str, "revision": (str, type(None)), "calibration": dict})
-        self._expect(m["source"]["calibration"], "source.calibration.", {"sha256": str, "documents": list})
+        self._expect(m["source"], "source.", {"model": str, "name": str, "revision": (str, type(None))})
+        self._expect(m["source"], "source.", {"sha256": dict, "calibration": dict})
+        self._expect(m["source"]["calibration"], "source.calibration.", {"sha256": str, "passages": list})
         self._expect(m["facts"], "facts.", {"model_type": str, **dict.fromkeys(_COUNTS, int)})
         for level, entry in (m["verification"] or {}).items():
             place = f"verification.{reprlib.repr(level)}"

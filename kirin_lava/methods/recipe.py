@@ -19,7 +19,8 @@ import yaml
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.readers import read_yaml
-from kirin_lava.methods import KIRIN, Method, method_named
+from kirin_lava.methods.known import KIRIN, method_named
+from kirin_lava.methods.method import Method
 from kirin_lava.methods.options import choice, short
 from kirin_lava.methods.recipes import DEFAULT_RECIPE, recipe_file, recipe_names
 

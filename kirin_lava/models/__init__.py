@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 
 from kirin_lava.base.errors import UnsupportedError
-from kirin_lava.models.config import mapping, word
+from kirin_lava.models.config import mapping, word, words
 from kirin_lava.models.layout import Config, Family
 from kirin_lava.models.llama import LLAMA
 from kirin_lava.models.opt import OPT
@@ -20,8 +20,8 @@ def family_of(config: Config) -> Family:
 
     Raises:
         UsageError: an entry that is missing or has a wrong type.
-        UnsupportedError: an unknown `model_type`, a checkpoint that is quantised already, or a variant that the family
-            cannot convert exactly; the message lists what is supported.
+        UnsupportedError: an unknown `model_type`, a checkpoint that is quantised already, `architectures` that end in another
+            head, or a variant that the family cannot convert exactly; the message lists what is supported.
     """
     supported = ", ".join(kind for family in FAMILIES for kind in family.model_types)
     kind = word(config, "model_type")
@@ -36,5 +36,20 @@ def family_of(config: Config) -> Family:
         if kind in family.model_types:
             family.check(config)
             family.dimensions(config)
+            _check_architectures(config, kind)
             return family
     raise UnsupportedError(f"model_type {kind!r} is not supported; supported are: {supported}")
+
+
+def _check_architectures(config: Config, kind: str) -> None:
+    """Where `architectures` names what was saved, it is a language model of this type or its bare decoder.
+
+    Where there is none, the checkpoint is taken for a language model, as transformers takes it; a head that was left in the
+    files is found by `Checkpoint`.
+    """
+    for name in words(config, "architectures"):
+        if name.lower() not in {kind.replace("_", "") + end for end in ("forcausallm", "model")}:
+            raise UnsupportedError(
+                f"architectures names {name[:80]!r}, whose head or layers are not those of a {kind} language model; "
+                f"supported are: language models (such as {kind.title()}ForCausalLM) and their decoders ({kind.title()}Model)"
+            )

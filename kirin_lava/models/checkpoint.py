@@ -36,6 +36,7 @@ EMBEDDED_MODELS = {"demo": _DATA / "demo-llama", "demo-opt": _DATA / "demo-opt"}
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 _DTYPES = ("F16", "BF16", "F32", "F64")
 _DERIVED = "rotary_emb.inv_freq"  # older Llama files keep it; it follows from the config
+_HEAD = "lm_head.weight"
 _LFS = b"version https://git-lfs"
 _HUB_FILES = ["*.json", "*.safetensors", "tokenizer*", "*.model", "vocab*", "merges*"]
 _HUB_OTHERS = ["*/*", "consolidated*"]  # the same weights in other layouts
@@ -108,6 +109,18 @@ class Checkpoint:
                 f"{self.dimensions.vocabulary}: they do not belong together, fetch the model's own tokenizer"
             )
 
+    def _check_head(self, asked: set[str]) -> None:
+        """A head that config.json ties to the embedding is equal to it, where it is in the files as well."""
+        for key in [key for key in self._entries if key.endswith(_HEAD) and key not in asked]:
+            embedding = next(name for name in asked if name.endswith("embed_tokens.weight"))
+            shape = self._entries[embedding].shape
+            if self._entries[key].shape != shape or not torch.equal(self.load(key, shape), self.load(embedding, shape)):
+                raise UnsupportedError(
+                    f"{self._entries[key].file} holds {key}, which differs from {embedding}, though config.json ties them "
+                    "(tie_word_embeddings): versions of transformers run different networks; supported is: one of the two "
+                    "alone, or tie_word_embeddings: false"
+                )
+
     def _find(self, name: str, shape: tuple[int, ...]) -> _Entry:
         """Entry of a tensor; older files of a bare decoder lack the prefix `model.`, tied ones may keep the head alone."""
         names = [name, name.removeprefix("model."), f"model.{name}"]
@@ -172,12 +185,13 @@ class Checkpoint:
         except ConfigError as error:
             raise ConfigError(f"{self.path / 'config.json'}: {error}") from None
         for key in self._entries:
-            if key not in asked and ".layers." in f".{key}" and not key.endswith(_DERIVED):
+            if key not in asked and not key.endswith(_DERIVED) and not key.endswith(_HEAD):
                 raise UnsupportedError(
                     f"{self._entries[key].file} holds {key}, which a {self.config['model_type']} model with this config.json "
-                    f"has no place for ({self.dimensions.layers} layers); supported are: checkpoints without adapters, "
-                    "quantisation scales or further layers"
+                    f"has no place for ({self.dimensions.layers} layers); supported are: checkpoints without "
+                    "adapters, quantisation scales, further layers or other heads"
                 )
+        self._check_head(asked)
 
 
 def _read_config(path: Path) -> tuple[Config, Family]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from kirin_lava.base.errors import UsageError
 
-__all__ = ["MOST_POSITIONS", "Config", "ConfigError", "flag", "mapping", "positive", "real", "word", "words"]
+__all__ = ["MOST_POSITIONS", "Config", "ConfigError", "flag", "mapping", "positive", "real", "rope_theta", "word", "words"]
 
 Config = dict[str, Any]
 """The parsed config.json of a checkpoint."""
@@ -75,6 +75,27 @@ def mapping(config: Config, key: str) -> Config:
     if not isinstance(value, dict):
         raise _malformed(key, value, "an object")
     return value
+
+
+def rope_theta(config: Config) -> float | None:
+    """Base of the rotary frequencies, or None where no entry states it.
+
+    transformers 4 reads it from the top, 5 from `rope_parameters` or `rope_scaling` and, where it is missing there, from the
+    top.
+
+    Raises:
+        ConfigError: two places that differ, so that each version would run another network; bases per kind of layer.
+    """
+    found: dict[str, float] = {}
+    for place, entries in (("", config), *((key, mapping(config, key)) for key in ("rope_parameters", "rope_scaling"))):
+        if place and any(isinstance(value, dict) for value in entries.values()):
+            raise ConfigError(f"{place} holds entries per kind of layer; supported is one rotary embedding for all layers")
+        if entries.get("rope_theta") is not None:
+            found[f"{place}.rope_theta".removeprefix(".")] = real(entries, "rope_theta", 1.0)
+    if len(set(found.values())) > 1:
+        stated = ", ".join(f"{place} {value:g}" for place, value in found.items())
+        raise ConfigError(f"the base of the rotary embedding is stated twice: {stated}; leave in the one it was trained with")
+    return next(iter(found.values()), None)
 
 
 def _entry(config: Config, key: str, default: Any) -> Any:

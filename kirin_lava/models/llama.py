@@ -19,6 +19,7 @@ from kirin_lava.models.config import (
     mapping,
     positive,
     real,
+    rope_theta,
     word,
     words,
 )
@@ -26,6 +27,7 @@ from kirin_lava.models.layout import Attention, Dense, Dimensions, Family, Float
 
 __all__ = ["LLAMA"]
 
+_KV_HEADS = {"mistral": 8, "qwen2": 32, "qwen3": 32}  # where there is no entry, as in transformers; null is as many as queries
 _MOST_ROTARY = 1 << 28  # entries, 1 GiB for each of the two tables
 
 
@@ -33,12 +35,16 @@ def _check(config: Config) -> None:
     activation = word(config, "hidden_act", "silu")
     if activation != "silu":
         raise UnsupportedError(f"activation {activation!r} is not supported in this family; supported is: silu")
-    scaling = mapping(config, "rope_scaling") or mapping(config, "rope_parameters")
-    kind = word(scaling, "rope_type", word(scaling, "type", "default"))
-    if kind != "default":
-        raise UnsupportedError(f"rope scaling {kind!r} is not supported; supported is: the unscaled rotary embedding (default)")
-    if real(config, "partial_rotary_factor", 1.0) != 1.0:
-        raise UnsupportedError("a partial rotary embedding is not supported; supported is: one over the whole head")
+    rope_theta(config)
+    for scaling in (mapping(config, "rope_scaling"), mapping(config, "rope_parameters")):
+        kind = word(scaling, "rope_type", word(scaling, "type", "default"))
+        if kind != "default":
+            raise UnsupportedError(
+                f"rope scaling {kind!r} is not supported; supported is: the unscaled rotary embedding (default)"
+            )
+    for entries in (config, mapping(config, "rope_scaling"), mapping(config, "rope_parameters")):
+        if real(entries, "partial_rotary_factor", 1.0) != 1.0:
+            raise UnsupportedError("a partial rotary embedding is not supported; supported is: one over the whole head")
     sliding = [kind for kind in words(config, "layer_types") if kind != "full_attention"]
     if flag(config, "use_sliding_window", False) or sliding:
         raise UnsupportedError("sliding-window attention is not supported; supported are: layers that see the whole context")
@@ -47,7 +53,8 @@ def _check(config: Config) -> None:
 def _dimensions(config: Config) -> Dimensions:
     kind = word(config, "model_type")
     width, heads = positive(config, "hidden_size"), positive(config, "num_attention_heads")
-    kv_heads = positive(config, "num_key_value_heads", heads)
+    absent = _KV_HEADS.get(kind, heads) if "num_key_value_heads" not in config else heads
+    kv_heads = positive(config, "num_key_value_heads", absent)
     if heads % kv_heads:
         raise UsageError(f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}")
     if config.get("head_dim") is None and kind != "qwen3" and width % heads:
@@ -151,9 +158,8 @@ def _head(config: Config, load: Load) -> FloatBlock:
 
 def _rotary(config: Config) -> Tensor:
     d = _dimensions(config)
-    theta = real(config, "rope_theta", real(mapping(config, "rope_parameters"), "rope_theta", 10000.0))
     exponents = torch.arange(0, d.head_dim, 2, dtype=torch.float64) / d.head_dim
-    return 1.0 / theta**exponents
+    return 1.0 / (rope_theta(config) or 10000.0) ** exponents
 
 
 LLAMA = Family(

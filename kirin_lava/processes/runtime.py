@@ -275,7 +275,7 @@ class _Child:
 
 
 def _group_lives(group: int) -> bool:
-    """Whether a process of the group is left that is more than an unburied corpse."""
+    """Whether a process of the group still runs; one that has ended and waits for its parent to ask does not."""
     try:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):

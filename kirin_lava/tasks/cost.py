@@ -18,7 +18,7 @@ from kirin_lava.hardware.shapes import ModelShape
 from kirin_lava.hardware.timing import StepRow, TimeBound, step_rows, time_bound
 from kirin_lava.hardware.traffic import ModelTraffic, traffic
 from kirin_lava.hardware.work import ModelWork, assumed_work
-from kirin_lava.methods import Method
+from kirin_lava.methods.method import Method
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models.layout import Config
 from kirin_lava.quantize.without_weights import shape_of_config

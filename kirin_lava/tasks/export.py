@@ -27,11 +27,14 @@ from kirin_lava.graph.executor import Executor
 from kirin_lava.hardware.observe import RangeObserver
 from kirin_lava.hardware.ranges import block_ranges, model_ranges, require_fit
 from kirin_lava.methods.recipe import DEFAULT_RECIPE, Recipe, load_recipe, with_recovery
+from kirin_lava.models.calibration_text import draw_sample
 from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
-from kirin_lava.models.text import CALIBRATION_TEXT, document_rows, fingerprints, read_text, sample_rows
+from kirin_lava.models.passages import fingerprints
+from kirin_lava.models.text import CALIBRATION_TEXT, read_text
 from kirin_lava.processes.runtime import require_lava
 from kirin_lava.quantize.convert import convert_blocks, frame_of
 from kirin_lava.quantize.record import probe_block
+from kirin_lava.tasks.options import Checks, Output, Sample, Training
 from kirin_lava.tasks.report.card import model_card, source_license
 from kirin_lava.tasks.verify import Verification, verify
 
@@ -53,6 +56,7 @@ class ExportResult:
         peak_memory_bytes: largest resident size of this process so far.
         digest: hash of the content, equal for equal requests.
         verification: of the requested level, or None.
+        warnings: what makes the conversion worse than what was asked for, one line each.
     """
 
     path: str
@@ -64,6 +68,7 @@ class ExportResult:
     peak_memory_bytes: int
     digest: str
     verification: Verification | None
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -74,64 +79,48 @@ class ExportResult:
 
 def export(
     model: str,
-    out: Path,
+    out: Path | str,
     recipe: str | Recipe = DEFAULT_RECIPE,
-    calibration: Path | None = None,
-    num_samples: int = 32,
-    seq_len: int = 256,
-    seed: int = 0,
+    sample: Sample = Sample(),
+    training: Training = Training(),
+    checks: Checks = Checks(),
+    output: Output = Output(),
     revision: str | None = None,
-    layers: tuple[int, int] | None = None,
-    verify_with: str = "reference",
-    timeout: float | None = None,
-    recover: str | None = None,
-    steps: int | None = None,
-    formats: tuple[str, ...] = ("net",),
-    target: str = "simulator",
-    device: str = "cpu",
-    resume: bool = False,
-    force: bool = False,
     progress: Progress | None = None,
 ) -> ExportResult:
     """Convert a model and write the bundle `out`.
 
     Args:
-        model: folder, embedded model or hub id.
+        model: folder, embedded model or hub id. revision: branch, tag or commit of a hub model.
         recipe: name, YAML file or recipe.
-        calibration: text file; None for the small text that comes with the program.
-        num_samples, seq_len: calibration rows and their length in tokens.
-        layers: first and last decoder layer to convert, inclusive; None for the whole model with its head.
-        verify_with: "none", "reference" (the spiking neuron step by step in NumPy) or "lava" (native processes and stock netx).
-        timeout: wall-clock limit in seconds of a Lava run.
-        recover, steps: training after rounding, in place of the recipe's.
-        formats: "net", and "nir" for NIR graphs beside the netx files.
-        target: "loihi2" refuses what does not fit the chip, before anything is published.
-        device: of the training.
+        sample: the text to calibrate on. training: after rounding, in place of the recipe's.
+        checks: what the bundle must pass. output: what is written.
 
     Raises:
         KirinError: see `kirin_lava.base.errors`; nothing is left at `out`.
     """
     start = time.monotonic()
     report = progress or (lambda what, done, total: None)
-    chosen = with_recovery(load_recipe(recipe) if isinstance(recipe, str) else recipe, recover, steps)
-    if verify_with == "lava":
+    chosen = with_recovery(load_recipe(recipe) if isinstance(recipe, str) else recipe, training.method, training.steps)
+    if checks.backend == "lava":
         require_lava()
-    check_out(Path(os.path.abspath(out)), force)
+    out = Path(out)
+    check_out(Path(os.path.abspath(out)), output.force)
     report("open the checkpoint", 0, 1)
     checkpoint = open_checkpoint(model, revision)
     chosen.check_sites(checkpoint.family.sites, checkpoint.dimensions.layers)
     _check_disk(out, checkpoint)
     dimensions = checkpoint.dimensions
-    first, last = layers if layers is not None else (0, dimensions.layers - 1)
+    first, last = output.layers or (0, dimensions.layers - 1)
     if not 0 <= first <= last < dimensions.layers:
         raise UsageError(f"layers {first}-{last} are not within 0-{dimensions.layers - 1}")
-    wanted = [f"blocks.{i}" for i in range(first, last + 1)] + (["head"] if layers is None else [])
+    wanted = [f"blocks.{i}" for i in range(first, last + 1)] + (["head"] if output.layers is None else [])
 
-    text_file = calibration or CALIBRATION_TEXT
+    text_file = sample.file or CALIBRATION_TEXT
     text = read_text(text_file)
-    length = min(seq_len, dimensions.max_positions)
-    rows = sample_rows(document_rows(checkpoint.tokenizer(), text, length), num_samples, seed)
-    tokens = [row for row, _ in rows]
+    length = min(sample.tokens, dimensions.max_positions)
+    drawn = draw_sample(checkpoint.tokenizer(), text, length, sample.rows, sample.seed)
+    tokens = drawn.rows
     checkpoint.check_tokens(tokens)
     source = {
         "model": model,
@@ -139,25 +128,25 @@ def export(
         "revision": checkpoint.revision,
         "sha256": checkpoint.sha256(),
         "calibration": {
-            "text": text_file.name if calibration else "built-in",
+            "text": text_file.name if sample.text else "built-in",
             "sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "documents": fingerprints(document for _, held in rows for document in held),
-            "rows": len(tokens),
-            "tokens_per_row": length,
-            "seed": seed,
+            "passages": fingerprints(drawn.passages),
+            **drawn.used(),
+            "seed": sample.seed,
         },
     }
     content = {key: value for key, value in source.items() if key != "model"}  # the checkpoint may be moved
     request = {"source": content, "recipe": chosen.to_dict(), "blocks": wanted}
-    torch.manual_seed(seed)
+    torch.manual_seed(sample.seed)
     provenance = {"model": checkpoint.name, "revision": checkpoint.revision or "", "recipe": chosen.name}
-    with BundleWriter(out, request, resume, force, provenance) as writer:
+    with BundleWriter(out, request, output.resume, output.force, provenance) as writer:
         frame = frame_of(checkpoint)
         todo = [name for name in wanted if not writer.finished(name)]
         report("convert layers", len(wanted) - len(todo), len(wanted))
         if todo:
             left_out = lambda name: name not in todo  # noqa: E731
             stop = wanted[-1] if chosen.recovery.method != "none" else todo[-1]
+            seed, device = sample.seed, training.device
             for item in convert_blocks(checkpoint, tokens, chosen, left_out, stop, seed, report, writer.scratch, device):
                 writer.write_block(item.block, probe_block(item.block, item.rows, frame["rotary"]))
                 todo.remove(item.block.name)
@@ -165,14 +154,14 @@ def export(
         licensed = {**source, "license": source_license(model, checkpoint.revision)}
         partial = writer.finish(frame, licensed, chosen, checkpoint.path)
         bundle = Bundle(partial)
-        if target == "loihi2":
+        if checks.target == "loihi2":
             report("check ranges", 0, 1)
             _require_fit(bundle, tokens)
-        if "nir" in formats:
+        if "nir" in output.formats:
             write_nir(bundle, partial / "nir")
         verification = None
-        if verify_with != "none":
-            verification = verify(partial, backend=verify_with, timeout=timeout, progress=progress)
+        if checks.backend != "none":
+            verification = verify(partial, backend=checks.backend, timeout=checks.timeout, progress=progress)
             verification.require()
         writer.describe(model_card(Bundle(partial), None))
         writer.publish()
@@ -180,7 +169,16 @@ def export(
     segments = sum(name.startswith("net/") for name in bundle.manifest["files"])
     seconds = time.monotonic() - start
     return ExportResult(
-        str(out), checkpoint.name, chosen.name, segments, size, seconds, peak_memory(), bundle.digest(), verification
+        path=str(out),
+        model=checkpoint.name,
+        recipe=chosen.name,
+        segments=segments,
+        bytes=size,
+        seconds=seconds,
+        peak_memory_bytes=peak_memory(),
+        digest=bundle.digest(),
+        verification=verification,
+        warnings=drawn.warnings,
     )
 
 

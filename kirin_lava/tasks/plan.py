@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Group
@@ -12,32 +11,48 @@ from rich.table import Table
 
 from kirin_lava.base.console import csv_lines
 from kirin_lava.base.units import in_bytes
-from kirin_lava.methods.recipe import DEFAULT_RECIPE, load_recipe
+from kirin_lava.methods.recipe import DEFAULT_RECIPE, Recipe, load_recipe
+from kirin_lava.models.calibration_text import draw_sample
 from kirin_lava.models.checkpoint import open_checkpoint, open_config
-from kirin_lava.models.text import CALIBRATION_TEXT, read_text, sample_rows, token_rows
+from kirin_lava.models.text import CALIBRATION_TEXT, read_text
 from kirin_lava.quantize.budget import Curve, search_budget, spend
 from kirin_lava.tasks.cost import DryRun, dry_run
+from kirin_lava.tasks.options import Sample
 
-__all__ = ["Budget", "Plan", "budget", "plan"]
+__all__ = ["Budget", "Plan", "plan"]
+
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A dry run, ready to print. Model-feasible, not compiler-verified."""
+    """What can be told of a conversion before it is made. Model-feasible, not compiler-verified."""
 
     model: str
-    recipe: str
+    recipe: Recipe
     costs: DryRun
+    revision: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return {"model": self.model, "recipe": self.recipe, **self.costs.to_dict()}
+        return {"model": self.model, "recipe": self.recipe.name, **self.costs.to_dict()}
+
+    def budget(self, share: float = 0.1, sample: Sample = Sample(rows=8), progress: Progress | None = None) -> Budget:
+        """Measure the sites of the model on calibration text and spend `share` of all codes on outliers."""
+        checkpoint = open_checkpoint(self.model, self.revision)
+        length = min(sample.tokens, checkpoint.dimensions.max_positions)
+        text = read_text(sample.file or CALIBRATION_TEXT)
+        drawn = draw_sample(checkpoint.tokenizer(), text, length, sample.rows, sample.seed)
+        curves = search_budget(checkpoint, drawn.rows, self.recipe, progress)
+        method = self.recipe.method
+        encoding = method.activations(self.recipe.options).name
+        return Budget(checkpoint.name, method.name, encoding, share, tuple(curves), spend(curves, share), drawn.warnings)
 
     def table(self) -> Group:
         """The figures that decide, then steps by encoding."""
         values = self.costs.to_dict()
         placement, export = values["placement"], values["export"]
-        facts = Table(title=f"{self.model} by {self.recipe}", show_header=False)
+        facts = Table(title=f"{self.model} by {self.recipe.name}", show_header=False)
         for name, value in {
             "what this is": values["feasibility"],
             "segments, weights": f"{values['model']['segments']}, {values['model']['weights']:,}",
@@ -63,10 +78,12 @@ class Budget:
     """Measured sensitivities and the ratios that spend a share of outliers best."""
 
     model: str
+    method: str
     encoding: str
     share: float
     curves: tuple[Curve, ...]
     sites: dict[str, float]
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -105,32 +122,15 @@ class Budget:
     def recipe_lines(self) -> str:
         """For a recipe file."""
         sites = ", ".join(f"{site}: {ratio:g}" for site, ratio in self.sites.items())
-        return f"kirin: {{encoding: {self.encoding}, outliers: {{ratio: {self.share:g}, sites: {{{sites}}}}}}}"
+        return f"{self.method}: {{encoding: {self.encoding}, outliers: {{ratio: {self.share:g}, sites: {{{sites}}}}}}}"
 
 
-def plan(
-    model: str, recipe: str = DEFAULT_RECIPE, num_samples: int = 32, seq_len: int = 256, revision: str | None = None
-) -> Plan:
-    """Costs of a model from its config.json; weights need not be at hand."""
-    chosen = load_recipe(recipe)
-    return Plan(model, chosen.name, dry_run(open_config(model, revision), chosen, num_samples=num_samples, seq_len=seq_len))
+def plan(model: str, recipe: str | Recipe = DEFAULT_RECIPE, sample: Sample = Sample(), revision: str | None = None) -> Plan:
+    """What a conversion would cost, from config.json alone: weights need not be at hand.
 
-
-def budget(
-    model: str,
-    recipe: str = DEFAULT_RECIPE,
-    share: float = 0.1,
-    calibration: Path | None = None,
-    num_samples: int = 8,
-    seq_len: int = 256,
-    seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> Budget:
-    """Measure the sites of a model on calibration text and spend `share` of all codes on outliers."""
-    checkpoint = open_checkpoint(model)
-    length = min(seq_len, checkpoint.dimensions.max_positions)
-    text = read_text(calibration or CALIBRATION_TEXT)
-    rows = sample_rows(token_rows(checkpoint.tokenizer(), text, length), num_samples, seed)
-    chosen = load_recipe(recipe)
-    curves = search_budget(checkpoint, rows, chosen, progress)
-    return Budget(checkpoint.name, chosen.method.activations(chosen.options).name, share, tuple(curves), spend(curves, share))
+    Args:
+        model: folder, embedded model or hub id. recipe: name, YAML file or recipe. sample: the text to calibrate on.
+    """
+    chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    costs = dry_run(open_config(model, revision), chosen, num_samples=sample.rows, seq_len=sample.tokens)
+    return Plan(model, chosen, costs, revision)

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
 
-from story_grammar import MAX_WORDS, SEED, TEXT_BYTES, draw_cast, expand, stories, text_of  # noqa: E402
+from story_grammar import MAX_WORDS, SEED, TEXT_BYTES, draw_cast, expand, stories, stories_of, text_of  # noqa: E402
 from story_plots import BEFORE, ENDINGS, OPENINGS, PLOTS  # noqa: E402
 from story_words import BOYS, GIRLS  # noqa: E402
 
@@ -21,7 +21,7 @@ TEXT = ROOT / "kirin_lava" / "models" / "data" / "text"
 
 
 def embedded(part: str) -> list[str]:
-    return (TEXT / f"{part}.txt").read_text(encoding="utf-8").strip().split("\n\n")
+    return stories_of((TEXT / f"{part}.txt").read_text(encoding="utf-8"))
 
 
 def test_a_seed_is_a_text_and_two_seeds_are_two() -> None:
@@ -53,7 +53,7 @@ def test_a_story_is_one_clean_paragraph_about_two_characters() -> None:
 def test_embedded_text_is_what_the_grammar_writes(part: str) -> None:
     text = (TEXT / f"{part}.txt").read_text(encoding="utf-8")
     assert text == text_of(part)
-    assert TEXT_BYTES[part] <= len(text.encode()) < 1.05 * TEXT_BYTES[part]
+    assert TEXT_BYTES[part] <= len(text.encode()) < 1.1 * TEXT_BYTES[part]
 
 
 def test_calibration_evaluation_and_training_share_no_story() -> None:

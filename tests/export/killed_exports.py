@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from kirin_lava.export.bundle import Bundle
-from kirin_lava.tasks.export import export
+from tests.exports import export
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "shutil.copyfile", "shutil.rmtree"}
 LAST = 4  # the moments around the final rename

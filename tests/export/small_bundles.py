@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kirin_lava.tasks.export import export
+from tests.exports import export
 from tests.hf_models import save_model
 
 TEXT = "A small boat went over the lake. The wind was kind and the water was blue.\n\n" * 8

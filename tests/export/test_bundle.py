@@ -23,7 +23,8 @@ from kirin_lava.export.bundle import EMBEDDING, JOURNAL, MANIFEST, Bundle
 from kirin_lava.export.bundle_write import LOCK, BundleWriter, check_out
 from kirin_lava.graph.executor import Executor
 from kirin_lava.methods.recipe import Recipe
-from kirin_lava.tasks.export import ExportResult, export
+from kirin_lava.tasks.export import ExportResult
+from tests.exports import export
 from tests.hf_models import save_model
 
 SMALL: dict[str, Any] = {"recipe": "fast", "num_samples": 1, "seq_len": 8, "verify_with": "none"}
@@ -333,7 +334,7 @@ import os, resource, sys
 import torch
 from pathlib import Path
 from kirin_lava.base.errors import UsageError
-from kirin_lava.tasks.export import export
+from tests.exports import export
 torch.set_num_threads(1)
 arguments = dict(recipe="fast", num_samples=1, seq_len=8, verify_with="none")
 export(sys.argv[1], Path(sys.argv[2] + "-free"), **arguments)
@@ -533,7 +534,7 @@ HOSTILE: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ),
     ("negative offset", put("position_offset", value=-1), "position_offset is -1"),
     ("source without calibration", put("source", "calibration", value=None), "source.calibration is None"),
-    ("documents as text", put("source", "calibration", "documents", value="ab"), "source.calibration.documents is 'ab'"),
+    ("passages as text", put("source", "calibration", "passages", value="ab"), "source.calibration.passages is 'ab'"),
     ("source without a name", put("source", "name", value=...), "source.name is None"),
     ("verification as a list", put("verification", value=[1]), "verification is [1]"),
     ("verification as text", put("verification", value={"segment": "fine"}), "verification.segment is 'fine'"),

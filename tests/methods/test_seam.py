@@ -16,12 +16,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kirin_lava import methods, models
+from kirin_lava import models
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph import ops
 from kirin_lava.graph.ops.op import FloatForm, HostOp
 from kirin_lava.graph.port import REAL, Inputs, Port
 from kirin_lava.graph.values import HostContext, Value, Values, tensor_in
+from kirin_lava.methods import known
 from kirin_lava.methods.method import Method
 from kirin_lava.methods.site import Coding, Site
 from kirin_lava.models.checkpoint import EMBEDDED_MODELS
@@ -31,10 +32,11 @@ from kirin_lava.models.text import EVALUATION_TEXT
 from kirin_lava.spikes import codes
 from kirin_lava.spikes.codes import INTEGER8, Graded, SpikeCode
 from kirin_lava.spikes.steps import RowBudget, TokenBudget
-from kirin_lava.tasks.export import export
+from kirin_lava.tasks.options import Sample
 from kirin_lava.tasks.quality.compare import compare
 from kirin_lava.tasks.report import make_report
 from kirin_lava.tasks.verify import verify
+from tests.exports import export
 
 # --8<-- [start:method]
 UNSIGNED_INTEGER8 = Graded("unsigned-integer-8", window=1, zero=0, code_min=0, code_max=255)
@@ -77,7 +79,7 @@ weights: {bits: 8, method: rtn, group_size: 0}
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """The recipe file of the new method."""
-    monkeypatch.setattr(methods, "METHODS", (*methods.METHODS, PLAIN))
+    monkeypatch.setattr(known, "METHODS", (*known.METHODS, PLAIN))
     monkeypatch.setattr(codes, "CODES", (*codes.CODES, UNSIGNED_INTEGER8))
     path = tmp_path / "plain.yaml"
     path.write_text(RECIPE)
@@ -108,7 +110,7 @@ def test_a_new_method_is_exact_and_shown_everywhere(plain: str, model: str, tmp_
 
 @pytest.mark.slow
 def test_a_new_method_is_compared(plain: str) -> None:
-    result = compare("demo", [plain, "fast"], num_samples=2, seq_len=64, max_rows=2)
+    result = compare("demo", [plain, "fast"], sample=Sample(rows=2, tokens=64), max_rows=2)
     first, second = result.contenders
     assert (first.name, first.window, first.method) == ("plain-w8a8", 1, "plain")
     assert first.outlier_share == pytest.approx(1 - (first.silent_share or 0))

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
 
+from story_grammar import stories_of  # noqa: E402
 from story_words import BOYS, GIRLS  # noqa: E402
 from train_demo_model import CONTEXT, FAMILIES, perplexity, train  # noqa: E402
 
@@ -96,7 +97,7 @@ def test_perplexity_on_unseen_stories_is_far_below_a_unigram_model(loaded: tuple
     model, tokenizer = loaded
 
     def tokens_of(part: str) -> tuple[list[str], list[int]]:
-        texts = (DATA / "text" / f"{part}.txt").read_text(encoding="utf-8").strip().split("\n\n")
+        texts = stories_of((DATA / "text" / f"{part}.txt").read_text(encoding="utf-8"))
         return texts, [token for text in texts for token in (*tokenizer(text).input_ids[1:], tokenizer.eos_token_id)]
 
     _, known = tokens_of("calibration")

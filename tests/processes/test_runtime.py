@@ -30,7 +30,7 @@ MEMORY = Path("/dev/shm")
 
 
 def alive(group: int) -> list[int]:
-    """Processes of a group that are more than a corpse."""
+    """Processes of a group that still run."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

@@ -32,9 +32,10 @@ def _recipe(method: str, steps: int = 24) -> Recipe:
 
 def _distance(checkpoint: Checkpoint, recipe: Recipe) -> float:
     """Divergence of the integer network from the float original on the rows it was trained on."""
-    from kirin_lava.tasks.quality.evaluate import float_model, score
+    from kirin_lava.tasks.quality.evaluate import score
+    from kirin_lava.tasks.quality.original import load_original
 
-    original = float_model(str(checkpoint.path), None)
+    original = load_original(checkpoint, ROWS[0])
     result = score(Executor(convert_model(checkpoint, ROWS, recipe)), lambda ids: original(ids).logits, ROWS)
     return result.kl / result.tokens
 

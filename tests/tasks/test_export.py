@@ -18,9 +18,9 @@ from kirin_lava.base.errors import UsageError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph.executor import Executor
 from kirin_lava.methods.recipe import DEFAULT_RECIPE
-from kirin_lava.models.text import documents, fingerprints
-from kirin_lava.tasks.export import export
+from kirin_lava.models.passages import fingerprints, passages
 from tests.conftest import Cli
+from tests.exports import export
 from tests.hf_models import save_model
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +60,7 @@ def test_every_family_becomes_a_bundle(tmp_path: Path, kind: str, changes: dict[
 
 def test_what_is_told_of_an_export(llama: Path, tmp_path: Path) -> None:
     text = tmp_path / "mine.txt"
-    text.write_text(f"A text of my own.\n\nAnd another paragraph of it, {'longer ' * 12}than the first one.\n")
+    text.write_text(f"A text of my own.\n<|endoftext|>\nAnd another paragraph of it, {'longer ' * 12}than the first one.\n")
     seen: list[tuple[str, int, int]] = []
     result = export(str(llama), tmp_path / "out", **SMALL, calibration=text, seed=3, progress=lambda *what: seen.append(what))
     assert (result.path, result.model, result.recipe, result.segments) == (str(tmp_path / "out"), "llama", "fast", 13)
@@ -75,7 +75,7 @@ def test_what_is_told_of_an_export(llama: Path, tmp_path: Path) -> None:
         16,
         3,
     )
-    assert calibration["documents"] == fingerprints(documents(text.read_text())) and len(calibration["documents"]) == 1
+    assert calibration["passages"] == fingerprints(passages(text.read_text())) and len(calibration["passages"]) == 1
     assert set(manifest["source"]["sha256"]) == {"config.json", "model.safetensors"}
     assert {"python", "torch", "numpy", "h5py"} <= set(manifest["versions"])
     assert (manifest["verified"], manifest["physical_fit_verified"]) == (False, False)
@@ -170,7 +170,7 @@ import sys
 from pathlib import Path
 import torch
 from kirin_lava.base.memory import peak_memory
-from kirin_lava.tasks.export import export
+from tests.exports import export
 torch.set_num_threads(1)
 arguments = dict(recipe="fast", num_samples=2, seq_len=16, verify_with="reference")
 export(sys.argv[1], Path(sys.argv[3], "small"), **arguments)

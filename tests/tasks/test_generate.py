@@ -11,8 +11,8 @@ import torch
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph.executor import Executor
 from kirin_lava.models.tokenizer import load_tokenizer
-from kirin_lava.tasks.export import export
 from kirin_lava.tasks.generate import choose, generate, stop_ids
+from tests.exports import export
 from tests.hf_models import save_model
 
 CONTEXT = 64

@@ -19,19 +19,22 @@ from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph.counter import Counter
 from kirin_lava.graph.executor import Executor
 from kirin_lava.hardware.timing import RATE_WINDOW
-from kirin_lava.methods.recipe import DEFAULT_RECIPE, load_recipe, with_recovery
-from kirin_lava.models.checkpoint import open_checkpoint
+from kirin_lava.methods.recipe import DEFAULT_RECIPE, Recipe, load_recipe, with_recovery
+from kirin_lava.models.calibration_text import draw_sample
+from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
+from kirin_lava.models.passages import fingerprints
 from kirin_lava.models.text import (
     CALIBRATION_TEXT,
     EVALUATION_TEXT,
-    documents,
-    fingerprints,
+    all_passages,
+    protocol,
     read_text,
-    sample_rows,
     token_rows,
 )
 from kirin_lava.tasks.export import export
-from kirin_lava.tasks.quality.evaluate import Score, float_model, require_unseen, score
+from kirin_lava.tasks.options import Checks, Sample, Training
+from kirin_lava.tasks.quality.evaluate import Score, require_unseen, score
+from kirin_lava.tasks.quality.original import load_original
 from kirin_lava.tasks.quality.rivals import RIVALS, build_rival
 
 __all__ = ["Comparison", "Contender", "compare"]
@@ -79,7 +82,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Result of `compare`; perplexity of the float32 original on the same rows."""
+    """Result of `compare`; perplexity of the float32 original on the same rows. warnings: of the calibration, one line each."""
 
     model: str
     text: str
@@ -88,6 +91,7 @@ class Comparison:
     tokens: int
     perplexity_float: float
     contenders: tuple[Contender, ...]
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -136,44 +140,42 @@ class Comparison:
 
 def compare(
     model: str,
-    recipes: Sequence[str],
-    text: Path | None = None,
-    calibration: Path | None = None,
-    num_samples: int = 128,
-    seq_len: int = 256,
-    seed: int = 0,
+    recipes: Sequence[str | Recipe],
+    text: Path | str | None = None,
+    sample: Sample = Sample(rows=128),
+    training: Training = Training(),
     max_rows: int | None = None,
-    recover: str | None = None,
-    steps: int | None = None,
     rivals: bool = False,
     progress: Report | None = None,
 ) -> Comparison:
     """Export a model by several recipes and evaluate each with the integer executor.
 
     Args:
-        recipes: names or YAML files. rivals: also the quantisers of `kirin_lava.tasks.quality.rivals`, held against the
-        first recipe.
-        text: to evaluate on; calibration: to calibrate on. The small built-in texts by default.
-        recover, steps: adds the first recipe once more, with this training after rounding.
+        recipes: names, YAML files or recipes. rivals: also the quantisers of `kirin_lava.tasks.quality.rivals`, held against
+            the first recipe.
+        text: to evaluate on; the small built-in text by default. sample: the text to calibrate on.
+        training: adds the first recipe once more, with this training after rounding.
         max_rows: evaluate on as many rows, evenly spread over the text.
     """
     if not recipes and not rivals:
         raise UsageError("nothing to compare: name at least one recipe")
-    chosen = [load_recipe(name) for name in recipes]
-    if recover not in (None, "none"):
-        trained = with_recovery(chosen[0], recover, steps)
-        chosen.append(replace(trained, name=f"{trained.name}, {recover}"))
+    chosen = [load_recipe(recipe) if isinstance(recipe, str) else recipe for recipe in recipes]
+    if training.method not in (None, "none"):
+        trained = with_recovery(chosen[0], training.method, training.steps)
+        chosen.append(replace(trained, name=f"{trained.name}, {training.method}"))
     checkpoint = open_checkpoint(model)
     tokenizer = checkpoint.tokenizer()
-    length = min(seq_len, checkpoint.dimensions.max_positions)
-    content, learned = read_text(text or EVALUATION_TEXT), read_text(calibration or CALIBRATION_TEXT)
+    length = min(sample.tokens, checkpoint.dimensions.max_positions)
+    file = Path(text or EVALUATION_TEXT)
+    content, learned = read_text(file), read_text(sample.file or CALIBRATION_TEXT)
     if content == learned:
         raise UsageError("calibration and evaluation text are the same; evaluate on another one")
-    require_unseen(content, fingerprints(documents(learned)), text or EVALUATION_TEXT)
+    require_unseen(content, fingerprints(all_passages(learned)), file)
+    drawn = draw_sample(tokenizer, learned, length, sample.rows, sample.seed)
     rows = token_rows(tokenizer, content, length)
     if max_rows is not None and max_rows < len(rows):
         rows = rows[:: -(-len(rows) // max_rows)]
-    original = _remembered(model)
+    original = _remembered(checkpoint, rows[0])
     report = progress or (lambda what, done, total: None)
     total = len(chosen) + (len(RIVALS) if rivals else 0)
     found: list[Contender] = []
@@ -183,28 +185,27 @@ def compare(
             report(recipe.name, len(found), total)
             start = time.monotonic()
             out = Path(folder) / str(len(found))
-            export(model, out, recipe, calibration, num_samples, length, seed, verify_with="none")
+            export(model, out, recipe, sample, checks=Checks("none"))
             seconds = time.monotonic() - start
             counter = Counter()
             sums = score(Executor(Bundle(out).model(), observer=counter), original, rows)
             size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
             found.append(_ours(recipe.name, recipe.method.name, sums, counter, size, seconds))
         if rivals:
-            tokens = sample_rows(token_rows(tokenizer, learned, length), num_samples, seed)
             against = chosen[0] if chosen else load_recipe(DEFAULT_RECIPE)
             for kind in RIVALS:
                 report(kind, len(found), total)
-                sums = score(build_rival(checkpoint, kind, tokens, against), original, rows)
+                sums = score(build_rival(checkpoint, kind, drawn.rows, against), original, rows)
                 found.append(_contender(kind, RIVAL, sums))
     assert sums is not None
-    name = (text or EVALUATION_TEXT).name
-    protocol = f"rows of {length} tokens, each begins with a document"
-    return Comparison(checkpoint.name, name, protocol, len(rows), sums.tokens, sums.perplexity_float, tuple(found))
+    read_as, warnings = protocol(tokenizer, content, length), drawn.warnings
+    perplexity = sums.perplexity_float
+    return Comparison(checkpoint.name, file.name, read_as, len(rows), sums.tokens, perplexity, tuple(found), warnings)
 
 
-def _remembered(model: str) -> Callable[[Tensor], Tensor]:
+def _remembered(checkpoint: Checkpoint, row: Tensor) -> Callable[[Tensor], Tensor]:
     """The float original; what it said of a batch is kept, because every contender is asked the same."""
-    network = float_model(model, None)
+    network = load_original(checkpoint, row)
     known: dict[bytes, Tensor] = {}
 
     def logits(ids: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Quality on real text: perplexity, divergence and agreement of the integer network against its float original.
 
-Both see the same rows. The default protocol is that of `kirin_lava.models.text`: rows that begin with BOS and a document.
-With a
-stride, plain windows over the whole text as one stream, where a token is scored in the first window that holds it.
+Both see the same rows. The default protocol is that of `kirin_lava.models.text`: rows that begin with BOS and a document, or
+windows of a text without documents; all tokens of a row but its first are scored. With a stride, overlapping windows over the
+whole text as one stream, where a token is scored in the first window that holds it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -25,14 +25,13 @@ from kirin_lava.base.errors import UsageError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph.executor import Executor
 from kirin_lava.models.checkpoint import open_checkpoint
-from kirin_lava.models.text import documents, fingerprints, plain_windows, read_text, token_rows
+from kirin_lava.models.passages import fingerprints
+from kirin_lava.models.text import all_passages, protocol, read_text, token_rows, windows
 from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.tasks.quality.layer_errors import LayerError, layer_errors, worst_first
+from kirin_lava.tasks.quality.original import load_original, require_converted
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-__all__ = ["Evaluation", "Score", "evaluate", "float_model", "score"]
+__all__ = ["Evaluation", "Score", "check_unseen", "evaluate", "require_unseen", "score"]
 
 _BATCH_TOKENS = 2048
 _ERROR_ROWS = 4
@@ -106,15 +105,6 @@ class Evaluation:
         return Group(table, worst_first(list(self.layer_errors))) if self.layer_errors else Group(table)
 
 
-def float_model(model: str, revision: str | None, device: str = "cpu") -> PreTrainedModel:
-    """The original in float32, by transformers."""
-    from transformers import AutoModelForCausalLM
-
-    checkpoint = open_checkpoint(model, revision)
-    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(checkpoint.path, dtype=torch.float32, local_files_only=True)
-    return loaded.to(device).eval()
-
-
 class Network(Protocol):
     """What can be scored: the integer executor, or a rival."""
 
@@ -165,8 +155,8 @@ def score(
 
 
 def evaluate(
-    bundle: Path,
-    text: Path,
+    bundle: Path | str,
+    text: Path | str,
     seq_len: int = 256,
     stride: int | None = None,
     max_rows: int | None = None,
@@ -180,15 +170,17 @@ def evaluate(
     """Evaluate a bundle on a text file.
 
     Args:
-        seq_len: tokens per row. stride: plain windows with this stride instead of rows of documents.
+        seq_len: tokens per row. stride: windows with this stride over the whole text instead of rows.
         original: the float checkpoint; None for the one that the bundle was made from.
         layer_errors_too: also the signal-to-noise of every layer, on the first rows.
         lava: also run the spiking network on Lava over the first row; its perplexity must equal the integer network's.
 
     Raises:
-        UsageError: the evaluation text is the calibration text, or holds a document that was calibrated on.
+        UsageError: the evaluation text is the calibration text, or holds a passage that was calibrated on; the original is
+            not what was converted, or transformers reads another network from it.
     """
-    opened = Bundle(bundle)
+    text = Path(text)
+    opened = Bundle(Path(bundle))
     opened.require_whole()
     content = read_text(text)
     check_unseen(opened, content, text)
@@ -197,19 +189,20 @@ def evaluate(
     length = min(seq_len, model.max_positions)
     fresh = None
     if stride is None:
-        rows, protocol = token_rows(tokenizer, content, length), f"rows of {length} tokens, each begins with a document"
+        rows = token_rows(tokenizer, content, length)
     else:
-        rows, protocol = plain_windows(tokenizer, content, length, stride), f"windows of {length} tokens, stride {stride}"
+        rows = windows(tokenizer, content, length, stride)
         fresh = [len(row) - 1 if i == 0 else min(stride, len(row) - 1) for i, row in enumerate(rows)]
         tail = len(rows[-1]) - (length - stride)
         fresh[-1] = max(1, tail) if len(rows) > 1 and len(rows[-1]) < length else fresh[-1]
     rows, fresh = rows[:max_rows], None if fresh is None else fresh[:max_rows]
     source = opened.manifest["source"]
-    teacher = float_model(original or source["model"], None if original else source["revision"], device)
+    checkpoint = open_checkpoint(original or source["model"], None if original else source["revision"])
+    require_converted(checkpoint, model, source["sha256"], named=original is not None)
+    teacher = load_original(checkpoint, rows[0], device)
     result = score(Executor(model, device), lambda ids: teacher(ids).logits, rows, fresh, progress)
     errors: list[LayerError] = []
     if layer_errors_too:
-        checkpoint = open_checkpoint(original or source["model"], None if original else source["revision"])
         errors = layer_errors(checkpoint, model, [row for row in rows[:_ERROR_ROWS] if len(row) == len(rows[0])])
     lava_perplexity = lava_tokens = None
     if lava:
@@ -222,7 +215,7 @@ def evaluate(
         bundle=str(bundle),
         recipe=opened.recipe.name,
         text=text.name,
-        protocol=protocol,
+        protocol=protocol(tokenizer, content, length, stride),
         rows=len(rows),
         tokens=result.tokens,
         perplexity_float=result.perplexity_float,
@@ -237,15 +230,15 @@ def evaluate(
 
 
 def check_unseen(bundle: Bundle, content: str, name: Path) -> None:
-    """Raise where the bundle was calibrated on this very text, or on any document in it."""
+    """Raise where the bundle was calibrated on this very text, or on any passage of it."""
     calibration = bundle.manifest["source"]["calibration"]
     if hashlib.sha256(content.encode()).hexdigest() == calibration["sha256"]:
         raise UsageError(f"{name} is the text that the bundle was calibrated on; evaluate on another one")
-    require_unseen(content, calibration["documents"], name)
+    require_unseen(content, calibration["passages"], name)
 
 
 def require_unseen(content: str, seen: Iterable[str], name: Path) -> None:
-    """Raise where the text holds a document with one of the fingerprints `seen`."""
-    again = set(fingerprints(documents(content))).intersection(seen)
+    """Raise where the text holds a passage with one of the fingerprints `seen`."""
+    again = set(fingerprints(all_passages(content))).intersection(seen)
     if again:
-        raise UsageError(f"{name} holds {len(again)} of the documents that were calibrated on; evaluate on a text without them")
+        raise UsageError(f"{name} holds {len(again)} of the passages that were calibrated on; evaluate on a text without them")

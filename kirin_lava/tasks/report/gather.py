@@ -29,8 +29,7 @@ from kirin_lava.graph.counter import Counter, together
 from kirin_lava.graph.counts import Stats
 from kirin_lava.graph.executor import Executor
 from kirin_lava.hardware.observe import RangeObserver
-from kirin_lava.methods import Method
-from kirin_lava.methods.method import Picture
+from kirin_lava.methods.method import Method, Picture
 from kirin_lava.models.text import read_text, token_rows
 from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.tasks.inspect.bundle import inspect_bundle

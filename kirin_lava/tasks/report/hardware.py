@@ -13,7 +13,7 @@ from kirin_lava.hardware.placement import Placement
 from kirin_lava.hardware.ranges import CALIBRATED, PROVED, UNFIT, SegmentRange, model_ranges
 from kirin_lava.hardware.shapes import shape_of_model
 from kirin_lava.hardware.work import measured_work
-from kirin_lava.methods import Method
+from kirin_lava.methods.method import Method
 from kirin_lava.tasks.cost import Cost, cost_of
 
 __all__ = ["chip_part", "hardware_part"]

@@ -15,7 +15,7 @@ from rich.console import Group
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import disk_errors, save_json, save_text
 from kirin_lava.export.bundle import JOURNAL, MANIFEST, Bundle
-from kirin_lava.methods import method_named
+from kirin_lava.methods.known import method_named
 from kirin_lava.methods.recipe import DEFAULT_RECIPE, load_recipe
 from kirin_lava.models.checkpoint import open_config
 from kirin_lava.models.text import EVALUATION_TEXT

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from kirin_lava.hardware.energy import NETWORKS
-from kirin_lava.methods import method_named
+from kirin_lava.methods.known import method_named
 from kirin_lava.tasks.report.draw import svg
 from kirin_lava.tasks.report.figures import drawings
 from kirin_lava.tasks.report.plot_chip import is_small

@@ -18,10 +18,12 @@ from kirin_lava.methods.kirin import Outliers
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.models.checkpoint import open_checkpoint
 from kirin_lava.models.text import CALIBRATION_TEXT, EVALUATION_TEXT
-from kirin_lava.tasks.export import export
+from kirin_lava.tasks.options import Sample, Training
 from kirin_lava.tasks.quality.compare import Comparison, Contender, compare
-from kirin_lava.tasks.quality.evaluate import evaluate, float_model, score
+from kirin_lava.tasks.quality.evaluate import evaluate, score
+from kirin_lava.tasks.quality.original import load_original
 from kirin_lava.tasks.quality.rivals import RIVALS, build_rival, min_max, symmetric
+from tests.exports import export
 from tests.hf_models import save_model
 
 WORDS = "the fox and the hare ran far away from the old dark wood to the sea "
@@ -39,9 +41,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_one_table_for_ours_and_rivals(tmp_path: Path, texts: tuple[Path, Path]) -> None:
     model = save_model(tmp_path / "model")
-    result = compare(
-        str(model), ["fast"], texts[1], texts[0], num_samples=4, seq_len=48, recover="blocks", steps=2, rivals=True
-    )
+    result = compare(str(model), ["fast"], texts[1], Sample(texts[0], 4, 48), Training("blocks", 2), rivals=True)
     assert [row.name for row in result.contenders] == ["fast", "fast, blocks", *RIVALS]
     ours, rivals = result.contenders[:2], {row.name: row for row in result.contenders[2:]}
     for row in ours:
@@ -80,7 +80,7 @@ def test_windows_are_measured_against_those_of_8_bit_spikes() -> None:
 def test_the_recipes_keep_the_embedded_models(model: str) -> None:
     """At most a tenth of all codes are outliers, and the perplexity hardly changes."""
     recipes = ["kirin-w4a4-8", "kirin-signed-w4a4-8", "kirin-w8a4-8", "kirin-uniform-w4a4-8"]
-    for row in compare(model, recipes, num_samples=32, max_rows=8).contenders:
+    for row in compare(model, recipes, sample=Sample(rows=32), max_rows=8).contenders:
         assert row.outlier_share is not None and row.outlier_share <= 0.1, row.name
         assert row.perplexity_ratio < 1.02, row.name
 
@@ -105,13 +105,13 @@ def mixed(texts: tuple[Path, Path], tmp_path: Path) -> Path:
 def test_no_comparison_on_what_was_calibrated_on(model: Path, texts: tuple[Path, Path], mixed: Path) -> None:
     for text, calibration, message in (
         (texts[0], texts[0], "are the same"),
-        (mixed, texts[0], r"mixed\.txt holds 1 of the documents that were calibrated on"),
-        (texts[0], mixed, r"learn\.txt holds 1 of the documents"),
+        (mixed, texts[0], r"mixed\.txt holds 1 of the passages that were calibrated on"),
+        (texts[0], mixed, r"learn\.txt holds 1 of the passages"),
         (None, EVALUATION_TEXT, "are the same"),
         (CALIBRATION_TEXT, None, "are the same"),
     ):
         with pytest.raises(UsageError, match=message):
-            compare(str(model), ["fast"], text, calibration)
+            compare(str(model), ["fast"], text, Sample(calibration))
 
 
 def test_no_evaluation_on_what_was_calibrated_on(model: Path, texts: tuple[Path, Path], mixed: Path, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_no_evaluation_on_what_was_calibrated_on(model: Path, texts: tuple[Path,
     export(str(model), built_in, "fast", num_samples=1, seq_len=48, verify_with="none")
     for bundle, text, message in (
         (out, texts[0], "is the text that the bundle was calibrated on"),
-        (out, mixed, r"mixed\.txt holds 1 of the documents"),
+        (out, mixed, r"mixed\.txt holds 1 of the passages"),
         (built_in, CALIBRATION_TEXT, "is the text that the bundle was calibrated on"),
     ):
         for stride in (None, 16):
@@ -155,7 +155,7 @@ def test_the_float_perplexity_is_that_of_transformers(tmp_path: Path, texts: tup
     model = save_model(tmp_path / "model")
     export(str(model), tmp_path / "out", "fast", texts[0], num_samples=4, seq_len=48, verify_with="none")
     result = evaluate(tmp_path / "out", texts[1], seq_len=32, layer_errors_too=True)
-    network = float_model(str(model), None)
+    network = load_original(open_checkpoint(str(model)), torch.tensor([5, 80, 101]))
     tokenizer_rows = result.rows
     assert tokenizer_rows > 2 and result.ratio == pytest.approx(result.perplexity / result.perplexity_float)
     ids = torch.randint(2, 250, (3, 16), generator=torch.Generator().manual_seed(1))

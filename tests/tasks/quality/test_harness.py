@@ -12,7 +12,7 @@ from kirin_lava.base.errors import UsageError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph.executor import Executor
 from kirin_lava.models.tokenizer import load_tokenizer
-from kirin_lava.tasks.export import export
+from tests.exports import export
 from tests.hf_models import save_model
 
 pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kirin_lava.methods.kirin import KirinOptions
 from kirin_lava.methods.recipe import Recipe
-from kirin_lava.tasks.export import export
+from tests.exports import export
 from tests.hf_models import save_model
 
 TEXT = "The cat sat on the mat. It was warm and the sun was high. The dog ran to the gate and the bird sang.\n\n" * 12

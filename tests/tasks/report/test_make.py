@@ -22,9 +22,9 @@ from kirin_lava.graph.values import Codes, Value
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models.text import read_text, token_rows
 from kirin_lava.models.tokenizer import load_tokenizer
-from kirin_lava.tasks.export import export
 from kirin_lava.tasks.quality.evaluate import evaluate
 from kirin_lava.tasks.report import Report, make_report
+from tests.exports import export
 from tests.hf_models import save_model
 from tests.tasks.report.bundles import TEXT
 from tests.tasks.report.pages import read_page

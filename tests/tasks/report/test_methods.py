@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import pytest
 from rich.console import Console
 
-from kirin_lava import methods
 from kirin_lava.export.bundle import Bundle
+from kirin_lava.methods import known
 from kirin_lava.methods.kirin import KIRIN, Kirin
 from kirin_lava.methods.method import Method, Paper, Picture
 from kirin_lava.methods.site import Coding, Site
@@ -55,7 +55,7 @@ def _words(html: str) -> str:
 
 
 def test_a_bare_method_gets_a_page(made: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methods, "METHODS", (Bare(),))
+    monkeypatch.setattr(known, "METHODS", (Bare(),))
     data = json.loads(json.dumps(made.data | {"method": method_part(Bare())}))
     assert data["method"]["paper"] is None
     html = page_html(data)
@@ -67,7 +67,7 @@ def test_a_bare_method_gets_a_page(made: Report, monkeypatch: pytest.MonkeyPatch
 def test_a_method_without_words_leaves_them_out_everywhere(
     firing: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(methods, "METHODS", (Quiet(),))
+    monkeypatch.setattr(known, "METHODS", (Quiet(),))
     copy = Path(shutil.copytree(firing, tmp_path / "copy"))
     report = make_report(copy, text, max_rows=1)
     assert "window" not in report.data and report.data["method"] == {"name": "kirin", "title": "Quiet", "paper": None}
@@ -90,7 +90,7 @@ def test_a_claim_that_was_not_made_is_not_reported(
     class Half(Quiet):
         paper: ClassVar[Paper | None] = Paper("Half a paper", "unpublished", energy, steps)
 
-    monkeypatch.setattr(methods, "METHODS", (Half(),))
+    monkeypatch.setattr(known, "METHODS", (Half(),))
     data = json.loads(json.dumps(made.data | {"method": method_part(Half())}))
     data["energy"]["paper"] |= {"claimed_energy_reduction": energy, "claimed_step_reduction": steps}
     claims = {key for key, _, _ in read_page(page_html(data)).values if ".claimed_" in key}

@@ -4,8 +4,8 @@ A neuron that may fire while its inputs still arrive fires at the first moment t
 simulates layers step by step twice, with the threshold infinite until the window ends and with one that falls from the start,
 and counts codes that differ from the integer reference.
 
-    python examples/silence_ablation.py                    random layers and the first decoder layer of the embedded models
-    python examples/silence_ablation.py MODEL [MODEL ..]   of other ones: folders or hub ids
+    python benchmarks/silence_ablation.py                    random layers and the first decoder layer of the embedded models
+    python benchmarks/silence_ablation.py MODEL [MODEL ..]   of other ones: folders or hub ids
 
 Layers that fire by themselves (OPT's fc1) are taken as they are; the others get a fire phase for the next layer's codes, with
 steps calibrated on their own sums. The exit code is 1 where a code differs with the threshold in place.

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks.silence_ablation import Ablation, main, random_layers, real_layers
 from kirin_lava.models.checkpoint import EMBEDDED_MODELS
 from tests.hf_models import save_model
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-
-from silence_ablation import Ablation, main, random_layers, real_layers
 
 
 def require_silence(found: list[Ablation]) -> None:

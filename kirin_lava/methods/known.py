@@ -1,0 +1,19 @@
+"""The methods that there are. A method is one file or folder beside this one, and one name in `METHODS`."""
+
+from __future__ import annotations
+
+from kirin_lava.base.errors import UsageError
+from kirin_lava.methods.kirin import KIRIN
+from kirin_lava.methods.method import Method
+
+__all__ = ["KIRIN", "METHODS", "Method", "method_named"]
+
+METHODS: tuple[Method, ...] = (KIRIN,)
+
+
+def method_named(name: str) -> Method:
+    """The method called `name`; `UsageError` where there is none."""
+    for method in METHODS:
+        if method.name == name:
+            return method
+    raise UsageError(f"unknown method {name!r}: choose one of {', '.join(method.name for method in METHODS)}")
