@@ -154,6 +154,7 @@ def _print_as(result: Any, form: str | None) -> None:
     show_default=True,
     help="loihi2 refuses whatever does not fit the chip's registers.",
 )
+@options.context_option
 @click.option("--device", default="cpu", show_default=True, callback=options.device, help="Of the training: cpu or cuda.")
 @click.option("--dry-run", is_flag=True, help="From config.json alone: chips, steps, size and memory; writes nothing.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted export.")
@@ -165,6 +166,7 @@ def export(
     verify_with: str,
     timeout: float | None,
     target: str,
+    context: int | None,
     device: str,
     as_json: bool,
     quiet: bool,
@@ -174,11 +176,12 @@ def export(
     """Convert a checkpoint and write a bundle of netx files."""
     sample, training = _sample(arguments), _training(arguments, device)
     model, recipe, revision = (arguments.pop(name) for name in ("model", "recipe", "revision"))
-    if dry_run:
-        _print(kirin_lava.plan(model, recipe, sample, revision), as_json)
-        return
     choices = kirin_lava.options
-    checks, written = choices.Checks(verify_with, timeout, target), choices.Output(**arguments)
+    checks = choices.Checks(verify_with, timeout, target, context)
+    if dry_run:
+        _print(kirin_lava.plan(model, recipe, sample, revision, checks), as_json)
+        return
+    written = choices.Output(**arguments)
     with progress_bar(quiet) as progress:
         result = kirin_lava.export(model, output, recipe, sample, training, checks, written, revision, progress)
     _warn(result)
@@ -312,6 +315,7 @@ def evaluate(bundle: Path, form: str | None, quiet: bool, **arguments: Any) -> N
 @click.option(
     "--profile", "profiles", multiple=True, metavar="NAME|FILE", help="Energy prices, a YAML file for instance; repeatable."
 )
+@options.context_option
 @click.option("--lava", is_flag=True, help="Count spikes and outliers on Lava as well.")
 @options.timeout_option
 @options.json_option

@@ -24,6 +24,7 @@ from kirin_lava.export.bundle_write import BundleWriter, check_out
 from kirin_lava.export.nir import write_nir
 from kirin_lava.graph.executor import Executor
 from kirin_lava.hardware.observe import RangeObserver
+from kirin_lava.hardware.placement import planned_context
 from kirin_lava.hardware.ranges import block_ranges, model_ranges, require_fit
 from kirin_lava.methods.recipe import DEFAULT_RECIPE, Recipe, load_recipe, with_recovery
 from kirin_lava.models.calibration_text import draw_sample
@@ -113,6 +114,7 @@ def export(
     first, last = output.layers or (0, dimensions.layers - 1)
     if not 0 <= first <= last < dimensions.layers:
         raise UsageError(f"layers {first}-{last} are not within 0-{dimensions.layers - 1}")
+    positions = planned_context(dimensions.max_positions, checks.context)
     wanted = [f"blocks.{i}" for i in range(first, last + 1)] + (["head"] if output.layers is None else [])
 
     text_file = sample.file or CALIBRATION_TEXT
@@ -155,7 +157,7 @@ def export(
         bundle = Bundle(partial)
         if checks.target == "loihi2":
             report("check ranges", 0, 1)
-            _require_fit(bundle, tokens)
+            _require_fit(bundle, tokens, positions)
         if "nir" in output.formats:
             write_nir(bundle, partial / "nir")
         verification = None
@@ -181,18 +183,18 @@ def export(
     )
 
 
-def _require_fit(bundle: Bundle, tokens: list[Tensor]) -> None:
-    """Raise one `FitError` with every quantity that does not fit Loihi 2, in the worst case or on calibration text."""
+def _require_fit(bundle: Bundle, tokens: list[Tensor], context: int) -> None:
+    """Raise one `FitError` with every quantity that does not fit Loihi 2 at `context` positions, in the worst case or on
+    calibration text."""
     observer = RangeObserver()
     if bundle.complete:
         model = bundle.model()
         executor = Executor(model, observer=observer)
         for row in tokens[:_RANGE_ROWS]:
             executor.forward(row.unsqueeze(0))
-        require_fit(model_ranges(model, observer, context=len(tokens[0])))
+        require_fit(model_ranges(model, observer, context))
     else:
-        length = len(tokens[0])
-        require_fit(row for name in bundle.block_names for row in block_ranges(bundle.block(name), length))
+        require_fit(row for name in bundle.block_names for row in block_ranges(bundle.block(name), context))
 
 
 def _check_disk(out: Path, checkpoint: Checkpoint) -> None:

@@ -123,13 +123,14 @@ class Loaded:
         figures: Path | str | None = None,
         max_rows: int | None = 32,
         profiles: Sequence[str] = (),
+        context: int | None = None,
         lava: bool = False,
         timeout: float | None = None,
         progress: Progress | None = None,
     ) -> Report:
         """Write the page, and the same numbers beside the manifest; see `kirin_lava.tasks.report.make_report`."""
         on, page, pictures = (None if path is None else Path(path) for path in (text, html, figures))
-        return make_report(self.path, on, page, pictures, max_rows, profiles, lava, timeout, progress)
+        return make_report(self.path, on, page, pictures, max_rows, profiles, context, lava, timeout, progress)
 
     def inspect(self) -> BundleReport | NetReport:
         """What the bundle, or the `.net` file, holds."""

@@ -29,6 +29,7 @@ from kirin_lava.graph.counter import Counter, together
 from kirin_lava.graph.counts import Stats
 from kirin_lava.graph.executor import Executor
 from kirin_lava.hardware.observe import RangeObserver
+from kirin_lava.hardware.placement import planned_context
 from kirin_lava.methods.method import Method, Picture
 from kirin_lava.models.checkpoint import load_tokenizer
 from kirin_lava.models.text import read_text, token_rows
@@ -70,17 +71,21 @@ PER_TOKEN = (
 )
 
 
-def gather(bundle: Bundle, text: Path, max_rows: int | None, profiles: Sequence[str], progress: Progress) -> dict[str, Any]:
+def gather(
+    bundle: Bundle, text: Path, max_rows: int | None, profiles: Sequence[str], context: int | None, progress: Progress
+) -> dict[str, Any]:
     """The content of report.json.
 
     Args:
         text: to evaluate and count on. max_rows: evaluate on its first rows only.
         profiles: names or YAML files of energy profiles; empty for those that come with the program.
+        context: positions to plan the chip for, see `kirin_lava.hardware.placement.planned_context`.
 
     Raises:
         UsageError: the bundle is damaged, or the text is the one it was calibrated on, or a bad profile.
     """
     bundle.require_whole()
+    planned_context(bundle.manifest["max_positions"], context)  # refuse before hours of work
     report = manifest_part(bundle)
     progress("the picture of a window", 0, 1)
     method = bundle.recipe.method
@@ -106,7 +111,7 @@ def gather(bundle: Bundle, text: Path, max_rows: int | None, profiles: Sequence[
     report["host"] = _host(stats)
     report["segments"] = [_segment_row(row) for row in stats.core]
     progress("limits, placement, time and energy of the chip", 0, 1)
-    report |= hardware_part(model, stats, ranges, text.name, report["segments"], profiles, method)
+    report |= hardware_part(model, stats, ranges, text.name, report["segments"], profiles, method, context)
     report["timing"]["lava"] = _lava_times(bundle.manifest)
     return report
 

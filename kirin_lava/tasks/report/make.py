@@ -58,6 +58,7 @@ def make_report(
     figures: Path | None = None,
     max_rows: int | None = _ROWS,
     profiles: Sequence[str] = (),
+    context: int | None = None,
     lava: bool = False,
     timeout: float | None = None,
     progress: Progress | None = None,
@@ -70,6 +71,8 @@ def make_report(
         figures: folder for the figures as PNG, or None.
         max_rows: rows of the text that perplexity is measured on; None for all.
         profiles: names or YAML files of energy profiles; empty for those that come with the program.
+        context: positions that the caches on chip hold and that sums are bounded for; None for the smaller of the model's
+            positions and 4096.
         lava: also run every block on Lava and count spikes and outliers there. timeout: limit in seconds of each such run.
 
     Raises:
@@ -83,11 +86,11 @@ def make_report(
             raise UsageError(
                 f"{bundle} holds no converted model: a report of its config.json has no text, figures or run on Lava"
             )
-        return _planned_report(bundle, html, profiles)
+        return _planned_report(bundle, html, profiles, context)
     say = progress or (lambda what, done, total: None)
     counted = _counted_on_lava(bundle, timeout, say) if lava else None
     opened = Bundle(bundle)
-    data = gather(opened, text or EVALUATION_TEXT, max_rows, profiles, say)
+    data = gather(opened, text or EVALUATION_TEXT, max_rows, profiles, context, say)
     if counted is not None:
         data["exactness"]["lava"] = counted
     data = json.loads(json.dumps(data, allow_nan=False))  # the page is drawn from what the file holds
@@ -105,9 +108,10 @@ def make_report(
     return Report(data, tuple(files))
 
 
-def _planned_report(folder: Path, html: Path | None, profiles: Sequence[str]) -> Report:
+def _planned_report(folder: Path, html: Path | None, profiles: Sequence[str], context: int | None) -> Report:
     """The report of a model whose weights are not at hand."""
-    planned = planned_part(open_config(str(folder)), folder.absolute().name, load_recipe(DEFAULT_RECIPE), profiles)
+    recipe, name = load_recipe(DEFAULT_RECIPE), folder.absolute().name
+    planned = planned_part(open_config(str(folder)), name, recipe, profiles, context)
     data = json.loads(json.dumps(planned, allow_nan=False))
     if html is None:
         return Report(data, ())
