@@ -167,7 +167,6 @@ def open_block(block: Block, capacity: int, rotary: tuple[Float32, Float32] | No
     return build_block(block, capacity, rotary, probe=True)
 
 
-
 def descriptors_of(linear: Linear, codes: Integers) -> tuple[int, int, int, int]:
     """Of a running segment: Processes, channels, descriptors of the job before it, and most in any process of the job."""
     from kirin_lava.processes import build_segment

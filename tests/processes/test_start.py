@@ -13,7 +13,7 @@ import pytest
 from kirin_lava.base.errors import BackendError, UsageError
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.models.checkpoint import open_checkpoint
-from kirin_lava.models.text import CALIBRATION_TEXT, document_rows, read_text
+from kirin_lava.models.text import CALIBRATION_TEXT, read_text, token_rows
 from kirin_lava.processes import watchdog
 from kirin_lava.processes.runtime import Session, run_job
 from kirin_lava.processes.start import _BLOCK, _SPARE, block_descriptors, descriptors_needed
@@ -77,7 +77,7 @@ def test_the_count_is_what_lava_takes() -> None:
 @pytest.mark.lava
 def test_doctor_counts_a_block_as_it_is() -> None:
     checkpoint = open_checkpoint("demo")
-    row = document_rows(checkpoint.tokenizer(), read_text(CALIBRATION_TEXT), 16)[0][0]
+    row = token_rows(checkpoint.tokenizer(), read_text(CALIBRATION_TEXT), 16)[0]
     model = convert_model(checkpoint, [row], load_recipe("fast"))
     assert model.rotary is not None
     assert run_job(size_of_block, model.blocks[0], (model.rotary[0][:4], model.rotary[1][:4])) == _BLOCK

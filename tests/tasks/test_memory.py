@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kirin_lava.export.netx.ranges import exact_sums
 
 from kirin_lava.base.errors import VerificationError
 from kirin_lava.graph.ops import Linear
@@ -19,6 +18,7 @@ from kirin_lava.hardware import estimate
 from kirin_lava.spikes.codes import OFFSET, SIGNED
 from kirin_lava.spikes.neurons import READ_OUT
 from kirin_lava.spikes.neurons.silence import Silence
+from kirin_lava.spikes.stock.ranges import exact_sums
 from kirin_lava.tasks.verify import segments
 from tests.hf_models import save_model
 

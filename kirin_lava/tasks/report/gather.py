@@ -120,7 +120,7 @@ def manifest_part(bundle: Bundle) -> dict[str, Any]:
     """What is known without running the model: source, recipe, operations and what `verify` recorded."""
     manifest = bundle.manifest
     described = inspect_bundle(bundle.path)
-    window = max((segment.window for segment in described.segments), default=1)
+    window = max((segment.window or 1 for segment in described.segments), default=1)
     return {
         "format": FORMAT,
         "kirin_lava": kirin_lava.__version__,
