@@ -11,7 +11,7 @@ import click
 
 import kirin_lava
 from kirin_lava.base.console import print_error, print_json, print_table, progress_bar, say, survive_any_text
-from kirin_lava.base.errors import KirinError
+from kirin_lava.base.errors import KirinError, UsageError
 from kirin_lava.cli import options
 from kirin_lava.methods.recipes import DEFAULT_RECIPE, recipe_help
 
@@ -113,6 +113,13 @@ def _print_as(result: Any, form: str | None) -> None:
         click.echo(result.to_csv(), nl=False)
     else:
         _print(result, form == "json")
+
+
+def _require_written(*problems: str | None) -> None:
+    """An error at the very end, when everything is printed, where a file that was asked for is not there."""
+    found = [problem for problem in problems if problem]
+    if found:
+        raise UsageError("; ".join(found))
 
 
 @main.command(cls=_WithRecipes)
@@ -228,6 +235,8 @@ def verify(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
     _print(result, as_json)
     if not as_json:
         click.echo(result.summary())
+    if result.unwritten:
+        say(f"not written down: {result.unwritten}")
     result.require()
 
 
@@ -277,6 +286,7 @@ def run(bundle: Path, **arguments: Any) -> None:
     result = kirin_lava.load(bundle).generate(on_text=lambda piece: click.echo(piece, nl=False), **arguments)
     click.echo()
     say(result.summary())
+    _require_written(result.unwritten)
 
 
 @main.command(name="eval")
@@ -330,6 +340,7 @@ def report(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
     with progress_bar(quiet) as progress:
         result = kirin_lava.load(bundle).report(progress=progress, **arguments)
     _print(result, as_json)
+    _require_written(*result.unwritten)
 
 
 @main.command(cls=_WithRecipes)

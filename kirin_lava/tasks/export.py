@@ -6,7 +6,6 @@ open -> read calibration text -> (per layer) calibrate, lower, probe, write -> f
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -20,8 +19,9 @@ from torch import Tensor
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.memory import peak_memory
 from kirin_lava.export.bundle import Bundle
-from kirin_lava.export.bundle_write import BundleWriter, check_out
+from kirin_lava.export.bundle_write import BundleWriter
 from kirin_lava.export.nir import write_nir
+from kirin_lava.export.publish import Place
 from kirin_lava.graph.executor import Executor
 from kirin_lava.hardware.observe import RangeObserver
 from kirin_lava.hardware.placement import planned_context
@@ -105,7 +105,7 @@ def export(
     if checks.backend == "lava":
         require_lava()
     out = Path(out)
-    check_out(Path(os.path.abspath(out)), output.force)
+    Place(out).prepare(output.force, output.resume)
     report("open the checkpoint", 0, 1)
     checkpoint = open_checkpoint(model, revision)
     chosen.check_sites(checkpoint.family.sites, checkpoint.dimensions.layers)
@@ -141,30 +141,23 @@ def export(
     torch.manual_seed(sample.seed)
     provenance = {"model": checkpoint.name, "revision": checkpoint.revision or "", "recipe": chosen.name}
     with BundleWriter(out, request, output.resume, output.force, provenance) as writer:
-        frame = frame_of(checkpoint)
-        todo = [name for name in wanted if not writer.finished(name)]
-        report("convert layers", len(wanted) - len(todo), len(wanted))
-        if todo:
-            left_out = lambda name: name not in todo  # noqa: E731
-            stop = wanted[-1] if chosen.recovery.method != "none" else todo[-1]
-            seed, device = sample.seed, training.device
-            for item in convert_blocks(checkpoint, tokens, chosen, left_out, stop, seed, report, writer.scratch, device):
-                writer.write_block(item.block, probe_block(item.block, item.rows, frame["rotary"]))
-                todo.remove(item.block.name)
-                report("convert layers", len(wanted) - len(todo), len(wanted))
-        licensed = {**source, "license": source_license(model, checkpoint.revision)}
-        partial = writer.finish(frame, licensed, chosen, checkpoint.path)
-        bundle = Bundle(partial)
+        if not writer.published:
+            _convert(writer, checkpoint, tokens, chosen, wanted, sample.seed, training.device, report)
+            licensed = {**source, "license": source_license(model, checkpoint.revision)}
+            writer.finish(frame_of(checkpoint), licensed, chosen, checkpoint.path)
+        bundle = Bundle(writer.folder)
         if checks.target == "loihi2":
             report("check ranges", 0, 1)
             _require_fit(bundle, tokens, positions)
         if "nir" in output.formats:
-            write_nir(bundle, partial / "nir")
+            write_nir(bundle, writer.folder / "nir")
         verification = None
         if checks.backend != "none":
-            verification = verify(partial, backend=checks.backend, timeout=checks.timeout, progress=progress)
+            verification = verify(writer.folder, backend=checks.backend, timeout=checks.timeout, progress=progress)
             verification.require()
-        writer.describe(model_card(Bundle(partial), None))
+            if verification.unwritten:
+                raise UsageError(verification.unwritten)
+        writer.describe(model_card(Bundle(writer.folder), None))
         writer.publish()
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     segments = sum(name.startswith("net/") for name in bundle.manifest["files"])
@@ -181,6 +174,30 @@ def export(
         verification=verification,
         warnings=drawn.warnings,
     )
+
+
+def _convert(
+    writer: BundleWriter,
+    checkpoint: Checkpoint,
+    tokens: list[Tensor],
+    recipe: Recipe,
+    wanted: list[str],
+    seed: int,
+    device: str,
+    report: Progress,
+) -> None:
+    """Write all blocks that are not written yet."""
+    rotary = frame_of(checkpoint)["rotary"]
+    todo = [name for name in wanted if not writer.finished(name)]
+    report("convert layers", len(wanted) - len(todo), len(wanted))
+    if not todo:
+        return
+    left_out = lambda name: name not in todo  # noqa: E731
+    stop = wanted[-1] if recipe.recovery.method != "none" else todo[-1]
+    for item in convert_blocks(checkpoint, tokens, recipe, left_out, stop, seed, report, writer.scratch, device):
+        writer.write_block(item.block, probe_block(item.block, item.rows, rotary))
+        todo.remove(item.block.name)
+        report("convert layers", len(wanted) - len(todo), len(wanted))
 
 
 def _require_fit(bundle: Bundle, tokens: list[Tensor], context: int) -> None:

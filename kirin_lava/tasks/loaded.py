@@ -21,7 +21,8 @@ from kirin_lava.tasks.inspect.net import NetReport, inspect_net
 from kirin_lava.tasks.quality.harness import HarnessResult, harness
 from kirin_lava.tasks.quality.original import load_original, require_converted
 from kirin_lava.tasks.report import Report, make_report
-from kirin_lava.tasks.verify import Verification, verify
+from kirin_lava.tasks.verified import verify_and_tell
+from kirin_lava.tasks.verify import Verification
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -114,7 +115,7 @@ class Loaded:
         progress: Progress | None = None,
     ) -> Verification:
         """Compute every integer again and compare; see `kirin_lava.tasks.verify.verify`. `.require()` raises on a mismatch."""
-        return verify(self.path, level, backend, tokens, timeout, progress)
+        return verify_and_tell(self.path, level=level, backend=backend, tokens=tokens, timeout=timeout, progress=progress)
 
     def report(
         self,

@@ -130,43 +130,26 @@ def _rows_of_damaged(bundle: Bundle, block: dict[str, Any], damaged: list[str]) 
 
 
 def inspect_bundle(path: Path) -> BundleReport:
-    """Describe a bundle; a segment whose file is damaged keeps its row. `UsageError` where it is no bundle."""
-    bundle = Bundle(path)
+    """Describe a bundle; a segment whose file is damaged keeps its row. `UsageError` where it is no bundle, or where the
+    manifest is damaged beyond reading."""
+    bundle = Bundle(path, intact=False)
     damaged = bundle.damaged_files()
     segments: list[SegmentInfo] = []
     host_ops: dict[str, int] = {}
     for values in bundle.manifest["blocks"]:
-        name = values["name"]
-        if any(file in damaged for file in [host_name(name), *(op["net"] for op in values["ops"] if "net" in op)]):
+        name, rows = values["name"], None
+        if not any(file in damaged for file in [host_name(name), *(op["net"] for op in values["ops"] if "net" in op)]):
+            try:
+                rows = _segments(bundle, name, host_ops)
+            except UsageError:
+                if not damaged:  # its hashes fit, and still it cannot be read
+                    raise
+        if rows is not None:
+            segments += rows
+        else:
             segments += _rows_of_damaged(bundle, values, damaged)
             for kind in (str(op.get("kind")) for op in values["ops"] if op.get("place") == HOST):
                 host_ops[kind] = host_ops.get(kind, 0) + 1
-            continue
-        block = bundle.block(name)
-        stored = {segment.linear.name: segment for segment in bundle.segments(name)}
-        linears = {op.name: op for op in block.linears()}
-        core = {op.name: op for op in block.core_ops()}
-        for op in block.ops:
-            kind, found = type(op).__name__, core.get(op.name)
-            if found is None:
-                host_ops[kind] = host_ops.get(kind, 0) + 1
-                continue
-            linear, segment = linears.get(op.name), stored.get(op.name)
-            segments.append(
-                SegmentInfo(
-                    block=name,
-                    segment=op.name,
-                    kind=kind.lower() + (" fire" if linears.get(op.name) and linears[op.name].fires else ""),
-                    inputs=None if linear is None else linear.weight.shape[1],
-                    outputs=None if linear is None else linear.weight.shape[0],
-                    encoding=found.code.name,
-                    window=found.code.window,
-                    weight_bits=None if linear is None else linear.bits,
-                    place=op.place,
-                    guarantee=None if segment is None else segment.layer.guarantee,
-                    file=None if segment is None else str(segment.path.relative_to(path)),
-                )
-            )
     manifest = bundle.manifest
     return BundleReport(
         path=str(path),
@@ -174,8 +157,8 @@ def inspect_bundle(path: Path) -> BundleReport:
         recipe=manifest["recipe"],
         facts=manifest["facts"],
         digest=bundle.digest(),
-        verified=manifest.get("verified") is True,
-        verification=manifest.get("verification"),
+        verified=bundle.verified and not damaged,
+        verification=bundle.verification or None,
         physical_fit_verified=manifest.get("physical_fit_verified") is True,
         complete=bundle.complete,
         bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
@@ -183,3 +166,34 @@ def inspect_bundle(path: Path) -> BundleReport:
         segments=segments,
         host_ops=host_ops,
     )
+
+
+def _segments(bundle: Bundle, name: str, host_ops: dict[str, int]) -> list[SegmentInfo]:
+    """The operations of a block that run as spikes and integers; the others are counted into `host_ops`."""
+    block = bundle.block(name)
+    stored = {segment.linear.name: segment for segment in bundle.segments(name)}
+    linears = {op.name: op for op in block.linears()}
+    core = {op.name: op for op in block.core_ops()}
+    found = []
+    for op in block.ops:
+        kind, spiking = type(op).__name__, core.get(op.name)
+        if spiking is None:
+            host_ops[kind] = host_ops.get(kind, 0) + 1
+            continue
+        linear, segment = linears.get(op.name), stored.get(op.name)
+        found.append(
+            SegmentInfo(
+                block=name,
+                segment=op.name,
+                kind=kind.lower() + (" fire" if linear is not None and linear.fires else ""),
+                inputs=None if linear is None else linear.weight.shape[1],
+                outputs=None if linear is None else linear.weight.shape[0],
+                encoding=spiking.code.name,
+                window=spiking.code.window,
+                weight_bits=None if linear is None else linear.bits,
+                place=op.place,
+                guarantee=None if segment is None else segment.layer.guarantee,
+                file=None if segment is None else str(segment.path.relative_to(bundle.path)),
+            )
+        )
+    return found

@@ -112,7 +112,7 @@ def gather(
     report["segments"] = [_segment_row(row) for row in stats.core]
     progress("limits, placement, time and energy of the chip", 0, 1)
     report |= hardware_part(model, stats, ranges, text.name, report["segments"], profiles, method, context)
-    report["timing"]["lava"] = _lava_times(bundle.manifest)
+    report["timing"]["lava"] = _lava_times(bundle)
     return report
 
 
@@ -137,7 +137,7 @@ def manifest_part(bundle: Bundle) -> dict[str, Any]:
         "method": method_part(bundle.recipe.method),
         "recipe": by_position(manifest["recipe"]) | {"window": window},
         "versions": manifest.get("versions") or {},
-        "exactness": _exactness(manifest),
+        "exactness": _exactness(bundle),
         "operations": _operations(described.segments, described.host_ops),
     }
 
@@ -183,25 +183,25 @@ def _source(source: dict[str, Any]) -> dict[str, Any]:
     return plain | {"files": [{"file": name, "sha256": digest} for name, digest in (source.get("sha256") or {}).items()]}
 
 
-def _exactness(manifest: dict[str, Any]) -> dict[str, Any]:
-    recorded = manifest.get("verification") or {}
+def _exactness(bundle: Bundle) -> dict[str, Any]:
+    recorded = bundle.verification
     levels = []
     for level, meaning in _LEVELS.items():
         entry = recorded.get(level)
         done = {key: entry[key] for key in ("compared", "mismatches", "backends")} if entry else {}
         levels.append({"level": level, "meaning": meaning, "run": bool(entry), **done})
     return {
-        "verified": manifest.get("verified") is True,
+        "verified": bundle.verified,
         "compared": sum(entry.get("compared", 0) for entry in levels),
         "mismatches": sum(entry.get("mismatches", 0) for entry in levels),
         "levels": levels,
-        "silicon": manifest.get("physical_fit_verified") is True,
+        "silicon": bundle.manifest.get("physical_fit_verified") is True,
     }
 
 
-def _lava_times(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+def _lava_times(bundle: Bundle) -> list[dict[str, Any]]:
     """Mean wall time of a time step in the runs of `verify`, level by level; empty where it did not run."""
-    recorded = manifest.get("verification") or {}
+    recorded = bundle.verification
     rows = []
     for (level, form), what in _TIMED.items():
         milliseconds = recorded.get(level, {}).get("milliseconds_per_step", {}).get(form)
