@@ -6,7 +6,7 @@ MODEL ?= demo
 bundle = build/$(notdir $(MODEL))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs fuzz mutants clean browser
+.PHONY: help setup demo test lint docs fuzz kills mutants clean browser
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ docs: setup ## the documentation, to build/site; strict, and without the network
 
 fuzz: setup ## damage thousands of files for ten minutes; every command must answer in a line (FUZZ="--seed 3 --seconds 60")
 	$(bin)/python -m tools.fuzz $(FUZZ)
+
+kills: setup ## kill 100 exports and verifications at random moments; nothing is lost or left (KILLS="--seed 3 --scale 0.1")
+	$(bin)/python -m tools.kills $(KILLS)
 
 mutants: setup ## change the core line by line; the tests must notice (MUTANTS="--sample 50 --only gptq")
 	$(bin)/python -m tools.mutants $(MUTANTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import reprlib
@@ -18,7 +19,17 @@ import safetensors.numpy
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.readers import check_path, require_file
 
-__all__ = ["disk_errors", "flush_folder", "inside", "load_arrays", "save_arrays", "save_json", "save_text", "whole_file"]
+__all__ = [
+    "disk_errors",
+    "flush_folder",
+    "inside",
+    "load_arrays",
+    "require_place",
+    "save_arrays",
+    "save_json",
+    "save_text",
+    "whole_file",
+]
 
 _LONGEST_NAME = 1024
 
@@ -46,6 +57,15 @@ def disk_errors(where: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UsageError(f"writing {error.filename or where} failed: {error.strerror or error}") from error
+
+
+def require_place(path: Path) -> None:
+    """Raise `UsageError` before the work where its result could not be written to `path`."""
+    with disk_errors(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        with open(path.with_name(f".{path.name}.part"), "wb") as file:
+            os.unlink(file.name)
 
 
 def flush_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import platform
 import resource
 import shutil
@@ -21,13 +22,13 @@ from kirin_lava.base.units import in_bytes
 from kirin_lava.export.netx.write import write_segment
 from kirin_lava.graph.ops import Linear
 from kirin_lava.processes.runtime import require_backend, require_lava, run_job
+from kirin_lava.processes.start import block_descriptors, largest_limit
 from kirin_lava.spikes.codes import SIGNED
 from kirin_lava.tasks.verify.on_lava import run_segments
 
 __all__ = ["Check", "Examination", "examine"]
 
 _PACKAGES = ("torch", "transformers", "numpy", "h5py", "lava-nc", "lava-dl")
-_DESCRIPTORS_PER_LEAF, _LEAVES = 10, 30  # measured per Lava process; the processes of one decoder block
 _SHARED_MEMORY = 64 * 1024 * 1024
 
 
@@ -84,9 +85,10 @@ def examine(timeout: float | None = None) -> Examination:
         except PackageNotFoundError:
             result.add(package, False, "not installed", needed=not package.startswith("lava"))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    need = _DESCRIPTORS_PER_LEAF * _LEAVES
-    detail = f"{soft} (hard limit {hard}); one decoder block on Lava needs about {need}"
-    result.add("open files (ulimit -n)", soft >= need, detail)
+    need = block_descriptors()
+    most = "any number" if largest_limit() == math.inf else f"{hard}"
+    detail = f"{soft}, raised to {most} at most where Lava needs it; one decoder block on Lava needs about {need}"
+    result.add("open files (ulimit -n)", largest_limit() >= need, detail)
     shm = Path("/dev/shm")
     free = shutil.disk_usage(shm).free if shm.is_dir() else 0
     result.add("shared memory", free >= _SHARED_MEMORY, f"{in_bytes(free)} free in {shm}; Lava's channels live there")

@@ -9,6 +9,7 @@ import click
 
 import kirin_lava
 from kirin_lava.base.console import print_json, print_line, print_table, print_text, progress_bar, say
+from kirin_lava.base.errors import UsageError
 from kirin_lava.base.units import in_bytes
 from kirin_lava.cli import options
 from kirin_lava.cli.commands import Commands, CommandWithRecipes
@@ -70,6 +71,13 @@ def _print_as(result: Any, form: str | None) -> None:
         _print(result, form == "json")
 
 
+def _require_written(*problems: str | None) -> None:
+    """An error at the very end, when everything is printed, where a file that was asked for is not there."""
+    found = [problem for problem in problems if problem]
+    if found:
+        raise UsageError("; ".join(found))
+
+
 @main.command(cls=CommandWithRecipes)
 @options.sample_options(rows=32)
 @click.option("-o", "--output", required=True, type=options.PATH, metavar="OUT", help="Folder of the bundle to write.")
@@ -109,6 +117,7 @@ def _print_as(result: Any, form: str | None) -> None:
     show_default=True,
     help="loihi2 refuses whatever does not fit the chip's registers.",
 )
+@options.context_option
 @click.option("--device", default="cpu", show_default=True, callback=options.device, help="Of the training: cpu or cuda.")
 @click.option("--dry-run", is_flag=True, help="From config.json alone: chips, steps, size and memory; writes nothing.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted export.")
@@ -120,6 +129,7 @@ def export(
     verify_with: str,
     timeout: float | None,
     target: str,
+    context: int | None,
     device: str,
     as_json: bool,
     quiet: bool,
@@ -129,11 +139,12 @@ def export(
     """Convert a checkpoint and write a bundle of netx files."""
     sample, training = _sample(arguments), _training(arguments, device)
     model, recipe, revision = (arguments.pop(name) for name in ("model", "recipe", "revision"))
-    if dry_run:
-        _print(kirin_lava.plan(model, recipe, sample, revision), as_json)
-        return
     choices = kirin_lava.options
-    checks, written = choices.Checks(verify_with, timeout, target), choices.Output(**arguments)
+    checks = choices.Checks(verify_with, timeout, target, context)
+    if dry_run:
+        _print(kirin_lava.plan(model, recipe, sample, revision, checks), as_json)
+        return
+    written = choices.Output(**arguments)
     with progress_bar(quiet) as progress:
         result = kirin_lava.export(model, output, recipe, sample, training, checks, written, revision, progress)
     _warn(result)
@@ -180,6 +191,8 @@ def verify(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
     _print(result, as_json)
     if not as_json:
         print_line(result.summary())
+    if result.unwritten:
+        say(f"not written down: {result.unwritten}")
     result.require()
 
 
@@ -229,6 +242,7 @@ def run(bundle: Path, **arguments: Any) -> None:
     result = kirin_lava.load(bundle).generate(on_text=print_text, **arguments)
     print_text("\n")
     say(result.summary())
+    _require_written(result.unwritten)
 
 
 @main.command(name="eval")
@@ -267,6 +281,7 @@ def evaluate(bundle: Path, form: str | None, quiet: bool, **arguments: Any) -> N
 @click.option(
     "--profile", "profiles", multiple=True, metavar="NAME|FILE", help="Energy prices, a YAML file for instance; repeatable."
 )
+@options.context_option
 @click.option("--lava", is_flag=True, help="Count spikes and outliers on Lava as well.")
 @options.timeout_option
 @options.json_option
@@ -281,6 +296,7 @@ def report(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
     with progress_bar(quiet) as progress:
         result = kirin_lava.load(bundle).report(progress=progress, **arguments)
     _print(result, as_json)
+    _require_written(*result.unwritten)
 
 
 @main.command(cls=CommandWithRecipes)

@@ -123,6 +123,12 @@ def timeout_option(command: Command) -> Command:
     return click.option("--timeout", type=SECONDS, metavar="SECONDS", help="Limit of each Lava run.")(command)
 
 
+def context_option(command: Command) -> Command:
+    """--context."""
+    text = "Positions to plan the chip for: caches, ranges, cost.  [default: the model's own, 4096 at most]"
+    return click.option("--context", type=COUNT, metavar="N", help=text)(command)
+
+
 def layers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
     """First and last layer of "3" or "0-3"."""
     if value is None:

@@ -1,6 +1,6 @@
 """The bundle: a folder that holds a converted model. This module reads it, `bundle_write` writes it.
 
-    manifest.json               format, source, recipe, versions, the graph, a hash of every file, verified: true | false
+    manifest.json               source, recipe, versions, the graph, a hash of every file, digest, verification, checksum
     recipe.yaml                 the recipe, ready to edit
     net/<block>.<segment>.net   one linear segment each, for unmodified lava-dl
     host/<block>.safetensors    float32 arrays of the host operations
@@ -14,6 +14,11 @@ Without a hash, because they can be made again from those, or are meant to be ed
     README.md                   a model card
     report.json, layers.csv, report.html: see `kirin_lava.tasks.report`
 
+Two hashes hold the manifest. `digest` is that of the content, equal for equal requests: all that a result depends on, which is
+everything in the manifest but where the source lay, the versions on the machine, and statements about the bundle. `checksum` is
+that of the whole manifest, so that no value in it changes in silence. Both are sha256 of JSON with sorted keys, and checked
+when a bundle is opened. A verification is a statement about a digest, which its entry repeats.
+
 Format 2. A bundle comes from anywhere: nothing in it is believed before it is checked.
 """
 
@@ -24,7 +29,6 @@ import json
 import os
 import re
 import reprlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +43,31 @@ from kirin_lava.graph.block import Block, Embedding, Model
 from kirin_lava.graph.ops import Linear, Rotary
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models.config import MOST, MOST_LAYERS, MOST_POSITIONS
+from kirin_lava.models.tokenizer import TOKENIZER_FILES
 from kirin_lava.quantize.record import Probe
 
-__all__ = ["EMBEDDING", "FORMAT", "JOURNAL", "MANIFEST", "Bundle", "Probe", "hash_is", "host_name", "net_name", "probe_name"]
+__all__ = [
+    "EMBEDDING",
+    "FORMAT",
+    "JOURNAL",
+    "MANIFEST",
+    "SOURCE_FILES",
+    "Bundle",
+    "Probe",
+    "checksum",
+    "digest_of",
+    "hash_is",
+    "host_name",
+    "net_name",
+    "probe_name",
+    "sealed",
+]
 
 FORMAT = 2
 MANIFEST, JOURNAL, EMBEDDING = "manifest.json", "journal.json", "host/embedding.safetensors"
+SOURCE_FILES = ("config.json", "generation_config.json", *TOKENIZER_FILES)  # some tokenizers are found by the config
+"""Copied from the source where it has them; one that comes up later would change what is generated."""
+_NOT_CONTENT = ("kirin_lava", "versions", "digest", "checksum", "verified", "verification", "physical_fit_verified")
 _BLOCK = re.compile(r"blocks\.\d{1,6}|head")
 _COUNTS = ("layers", "width", "heads", "kv_heads", "head_dim", "hidden", "vocabulary", "max_positions")
 
@@ -64,14 +87,39 @@ def probe_name(block: str) -> str:
     return f"probe/{block}.safetensors"
 
 
+def checksum(values: dict[str, Any]) -> str:
+    """Hash of all entries but `checksum` itself."""
+    return _sha256({key: value for key, value in values.items() if key != "checksum"})
+
+
+def digest_of(manifest: dict[str, Any]) -> str:
+    """Hash of all that a result depends on. Everything counts that is not known to be without consequence."""
+    content = {key: value for key, value in manifest.items() if key not in _NOT_CONTENT}
+    content["source"] = {key: value for key, value in manifest["source"].items() if key not in ("model", "license")}
+    return _sha256(content)
+
+
+def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest with both hashes as they must be."""
+    hashed = {**manifest, "digest": digest_of(manifest)}
+    return {**hashed, "checksum": checksum(hashed)}
+
+
+def _sha256(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
 class Bundle:
     """A bundle on disk. Opening reads the manifest; blocks are read when they are asked for.
+
+    Args:
+        intact: False opens a bundle, to look at it, whose manifest can be read but is not as it was written.
 
     Raises:
         UsageError: not a bundle, another format, damaged; the message names the file.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, intact: bool = True):
         if not os.path.lexists(check_path(path) / MANIFEST):
             hint = " (an unfinished export: run it again with --resume)" if os.path.isfile(path / JOURNAL) else ""
             raise UsageError(f"{path} is no bundle: it has no {MANIFEST}{hint}")
@@ -85,6 +133,8 @@ class Bundle:
             )
         self._check_manifest()
         self.recipe = Recipe.from_dict(self.manifest.get("recipe"), f"{path / MANIFEST}: recipe")
+        if intact and not self._as_written():
+            raise self._odd("it is not as it was written (its digest or checksum tells)")
 
     @property
     def block_names(self) -> list[str]:
@@ -95,6 +145,17 @@ class Bundle:
     def complete(self) -> bool:
         """Whether every layer of the source was converted."""
         return self.block_names == [*(f"blocks.{i}" for i in range(self.manifest["facts"]["layers"])), "head"]
+
+    @property
+    def verification(self) -> dict[str, Any]:
+        """What verifications of this very content found, by level."""
+        entries: dict[str, Any] = self.manifest["verification"] or {}
+        return {level: entry for level, entry in entries.items() if entry["digest"] == self.digest()}
+
+    @property
+    def verified(self) -> bool:
+        """Whether Lava verified this very content."""
+        return self.manifest["verified"] and _passed(self.verification)
 
     def block(self, name: str) -> Block:
         """Read one block with its weights."""
@@ -158,8 +219,13 @@ class Bundle:
         )
 
     def damaged_files(self) -> list[str]:
-        """Files that are missing or differ from the hash in the manifest."""
-        return [name for name, digest in self.manifest["files"].items() if not hash_is(inside(self.path, name), digest)]
+        """Files that are missing or not as they were exported, the manifest among them, and files that came up since and would
+        be read."""
+        manifest = [] if self._as_written() else [MANIFEST]
+        files = self.manifest["files"]
+        changed = [name for name, digest in files.items() if not hash_is(inside(self.path, name), digest)]
+        added = [name for name in SOURCE_FILES if name not in files and os.path.lexists(self.path / name)]
+        return manifest + changed + added
 
     def require_whole(self) -> None:
         """Raise `UsageError` where a file is damaged."""
@@ -168,16 +234,27 @@ class Bundle:
             raise UsageError(f"{self.path}: {damaged[0]} is not as it was exported ({len(damaged)} such files); export again")
 
     def digest(self) -> str:
-        """One hash for the content: that of all files' hashes, the recipe, the graph and the source, wherever that lay."""
-        content = {key: self.manifest[key] for key in ("blocks", "files", "recipe", "facts")}
-        content["source"] = {key: value for key, value in self.manifest["source"].items() if key not in ("model", "license")}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        """One hash for the content, equal for equal requests, wherever the source lay."""
+        return digest_of(self.manifest)
 
-    def record(self, update: Callable[[dict[str, Any]], None]) -> None:
-        """Change the manifest and write it."""
-        update(self.manifest)
+    def record(self, level: str, found: dict[str, Any]) -> None:
+        """Write into the manifest what a verification found: how much was compared, how much differs, damaged files.
+
+        Raises:
+            UsageError: the manifest cannot be written, or the folder by now holds another bundle; it is as it was then.
+        """
+        now = Bundle(self.path)  # hours may have passed
+        if now.digest() != self.digest():
+            raise UsageError(f"{self.path} was replaced by another bundle meanwhile; verify it again")
+        entries = {**now.verification, level: {"digest": self.digest(), **found}}
+        manifest = sealed({**now.manifest, "verification": entries, "verified": _passed(entries)})
         with disk_errors(self.path):
-            save_json(self.path / MANIFEST, self.manifest)
+            save_json(self.path / MANIFEST, manifest)
+        self.manifest = manifest
+
+    def _as_written(self) -> bool:
+        stored = self.manifest.get("digest"), self.manifest.get("checksum")
+        return stored == (self.digest(), checksum(self.manifest))
 
     def _check_manifest(self) -> None:
         """Everything that is read from the manifest without a further look has the type it must have."""
@@ -193,7 +270,8 @@ class Bundle:
         for level, entry in (m["verification"] or {}).items():
             place = f"verification.{reprlib.repr(level)}"
             self._expect(m["verification"], "verification.", {level: dict})
-            self._expect(entry, f"{place}.", {"compared": int, "mismatches": int})
+            self._expect(entry, f"{place}.", {"digest": str, "compared": int, "mismatches": int, "damaged": int})
+            self._expect(entry, f"{place}.", {"backends": list, "milliseconds_per_step": dict})
         limits = {"layers": MOST_LAYERS, "max_positions": MOST_POSITIONS}
         counts = {**m["facts"], "max_positions": m["max_positions"]}
         for key in _COUNTS:
@@ -231,6 +309,12 @@ class Bundle:
 
     def _odd(self, problem: str) -> UsageError:
         return UsageError(f"{self.path / MANIFEST}: {problem}: the bundle is damaged, export again")
+
+
+def _passed(entries: dict[str, Any]) -> bool:
+    """Whether something was compared at every level that was run, at one at least, and nothing differs."""
+    fine = all(e["compared"] and not e["mismatches"] and not e["damaged"] for e in entries.values())
+    return bool(entries) and fine
 
 
 def hash_is(path: Path, digest: object) -> bool:

@@ -1,55 +1,52 @@
 """Writes a bundle whole or not at all.
 
-An export writes to OUT.partial, with a journal of finished blocks, and renames at the end: a killed export leaves no OUT, and
-`--resume` goes on behind the last whole block. One export at a time holds the lock in OUT.partial.
+An export writes to OUT.partial, with a journal of finished blocks, and puts it in its place at the end, see
+`kirin_lava.export.publish`. A killed export leaves OUT as it was, and `--resume` goes on behind the last whole block. One
+export at a time holds the lock in OUT.partial.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
+import contextlib
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 import kirin_lava
 from kirin_lava.base.errors import UsageError
-from kirin_lava.base.files import disk_errors, flush_folder, inside, save_arrays, save_json, save_text
-from kirin_lava.base.readers import check_path, file_sha256, read_json
-from kirin_lava.export.bundle import EMBEDDING, FORMAT, JOURNAL, MANIFEST, Probe, hash_is, host_name, net_name, probe_name
+from kirin_lava.base.files import disk_errors, inside, save_arrays, save_json, save_text
+from kirin_lava.base.readers import file_sha256, read_json
+from kirin_lava.export.bundle import (
+    EMBEDDING,
+    FORMAT,
+    JOURNAL,
+    MANIFEST,
+    SOURCE_FILES,
+    Probe,
+    checksum,
+    hash_is,
+    host_name,
+    net_name,
+    probe_name,
+    sealed,
+)
 from kirin_lava.export.netx.write import write_segment
+from kirin_lava.export.publish import LOCK, Place, remove_tree, take_lock
 from kirin_lava.export.serial import block_to_json
 from kirin_lava.graph.block import Block, Embedding
 from kirin_lava.graph.ops import Decode
 from kirin_lava.methods.recipe import Recipe
-from kirin_lava.models.tokenizer import TOKENIZER_FILES
 
-__all__ = ["BundleWriter", "check_out"]
+__all__ = ["BundleWriter"]
 
-LOCK, README = ".lock", "README.md"
+README = "README.md"
 SCRATCH = "recovery.pt"
 _FOLDERS = ("net", "host", "probe")
 _PACKAGES = ("torch", "transformers", "numpy", "h5py", "lava-nc", "lava-dl")
-_SOURCE_FILES = ("config.json", "generation_config.json", *TOKENIZER_FILES)  # some tokenizers are found by the config
-
-
-def check_out(out: Path, force: bool) -> None:
-    """Raise `UsageError` where no bundle may be written: something is there, and it may not or must not be replaced."""
-    if not out.name:
-        raise UsageError(f"{out} cannot be a bundle; give a folder that does not exist yet")
-    check_path(out)
-    with disk_errors(out):
-        if not os.path.lexists(out):
-            return
-        if not force:
-            raise UsageError(f"{out} exists; give another folder, or --force to replace a bundle")
-        empty = out.is_dir() and not out.is_symlink() and not any(out.iterdir())
-        if not empty and not _is_bundle(out):
-            raise UsageError(f"{out} is no bundle of this program, so --force does not replace it; give another folder")
 
 
 class BundleWriter:
@@ -61,6 +58,11 @@ class BundleWriter:
             resumed export must have the same.
         resume: go on from OUT.partial. force: replace an existing bundle at OUT.
         provenance: words that go into every `.net`.
+
+    Attributes:
+        folder: where the bundle lies until it is published: OUT.partial.
+        published: whether `resume` found the whole bundle at OUT already, and only the last step of its publication is missing;
+            `folder` is OUT then.
     """
 
     def __init__(
@@ -71,19 +73,24 @@ class BundleWriter:
         force: bool = False,
         provenance: dict[str, str] | None = None,
     ):
-        self.out = Path(os.path.abspath(out))
-        check_out(self.out, force)
-        self.partial = self.out.with_name(f"{self.out.name}.partial")
-        self._old = self.out.with_name(f".{self.out.name}.replaced")
+        self._place = Place(out)
         self._force = force
-        self.scratch = self.partial / SCRATCH  # state of an interrupted training
         self._request = {**request, "kirin_lava": kirin_lava.__version__}
         self._provenance = provenance or {}
         self._journal: dict[str, Any] = {"request": self._request, "blocks": {}}
-        with disk_errors(self.partial):
-            self._lock = self._take_lock()
+        self.published = self._place.prepare(force, resume) and self._is_asked_for(self._place.out)
+        if resume and not self.published:
+            self._place.prepare(force)
+        self.folder = self._place.out if self.published else self._place.partial
+        self.scratch = self.folder / SCRATCH  # state of an interrupted training
+        with disk_errors(self.folder):
+            if not self.published:
+                self._require_ours()
+                self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = take_lock(self.folder)
             try:
-                self._open_partial(resume)
+                if not self.published:
+                    self._open_partial(resume)
             except BaseException:
                 self._lock.close()
                 raise
@@ -92,8 +99,11 @@ class BundleWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._journal["blocks"] and not self.scratch.exists():  # nothing that a resumed export could use
-            shutil.rmtree(self.partial, ignore_errors=True)
+        unused = not self.published and not self._journal["blocks"] and not self.scratch.exists()
+        with contextlib.suppress(OSError):
+            if unused:  # nothing that a resumed export could use
+                self._remove_all_but_journal()
+                remove_tree(self.folder, LOCK)
         self._lock.close()
 
     def finished(self, name: str) -> bool:
@@ -104,42 +114,40 @@ class BundleWriter:
         """Write a block: its segments, host arrays and probes. It counts as written once the journal names it."""
         files = []
         scales = {op.codes: op.scale for op in block.ops if isinstance(op, Decode)}
-        with disk_errors(self.partial):
+        with disk_errors(self.folder):
             for linear in block.linears():
                 files.append(net_name(block.name, linear.name))
                 probe, scale = probes[linear.name], scales.get(linear.input)
                 codes, peak = probe.codes.astype(np.int64), probe.peak.astype(np.int64)
-                write_segment(
-                    self.partial / files[-1], linear, codes=codes, peak=peak, scale=scale, provenance=self._provenance
-                )
+                write_segment(self.folder / files[-1], linear, codes=codes, peak=peak, scale=scale, provenance=self._provenance)
             values, arrays = block_to_json(block, lambda op: net_name(block.name, op.name))
             flat = {f"{name}.{k}": getattr(p, k) for name, p in probes.items() for k in ("codes", "result", "peak")}
             for name, content in ((host_name(block.name), arrays), (probe_name(block.name), flat)):
                 files.append(name)
-                save_arrays(self.partial / name, content)
-            hashes = {name: file_sha256(self.partial / name) for name in files}
+                save_arrays(self.folder / name, content)
+            hashes = {name: file_sha256(self.folder / name) for name in files}
             self._journal["blocks"][block.name] = {"graph": values, "files": hashes}
-            save_json(self.partial / JOURNAL, self._journal)
+            self._save_journal()
 
     def finish(self, frame: dict[str, Any], source: dict[str, Any], recipe: Recipe, source_folder: Path) -> Path:
-        """Write what belongs to the whole model; returns OUT.partial, a complete bundle that waits for `publish`."""
-        with disk_errors(self.partial):
+        """Write what belongs to the whole model; returns `folder`, a complete bundle that waits for `publish`."""
+        with disk_errors(self.folder):
             embedding: Embedding = frame["embedding"]
             arrays = {"tokens": embedding.tokens}
             if embedding.positions is not None:
                 arrays["positions"] = embedding.positions
             if frame["rotary"] is not None:
                 arrays["cos"], arrays["sin"] = frame["rotary"]
-            save_arrays(self.partial / EMBEDDING, arrays)
-            save_text(self.partial / "recipe.yaml", recipe.to_yaml())
+            save_arrays(self.folder / EMBEDDING, arrays)
+            save_text(self.folder / "recipe.yaml", recipe.to_yaml())
             names = [EMBEDDING, "recipe.yaml"]
-            for name in _SOURCE_FILES:
+            for name in SOURCE_FILES:
                 if (source_folder / name).is_file():
-                    shutil.copyfile(source_folder / name, self.partial / name)
+                    shutil.copyfile(source_folder / name, self.folder / name)
                     names.append(name)
             blocks = [self._journal["blocks"][name] for name in self._request["blocks"]]
             hashes = {name: digest for block in blocks for name, digest in block["files"].items()}
-            hashes |= {name: file_sha256(self.partial / name) for name in names}
+            hashes |= {name: file_sha256(self.folder / name) for name in names}
             self._remove_others(hashes)
             manifest = {
                 "format": FORMAT,
@@ -156,73 +164,65 @@ class BundleWriter:
                 "verification": None,
                 "physical_fit_verified": False,
             }
-            save_json(self.partial / MANIFEST, manifest)
-        return self.partial
+            save_json(self.folder / MANIFEST, sealed(manifest))
+        return self.folder
 
     def describe(self, card: str) -> None:
         """Write the model card, README.md."""
-        with disk_errors(self.partial):
-            save_text(self.partial / README, card)
+        with disk_errors(self.folder):
+            save_text(self.folder / README, card)
 
     def publish(self) -> None:
-        """Rename OUT.partial to OUT, in place of an older bundle."""
-        with disk_errors(self.out):
-            check_out(self.out, self._force)  # again: hours may have passed
-            (self.partial / JOURNAL).unlink()
-            flush_folder(self.partial)
-            self._remove_old()
-            if self.out.exists():
-                os.rename(self.out, self._old)
-            os.rename(self.partial, self.out)
-            (self.out / LOCK).unlink(missing_ok=True)
-            flush_folder(self.out.parent)
-            self._remove_old()
-
-    def _remove_old(self) -> None:
-        """What an export put aside before it was killed, or this one does."""
-        if os.path.lexists(self._old):
-            check_out(self._old, force=True)
-            shutil.rmtree(self._old)
+        """Put the bundle at OUT, in place of an older one."""
+        if self.published:
+            with disk_errors(self.folder):
+                self._place.close()
+            return
+        self._place.check(self._force)  # again: hours may have passed
+        self._place.publish()
 
     def _remove_others(self, hashes: dict[str, str]) -> None:
         """Files that a killed export left half written."""
-        keep = {self.partial / name for name in [*hashes, JOURNAL, LOCK, MANIFEST, README]}
-        for path in self.partial.rglob("*"):
+        keep = {self.folder / name for name in [*hashes, JOURNAL, LOCK, MANIFEST, README]}
+        for path in self.folder.rglob("*"):
             if path not in keep and not path.is_dir():
                 path.unlink()
 
-    def _take_lock(self) -> IO[str]:
-        self.partial.mkdir(parents=True, exist_ok=True)
-        lock = open(self.partial / LOCK, "w")  # noqa: SIM115 (closed by __exit__)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(lock.fileno()), os.stat(self.partial / LOCK)):
-                raise BlockingIOError  # the other export has just renamed the folder away
-        except (BlockingIOError, FileNotFoundError):
-            lock.close()
-            raise UsageError(f"another export writes to {self.partial} right now; wait for it or give another folder") from None
-        except OSError:
-            lock.close()
-            raise
-        return lock
-
-    def _open_partial(self, resume: bool) -> None:
-        others = sorted(p for p in self.partial.iterdir() if p.name != LOCK)
+    def _require_ours(self) -> None:
+        others = sorted(p for p in self.folder.iterdir() if p.name != LOCK) if self.folder.exists() else []
         ours = {JOURNAL, MANIFEST, f".{JOURNAL}.part"} & {p.name for p in others}
         if others and not ours and any(p.name not in _FOLDERS or any(p.iterdir()) for p in others):
-            raise UsageError(f"{self.partial} holds files that are not ours ({others[0].name}); remove it first")
-        if resume and (self.partial / JOURNAL).is_file():
+            raise UsageError(f"{self.folder} holds files that are not ours ({others[0].name}); remove it first")
+
+    def _open_partial(self, resume: bool) -> None:
+        if resume and (self.folder / JOURNAL).is_file():
             self._journal["blocks"] = self._whole_blocks()
         else:
-            for path in others:
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            self._save_journal()  # first: by it we know the folder for ours, wherever the removal is cut short
+            self._remove_all_but_journal()
         for folder in _FOLDERS:
-            (self.partial / folder).mkdir(exist_ok=True)
-        save_json(self.partial / JOURNAL, self._journal)
+            (self.folder / folder).mkdir(exist_ok=True)
+        self._save_journal()
+
+    def _remove_all_but_journal(self) -> None:
+        for path in sorted(self.folder.iterdir()):
+            if path.name not in (LOCK, JOURNAL):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+    def _save_journal(self) -> None:
+        save_json(self.folder / JOURNAL, {**self._journal, "checksum": checksum(self._journal)})
+
+    def _is_asked_for(self, folder: Path) -> bool:
+        """Whether a journal is that of this very request."""
+        try:
+            stored = read_json(folder / JOURNAL)
+        except UsageError:
+            return False
+        return stored.get("request") == self._request and stored.get("checksum") == checksum(stored)
 
     def _whole_blocks(self) -> dict[str, Any]:
         """The blocks of the journal whose files are as they were written."""
-        stored = read_json(self.partial / JOURNAL)
+        stored = read_json(self.folder / JOURNAL)
         anew = "leave out --resume to begin anew"
         try:
             request, blocks = dict(stored["request"]), dict(stored["blocks"])
@@ -236,27 +236,17 @@ class BundleWriter:
             blocks = {name: {"graph": block["graph"], "files": files[name]} for name, block in blocks.items()}
         except (LookupError, TypeError, ValueError):
             known, request, blocks, files = False, self._request, {}, {}
+        known = known and stored.get("checksum") == checksum(stored)
         odd = [key for key in self._request if request.get(key) != self._request[key]]
         if odd:
-            raise UsageError(f"{self.partial} was begun with another {', '.join(odd)}; {anew}")
+            raise UsageError(f"{self.folder} was begun with another {', '.join(odd)}; {anew}")
         if not known:
-            raise UsageError(f"{self.partial / JOURNAL} is damaged; {anew}")
+            raise UsageError(f"{self.folder / JOURNAL} is damaged; {anew}")
         return {
             name: block
             for name, block in blocks.items()
-            if all(hash_is(inside(self.partial, file), digest) for file, digest in files[name].items())
+            if all(hash_is(inside(self.folder, file), digest) for file, digest in files[name].items())
         }
-
-
-def _is_bundle(path: Path) -> bool:
-    """Whether this program wrote what is there: other programs have a manifest.json too."""
-    if path.is_symlink() or not (path / MANIFEST).is_file():
-        return False
-    try:
-        manifest = read_json(path / MANIFEST)
-    except UsageError:
-        return False
-    return isinstance(manifest.get("format"), int) and {"kirin_lava", "files", "recipe"} <= set(manifest)
 
 
 def _versions() -> dict[str, str]:

@@ -39,7 +39,8 @@ def stored_bits(op: CoreOp, block: Block) -> int:
     """Bits of a stored synapse: 4 if every weight (times 2^shift of a fire phase) or cached code fits them, else 8."""
     if isinstance(op, Linear):
         shift = op.neuron.shift
-        low, high = int(op.weight.min(initial=0)) << shift, int(op.weight.max(initial=0)) << shift
+        weight = op.weight[: None if op.weight.strides[0] else 1]  # of a plan all rows are one and the same
+        low, high = int(weight.min(initial=0)) << shift, int(weight.max(initial=0)) << shift
         return 4 if low >= -8 and high <= 7 else 8
     cached = block.ports[op.cache].code
     return 4 if cached is not None and cached.largest <= 7 else 8

@@ -11,7 +11,7 @@ This says that a model is feasible in this memory model, not that Intel's compil
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from kirin_lava.base import loihi2
@@ -19,7 +19,12 @@ from kirin_lava.base.errors import FitError
 from kirin_lava.hardware.shapes import ModelShape, Segment
 from kirin_lava.spikes.codes import code_named
 
-__all__ = ["Core", "Placed", "Placement", "control_lines", "place"]
+__all__ = ["DEFAULT_CONTEXT", "Core", "Placed", "Placement", "control_lines", "place", "planned_context"]
+
+DEFAULT_CONTEXT = 4096
+"""Positions to plan for where nobody says how many. Caches are most of what a long context costs, and the longest sequence of a
+model is what it may be asked for, not what is run: this holds a long prompt with its answer, and the cost of each further
+position is told beside it."""
 
 
 @dataclass
@@ -83,9 +88,16 @@ class Placed:
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """A model on chips. `physical_fit_verified` is False: nothing of this was seen on silicon."""
+    """A model on chips. `physical_fit_verified` is False: nothing of this was seen on silicon.
+
+    Attributes:
+        context: positions that the caches hold.
+        chips_per_position: what as many further positions would take each, on average; more than the first ones where the
+            input lines of a cache fill a core's memory.
+    """
 
     context: int
+    chips_per_position: float
     segments: tuple[Placed, ...]
     cores: tuple[Core, ...]
 
@@ -93,6 +105,11 @@ class Placement:
     def chips(self) -> int:
         """Chips needed."""
         return -(-len(self.cores) // loihi2.USABLE_CORES_PER_CHIP)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Stored keys and values."""
+        return sum(segment.cache_bytes for segment in self.segments)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; cores as columns."""
@@ -105,7 +122,9 @@ class Placement:
             "cores_per_chip": loihi2.USABLE_CORES_PER_CHIP,
             "neurons": sum(core.neurons for core in self.cores),
             "synapse_bytes": sum(s.synapse_bytes for s in self.segments),
-            "cache_bytes": sum(s.cache_bytes for s in self.segments),
+            "cache_bytes": self.cache_bytes,
+            "cache_bytes_per_position": self.cache_bytes / self.context,
+            "chips_per_position": self.chips_per_position,
             "mean_utilisation": sum(used) / max(len(used), 1),
             "physical_fit_verified": False,
             "segments": [asdict(segment) for segment in self.segments],
@@ -159,22 +178,58 @@ def control_lines(segment: Segment) -> int:
     return 0 if segment.fires is None else 6 + code_named(segment.fires).window - 2
 
 
+def planned_context(max_positions: int, context: int | None) -> int:
+    """Positions to plan for: those that are asked for, else the smaller of the model's own and `DEFAULT_CONTEXT`.
+
+    Raises:
+        FitError: more positions than the model has.
+    """
+    positions = min(max_positions, DEFAULT_CONTEXT) if context is None else context
+    if not 1 <= positions <= max_positions:
+        raise FitError(f"a context of {positions} positions is outside 1..{max_positions} of this model")
+    return positions
+
+
 def place(shape: ModelShape, context: int | None = None) -> Placement:
     """Put a model on chips.
 
     Args:
-        context: positions that the caches must hold; None for the longest sequence.
+        context: positions that the caches must hold, see `planned_context`.
 
     Raises:
         FitError: a context beyond the model's positions, or a segment that no core can hold.
     """
-    positions = shape.max_positions if context is None else context
-    if not 1 <= positions <= shape.max_positions:
-        raise FitError(f"a context of {positions} positions is outside 1..{shape.max_positions} of this model")
+    positions = planned_context(shape.max_positions, context)
     cores: list[Core] = []
     open_cores: list[int] = []
     placed = [_place_segment(segment, positions, cores, open_cores) for segment in shape.segments]
-    return Placement(positions, tuple(placed), tuple(cores))
+    return Placement(positions, _chips_per_position(shape, positions), tuple(placed), tuple(cores))
+
+
+def _chips_per_position(shape: ModelShape, context: int) -> float:
+    """See `Placement`; of cores that hold nothing but caches. Where twice the context cannot be placed, from this one alone."""
+    here = _cache_cores(shape, context)
+    try:
+        further = _cache_cores(shape, 2 * context) - here
+    except FitError:
+        further = here
+    return further / context / loihi2.USABLE_CORES_PER_CHIP
+
+
+def _cache_cores(shape: ModelShape, context: int) -> int:
+    """Cores of the attention of every block, placed for itself; blocks that are alike are placed once."""
+    known: dict[tuple[Segment, ...], int] = {}
+    total = 0
+    for block in shape.blocks():
+        attention = tuple(replace(s, block="") for s in shape.segments if s.heads and s.block == block)
+        if attention not in known:
+            cores: list[Core] = []
+            open_cores: list[int] = []
+            for segment in attention:
+                _place_segment(segment, context, cores, open_cores)
+            known[attention] = len(cores)
+        total += known[attention]
+    return total
 
 
 def _place_segment(segment: Segment, context: int, cores: list[Core], open_cores: list[int]) -> Placed:

@@ -15,6 +15,7 @@ from kirin_lava.processes.encoder import SpikeEncoder
 from kirin_lava.processes.runs import SegmentRun
 from kirin_lava.processes.runtime import progress
 from kirin_lava.processes.sink import MembraneSink, SpikeSink
+from kirin_lava.processes.start import start_runtime
 from kirin_lava.processes.synapse import outlier_synapse, spike_synapse
 from kirin_lava.spikes.codes import Integers
 from kirin_lava.spikes.neurons.silence.process import SilenceNeuron, overflow_of
@@ -40,7 +41,7 @@ class Network:
     def run_steps(self, steps: int, batch: int) -> float:
         """Run in batches of time steps, reporting progress; returns the seconds it took, compilation left out."""
         if self._main.runtime is None:
-            self._main.create_runtime(run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
+            start_runtime(self._main, Loihi2SimCfg(select_tag="fixed_pt"))
         start = time.monotonic()
         for done in range(0, steps, batch):
             self._main.run(condition=RunSteps(min(batch, steps - done)))

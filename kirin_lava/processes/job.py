@@ -18,7 +18,7 @@ from typing import Any
 
 from kirin_lava.base.errors import BackendError, KirinError
 
-__all__ = ["progress", "serve"]
+__all__ = ["alive", "progress", "serve"]
 
 _PR_SET_PDEATHSIG = 1
 
@@ -29,6 +29,12 @@ def progress(done: int, total: int) -> None:
     """Called inside a job: report `done` of `total` time steps. Does nothing outside a job."""
     if _link is not None:
         _link.send(("progress", done, total))
+
+
+def alive() -> None:
+    """Called inside a job: say that work without time steps goes on, such as building a network. Does nothing elsewhere."""
+    if _link is not None:
+        _link.send(("alive",))
 
 
 def serve(descriptor: int) -> None:

@@ -8,6 +8,7 @@ the `fork` start method on whole programs. So a Lava job gets an interpreter of 
 * The job ends when the socket is closed, so it does not outlive its parent, whatever ended that. It also ends when one of its
   processes is killed.
 * Every process that the job forks is ended by the kernel when the job ends, whatever ended that.
+* A job that no longer gets on is ended, whatever its limit: see `kirin_lava.processes.watchdog`.
 * Python's resource tracker of the job is spared until then: it removes the shared memory that killed processes leave.
 
 This module imports nothing of Lava itself; the job's function does. The job's side of it is `kirin_lava.processes.job`.
@@ -32,6 +33,7 @@ from typing import IO, Any, TypeVar
 
 from kirin_lava.base.errors import BackendError, KirinError, UsageError
 from kirin_lava.processes.job import progress
+from kirin_lava.processes.watchdog import PATIENCE_VARIABLE, Watchdog, patience
 
 __all__ = ["Session", "lava_versions", "progress", "require_backend", "require_lava", "run_job"]
 
@@ -103,8 +105,8 @@ def run_job(function: Callable[..., T], *args: Any, timeout: float | None = None
         on_progress: called with (done, total) time steps as the function reports them through `progress`.
 
     Raises:
-        BackendError: Lava is missing, the limit has passed, the process died, or the function raised something that is
-            no error of ours.
+        BackendError: Lava is missing, the limit has passed, the job stalled or died, or the function raised something that
+            is no error of ours.
         KirinError: as the function raised it.
     """
     require_lava()
@@ -178,6 +180,7 @@ class _Child:
             raise UsageError(f"a Lava job must be importable: move {function.__qualname__} from the script to a module")
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._name = function.__qualname__
+        self._patience = patience()
         self.closed = False
         here, there = socket.socketpair()
         environment = {**os.environ, **dict.fromkeys(_ONE_THREAD, "1")}
@@ -209,19 +212,28 @@ class _Child:
         deadline = self._deadline if self._deadline is not None or timeout is None else time.monotonic() + timeout
         self._deadline = None  # the first answer's limit counts from the start of the process
         done = total = 0
+        watchdog = Watchdog(self._process.pid, self._patience)
         while True:
             if not self._link.poll(_POLL if deadline is None else min(_POLL, max(0.0, deadline - time.monotonic()))):
                 if self._process.poll() is not None and not self._link.poll(0):
                     raise self._death()
                 if deadline is not None and time.monotonic() >= deadline:
-                    where = f"{done} of {total} time steps done" if total else "no time step done"
-                    limit = f"Lava job {self._name} passed its limit of {timeout:g} s ({where})"
+                    limit = f"Lava job {self._name} passed its limit of {timeout:g} s ({_so_far(done, total)})"
                     raise BackendError(f"{limit}: raise --timeout or give it less to do")
+                wrong = watchdog.stalled()
+                if wrong is not None:
+                    raise BackendError(
+                        f"Lava job {self._name} {wrong} ({_so_far(done, total)}) and was ended: `kirin-lava doctor` checks "
+                        f"what Lava needs; {PATIENCE_VARIABLE}=SECONDS waits longer; its last words: {self._last_words()}"
+                    )
                 continue
             try:
                 kind, *content = self._link.recv()
             except (EOFError, ConnectionResetError):
                 raise self._death() from None
+            watchdog.heard()
+            if kind == "alive":
+                continue
             if kind == "progress":
                 done, total = content
                 if on_progress is not None:
@@ -272,6 +284,10 @@ class _Child:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _so_far(done: int, total: int) -> str:
+    return f"{done} of {total} time steps done" if total else "no time step done"
 
 
 def _group_lives(group: int) -> bool:

@@ -20,6 +20,8 @@ __all__ = ["Probe", "probe_block"]
 WINDOWS = 16
 """Windows that are kept per segment, evenly spread over the sample."""
 
+_OUTPUTS = 4096  # whose sums are looked at at once, for the memory of their float64 weights
+
 
 @dataclass(frozen=True, eq=False)
 class Probe:
@@ -56,7 +58,7 @@ def probe_block(
         source, result = values[op.input], values[op.output]
         assert isinstance(source, Codes)
         q = source.q.flatten(0, -2)
-        membrane = (q.double() @ torch.from_numpy(op.weight).double().T).abs().amax(0)
+        membrane = _largest(q.double(), torch.from_numpy(op.weight))
         peaks[op.name] = torch.maximum(peaks[op.name], membrane) if op.name in peaks else membrane
         chosen = torch.linspace(0, len(q) - 1, min(share, len(q))).long()
         out = (result.q if isinstance(result, Codes) else result).flatten(0, -2)
@@ -74,3 +76,8 @@ def probe_block(
         )
         for name in codes
     }
+
+
+def _largest(codes: Tensor, weight: Tensor) -> Tensor:
+    """(N,) largest magnitudes of `codes @ weight.T` over rows (L, K), in float64; some outputs at a time, for memory."""
+    return torch.cat([(codes @ few.double().T).abs().amax(0) for few in weight.split(_OUTPUTS)])

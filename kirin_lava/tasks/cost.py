@@ -12,7 +12,7 @@ from typing import Any
 
 from kirin_lava.hardware.energy import EnergyTable, PaperView, energy_table, paper_view
 from kirin_lava.hardware.estimate import ExportEstimate, export_estimate
-from kirin_lava.hardware.placement import Placement, place
+from kirin_lava.hardware.placement import Placement, place, planned_context
 from kirin_lava.hardware.profile import load_profile, profile_names
 from kirin_lava.hardware.shapes import ModelShape
 from kirin_lava.hardware.timing import StepRow, TimeBound, step_rows, time_bound
@@ -84,7 +84,7 @@ def cost_of(
 
     Args:
         work: of a token, see `kirin_lava.hardware.work`.
-        context: positions that the caches on chip must hold; None for the longest sequence.
+        context: positions that the caches on chip must hold, see `kirin_lava.hardware.placement.planned_context`.
         profiles: names or YAML files; empty for all that come with the program.
         method: that converted the model: its other windows and the claims of its paper stand beside the model's.
 
@@ -113,16 +113,19 @@ def dry_run(
     profiles: Sequence[str] = (),
     num_samples: int = 32,
     seq_len: int = 256,
+    verified: bool = True,
 ) -> DryRun:
     """What a model with this config.json would cost and its export take. Seconds, and no weights.
 
     Args:
-        context: positions that a token sees and the caches hold; None for the longest sequence.
+        context: positions that a token sees and the caches hold, see `kirin_lava.hardware.placement.planned_context`.
         num_samples, seq_len: calibration rows and their length in tokens.
+        verified: whether the export verifies what it wrote.
 
     Raises:
         UnsupportedError: a model that cannot be converted. UsageError: a bad config or profile. FitError: it cannot be placed.
     """
     shape = shape_of_config(config, recipe)
-    work = assumed_work(shape, shape.max_positions if context is None else context)
-    return DryRun(cost_of(shape, work, context, profiles, recipe.method), export_estimate(shape, recipe, num_samples, seq_len))
+    positions = planned_context(shape.max_positions, context)
+    cost = cost_of(shape, assumed_work(shape, positions), positions, profiles, recipe.method)
+    return DryRun(cost, export_estimate(shape, recipe, num_samples, seq_len, verified))

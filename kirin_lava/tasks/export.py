@@ -6,7 +6,6 @@ open -> read calibration text -> (per layer) calibrate, lower, probe, write -> f
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -21,10 +20,12 @@ from kirin_lava.base.errors import UsageError
 from kirin_lava.base.memory import peak_memory
 from kirin_lava.base.units import in_bytes
 from kirin_lava.export.bundle import Bundle
-from kirin_lava.export.bundle_write import BundleWriter, check_out
+from kirin_lava.export.bundle_write import BundleWriter
 from kirin_lava.export.nir import write_nir
+from kirin_lava.export.publish import Place
 from kirin_lava.graph.executor import Executor
 from kirin_lava.hardware.observe import RangeObserver
+from kirin_lava.hardware.placement import planned_context
 from kirin_lava.hardware.ranges import block_ranges, model_ranges, require_fit
 from kirin_lava.methods.recipe import DEFAULT_RECIPE, Recipe, load_recipe, with_recovery
 from kirin_lava.models.calibration_text import draw_sample
@@ -105,7 +106,7 @@ def export(
     if checks.backend == "lava":
         require_lava()
     out = Path(out)
-    check_out(Path(os.path.abspath(out)), output.force)
+    Place(out).prepare(output.force, output.resume)
     report("open the checkpoint", 0, 1)
     checkpoint = open_checkpoint(model, revision)
     chosen.check_sites(checkpoint.family.sites, checkpoint.dimensions.layers)
@@ -114,6 +115,7 @@ def export(
     first, last = output.layers or (0, dimensions.layers - 1)
     if not 0 <= first <= last < dimensions.layers:
         raise UsageError(f"layers {first}-{last} are not within 0-{dimensions.layers - 1}")
+    positions = planned_context(dimensions.max_positions, checks.context)
     wanted = [f"blocks.{i}" for i in range(first, last + 1)] + (["head"] if output.layers is None else [])
 
     text_file = sample.file or CALIBRATION_TEXT
@@ -140,30 +142,23 @@ def export(
     torch.manual_seed(sample.seed)
     provenance = {"model": checkpoint.name, "revision": checkpoint.revision or "", "recipe": chosen.name}
     with BundleWriter(out, request, output.resume, output.force, provenance) as writer:
-        frame = frame_of(checkpoint)
-        todo = [name for name in wanted if not writer.finished(name)]
-        report("convert layers", len(wanted) - len(todo), len(wanted))
-        if todo:
-            left_out = lambda name: name not in todo  # noqa: E731
-            stop = wanted[-1] if chosen.recovery.method != "none" else todo[-1]
-            seed, device = sample.seed, training.device
-            for item in convert_blocks(checkpoint, tokens, chosen, left_out, stop, seed, report, writer.scratch, device):
-                writer.write_block(item.block, probe_block(item.block, item.rows, frame["rotary"]))
-                todo.remove(item.block.name)
-                report("convert layers", len(wanted) - len(todo), len(wanted))
-        licensed = {**source, "license": source_license(model, checkpoint.revision)}
-        partial = writer.finish(frame, licensed, chosen, checkpoint.path)
-        bundle = Bundle(partial)
+        if not writer.published:
+            _convert(writer, checkpoint, tokens, chosen, wanted, sample.seed, training.device, report)
+            licensed = {**source, "license": source_license(model, checkpoint.revision)}
+            writer.finish(frame_of(checkpoint), licensed, chosen, checkpoint.path)
+        bundle = Bundle(writer.folder)
         if checks.target == "loihi2":
             report("check ranges", 0, 1)
-            _require_fit(bundle, tokens)
+            _require_fit(bundle, tokens, positions)
         if "nir" in output.formats:
-            write_nir(bundle, partial / "nir")
+            write_nir(bundle, writer.folder / "nir")
         verification = None
         if checks.backend != "none":
-            verification = verify(partial, backend=checks.backend, timeout=checks.timeout, progress=progress)
+            verification = verify(writer.folder, backend=checks.backend, timeout=checks.timeout, progress=progress)
             verification.require()
-        writer.describe(model_card(Bundle(partial), None))
+            if verification.unwritten:
+                raise UsageError(verification.unwritten)
+        writer.describe(model_card(Bundle(writer.folder), None))
         writer.publish()
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     segments = sum(name.startswith("net/") for name in bundle.manifest["files"])
@@ -182,18 +177,42 @@ def export(
     )
 
 
-def _require_fit(bundle: Bundle, tokens: list[Tensor]) -> None:
-    """Raise one `FitError` with every quantity that does not fit Loihi 2, in the worst case or on calibration text."""
+def _convert(
+    writer: BundleWriter,
+    checkpoint: Checkpoint,
+    tokens: list[Tensor],
+    recipe: Recipe,
+    wanted: list[str],
+    seed: int,
+    device: str,
+    report: Progress,
+) -> None:
+    """Write all blocks that are not written yet."""
+    rotary = frame_of(checkpoint)["rotary"]
+    todo = [name for name in wanted if not writer.finished(name)]
+    report("convert layers", len(wanted) - len(todo), len(wanted))
+    if not todo:
+        return
+    left_out = lambda name: name not in todo  # noqa: E731
+    stop = wanted[-1] if recipe.recovery.method != "none" else todo[-1]
+    for item in convert_blocks(checkpoint, tokens, recipe, left_out, stop, seed, report, writer.scratch, device):
+        writer.write_block(item.block, probe_block(item.block, item.rows, rotary))
+        todo.remove(item.block.name)
+        report("convert layers", len(wanted) - len(todo), len(wanted))
+
+
+def _require_fit(bundle: Bundle, tokens: list[Tensor], context: int) -> None:
+    """Raise one `FitError` with every quantity that does not fit Loihi 2 at `context` positions, in the worst case or on
+    calibration text."""
     observer = RangeObserver()
     if bundle.complete:
         model = bundle.model()
         executor = Executor(model, observer=observer)
         for row in tokens[:_RANGE_ROWS]:
             executor.forward(row.unsqueeze(0))
-        require_fit(model_ranges(model, observer, context=len(tokens[0])))
+        require_fit(model_ranges(model, observer, context))
     else:
-        length = len(tokens[0])
-        require_fit(row for name in bundle.block_names for row in block_ranges(bundle.block(name), length))
+        require_fit(row for name in bundle.block_names for row in block_ranges(bundle.block(name), context))
 
 
 def _check_disk(out: Path, checkpoint: Checkpoint) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kirin_lava.base.errors import UsageError
-from kirin_lava.base.files import disk_errors, save_json
+from kirin_lava.base.files import disk_errors, require_place, save_json
 from kirin_lava.base.readers import read_json
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.netx.model import StockModel
@@ -55,6 +55,7 @@ class Generation:
         seconds: wall time of everything after loading.
         counts: spike counts of the run, JSON-able; None where the backend does not count.
         host_fires: segments whose fire phase the host computed, because stock neurons could not hold it.
+        unwritten: why the counts are in no file though they were asked for.
     """
 
     backend: str
@@ -64,6 +65,7 @@ class Generation:
     seconds: float
     counts: dict[str, Any] | None
     host_fires: tuple[str, ...] = ()
+    unwritten: str | None = None
 
     def summary(self) -> str:
         """One line for people."""
@@ -105,12 +107,14 @@ def generate(
 
     Raises:
         BackendError: the backend is missing; before anything is loaded.
-        UsageError: the prompt leaves no room in the model's context.
+        UsageError: the prompt leaves no room in the model's context; `stats` cannot be written, as far as that shows before.
     """
     if backend != "reference":
         if stats is not None:
             raise UsageError("--stats counts on the reference backend, which computes the same spikes; use it there")
         require_backend("cpu" if backend in ("lava", "stock") else backend)
+    if stats is not None:
+        require_place(stats)
     opened = Bundle(bundle)
     opened.require_whole()
     tokenizer = load_tokenizer(opened.path)
@@ -156,12 +160,21 @@ def generate(
     finally:
         runner.close()
     counts = counter.to_dict() if backend == "reference" else None
-    if stats is not None:
-        with disk_errors(stats):
-            save_json(stats, counts)
+    seconds = time.monotonic() - start
+    unwritten = None if stats is None else _write(stats, counts)
     whole = tokenizer.decode(tokens, skip_special_tokens=True)
     host_fires = runner.host_fires if isinstance(runner, StockModel) else ()
-    return Generation(backend, len(ids), tokens, whole, time.monotonic() - start, counts, host_fires)
+    return Generation(backend, len(ids), tokens, whole, seconds, counts, host_fires, unwritten)
+
+
+def _write(stats: Path, counts: dict[str, Any] | None) -> str | None:
+    """Why the counts could not be written."""
+    try:
+        with disk_errors(stats):
+            save_json(stats, counts)
+    except UsageError as error:
+        return str(error)
+    return None
 
 
 def choose(logits: Tensor, temperature: float, top_k: int, generator: torch.Generator) -> int:

@@ -22,7 +22,8 @@ from kirin_lava.tasks.inspect.net import NetReport, inspect_net
 from kirin_lava.tasks.quality.harness import HarnessResult, harness
 from kirin_lava.tasks.quality.original import load_original, require_converted
 from kirin_lava.tasks.report import Report, make_report
-from kirin_lava.tasks.verify import Verification, verify
+from kirin_lava.tasks.verified import verify_and_tell
+from kirin_lava.tasks.verify import Verification
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -115,7 +116,7 @@ class Loaded:
         progress: Progress | None = None,
     ) -> Verification:
         """Compute every integer again and compare; see `kirin_lava.tasks.verify.verify`. `.require()` raises on a mismatch."""
-        return verify(self.path, level, backend, tokens, timeout, progress)
+        return verify_and_tell(self.path, level=level, backend=backend, tokens=tokens, timeout=timeout, progress=progress)
 
     def report(
         self,
@@ -124,13 +125,14 @@ class Loaded:
         figures: Path | str | None = None,
         max_rows: int | None = 32,
         profiles: Sequence[str] = (),
+        context: int | None = None,
         lava: bool = False,
         timeout: float | None = None,
         progress: Progress | None = None,
     ) -> Report:
         """Write the page, and the same numbers beside the manifest; see `kirin_lava.tasks.report.make_report`."""
         on, page, pictures = (None if path is None else Path(path) for path in (text, html, figures))
-        return make_report(self.path, on, page, pictures, max_rows, profiles, lava, timeout, progress)
+        return make_report(self.path, on, page, pictures, max_rows, profiles, context, lava, timeout, progress)
 
     def inspect(self) -> BundleReport | NetReport:
         """What the bundle, or the `.net` file, holds."""

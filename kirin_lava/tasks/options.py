@@ -57,11 +57,13 @@ class Checks:
         backend: "none", "reference" (the spiking neuron step by step in NumPy) or "lava" (native processes and stock lava-dl).
         timeout: limit in seconds of a Lava run; None for none.
         target: "loihi2" refuses what does not fit the chip.
+        context: positions for which it must fit, or is planned; None for the model's own, 4096 at most.
     """
 
     backend: str = "reference"
     timeout: float | None = None
     target: str = "simulator"
+    context: int | None = None
 
     def __post_init__(self) -> None:
         if self.backend not in ("none", "reference", "lava"):

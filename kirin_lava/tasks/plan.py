@@ -17,7 +17,7 @@ from kirin_lava.models.checkpoint import open_checkpoint, open_config
 from kirin_lava.models.text import CALIBRATION_TEXT, read_text
 from kirin_lava.quantize.budget import Curve, search_budget, spend
 from kirin_lava.tasks.cost import DryRun, dry_run
-from kirin_lava.tasks.options import Sample
+from kirin_lava.tasks.options import Checks, Sample
 
 __all__ = ["Budget", "Plan", "plan"]
 
@@ -58,10 +58,13 @@ class Plan:
             "segments, weights": f"{values['model']['segments']}, {values['model']['weights']:,}",
             "chips, cores": f"{placement['chips']}, {placement['cores']:,} ({placement['cores_per_chip']} used per chip)",
             "mean use of a core": f"{100 * placement['mean_utilisation']:.1f} %",
-            "keys and values on chip": f"{in_bytes(placement['cache_bytes'])} for {placement['context']} positions",
+            "keys and values on chip": f"{in_bytes(placement['cache_bytes'])} for {placement['context']:,} of "
+            f"{self.costs.cost.shape.max_positions:,} positions",
+            "each further position": f"{in_bytes(placement['cache_bytes_per_position'])}, "
+            f"{placement['chips_per_position']:.3g} chips",
             "time of a token, at least": f"{1e3 * values['time']['seconds_per_token']:.2f} ms",
             "bundle": in_bytes(export["bundle_bytes"]),
-            "peak memory of the export": in_bytes(export["peak_memory_bytes"]),
+            "peak memory of the export": f"{in_bytes(export['peak_memory_bytes'])} ({_phases(export)})",
         }.items():
             facts.add_row(name, value)
         steps = Table(title="steps per token")
@@ -71,6 +74,10 @@ class Plan:
             fewer = f"{100 * row['window_reduction']:.2f} % fewer" if row["window_reduction"] else ""
             steps.add_row(row["scheme"], str(row["window"]), f"{row['latency_steps']:,}", fewer)
         return Group(facts, steps)
+
+
+def _phases(export: dict[str, Any]) -> str:
+    return ", ".join(f"{phase} {in_bytes(size)}" for phase, size in export["phase_bytes"].items())
 
 
 @dataclass(frozen=True)
@@ -125,12 +132,20 @@ class Budget:
         return f"{self.method}: {{encoding: {self.encoding}, outliers: {{ratio: {self.share:g}, sites: {{{sites}}}}}}}"
 
 
-def plan(model: str, recipe: str | Recipe = DEFAULT_RECIPE, sample: Sample = Sample(), revision: str | None = None) -> Plan:
+def plan(
+    model: str,
+    recipe: str | Recipe = DEFAULT_RECIPE,
+    sample: Sample = Sample(),
+    revision: str | None = None,
+    checks: Checks = Checks(),
+) -> Plan:
     """What a conversion would cost, from config.json alone: weights need not be at hand.
 
     Args:
         model: folder, embedded model or hub id. recipe: name, YAML file or recipe. sample: the text to calibrate on.
+        checks: the context to plan for, and whether the export verifies, which takes memory.
     """
     chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    costs = dry_run(open_config(model, revision), chosen, num_samples=sample.rows, seq_len=sample.tokens)
+    config, verified = open_config(model, revision), checks.backend != "none"
+    costs = dry_run(config, chosen, checks.context, (), sample.rows, sample.tokens, verified)
     return Plan(model, chosen, costs, revision)

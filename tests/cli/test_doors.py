@@ -18,7 +18,7 @@ import pytest
 from kirin_lava.base.errors import UsageError
 from kirin_lava.cli.main import main
 from kirin_lava.export.bundle import Bundle
-from kirin_lava.export.bundle_write import check_out
+from kirin_lava.export.publish import Place
 from kirin_lava.tasks.generate import choose
 from tests.conftest import Cli
 from tests.hf_models import save_model
@@ -152,7 +152,7 @@ def test_outputs_that_no_system_has(cli: Cli, out: str, tmp_path: Path, monkeypa
     for command in (["export", "-m", "demo", "-o", out], ["report", ".", "--html", out], ["run", ".", "--stats", out]):
         ran = cli(*command)
         assert ran.code == 2 and "cannot be a path" in ran.err and len(ran.err) < 1000
-    for call in (lambda path: check_out(path, False), Bundle):
+    for call in (Place, Bundle):
         with pytest.raises(UsageError, match="cannot be a path"):
             call(Path(out))
     assert not any(tmp_path.iterdir())

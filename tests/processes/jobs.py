@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -78,6 +80,10 @@ class Endless:
 
         self.sink.run(condition=RunSteps(1), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
         return os.getpid()
+
+    def wait_for_ever(self) -> None:
+        """No step at all."""
+        time.sleep(10**6)
 
     def run(self) -> None:
         """All the others."""
@@ -159,3 +165,43 @@ def open_block(block: Block, capacity: int, rotary: tuple[Float32, Float32] | No
     from kirin_lava.processes import build_block
 
     return build_block(block, capacity, rotary, probe=True)
+
+
+def descriptors_of(linear: Linear, codes: Integers) -> tuple[int, int, int, int]:
+    """Of a running segment: Processes, channels, descriptors of the job before it, and most in any process of the job."""
+    from kirin_lava.processes import build_segment
+
+    before = len(os.listdir("/proc/self/fd")) - 1
+    with build_segment(linear, codes) as network:
+        network.run_steps(1, 1)
+        executable = network._main.runtime._executable
+        most = 0
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                if os.getpgid(int(pid)) == os.getpgid(0):
+                    most = max(most, len(os.listdir(f"/proc/{pid}/fd")))
+            except OSError:  # ended meanwhile, or somebody else's
+                continue
+        return len(executable.proc_builders), len(executable.channel_builders), before, most
+
+
+def size_of_block(block: Block, rotary: tuple[Float32, Float32]) -> tuple[int, int]:
+    """Processes and channels of a block with probes; nothing is started."""
+    from lava.magma.core.run_configs import Loihi2SimCfg
+
+    from kirin_lava.processes import build_block
+
+    network = build_block(block, 4, rotary, probe=True)
+    executable = network._main.compile(Loihi2SimCfg(select_tag="fixed_pt"))
+    return len(executable.proc_builders), len(executable.channel_builders)
+
+
+def stuck(linear: Linear, codes: Integers) -> None:
+    """A Lava network one of whose processes stands still; nothing tells the others."""
+    from kirin_lava.processes import build_segment
+
+    network = build_segment(linear, codes)
+    network.run_steps(1, 1)
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        os.kill(max(map(int, file.read().split())), signal.SIGSTOP)
+    network.run_steps(10, 1)

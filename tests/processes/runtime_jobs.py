@@ -10,6 +10,7 @@ import time
 from typing import Any, NoReturn
 
 from kirin_lava.base.errors import FitError
+from kirin_lava.processes.job import alive
 from kirin_lava.processes.runtime import progress
 
 
@@ -91,3 +92,24 @@ class Counter:
             time.sleep(0.01)
             self.count += 1
             progress(done + 1, times)
+
+
+def sleep_for_ever() -> None:
+    """Does nothing and says nothing."""
+    time.sleep(10**6)
+
+
+def work(seconds: float) -> str:
+    """Uses the processor and says nothing."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        sum(range(10_000))
+    return "done"
+
+
+def speak(times: int, seconds: float) -> str:
+    """Does nothing but to say now and then that it is alive."""
+    for _ in range(times):
+        time.sleep(seconds)
+        alive()
+    return "done"

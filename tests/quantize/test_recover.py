@@ -13,7 +13,6 @@ from torch import Tensor
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.graph.executor import Cache, Executor
-from kirin_lava.methods.kirin import KirinOptions
 from kirin_lava.methods.recipe import Recipe, RecoverySpec, load_recipe
 from kirin_lava.models.checkpoint import Checkpoint
 from kirin_lava.quantize import convert
@@ -61,7 +60,8 @@ def test_the_student_computes_what_the_integer_network_does(
         return student.result()
 
     monkeypatch.setattr(convert, "recover", leave)
-    recipe = replace(_recipe("distill"), options=KirinOptions(encoding=encoding))
+    recipe = _recipe("distill")
+    recipe = replace(recipe, options=replace(recipe.options, encoding=encoding))
     model = convert_model(Checkpoint(save_model(tmp_path, kind), kind), ROWS, recipe)
     wanted = Executor(model).forward(torch.stack(ROWS))
     assert (seen[0] - wanted).abs().mean() < 0.05 * wanted.std()

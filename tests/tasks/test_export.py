@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from transformers import AutoModelForCausalLM
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.export.bundle import Bundle
+from kirin_lava.graph.block import Model
 from kirin_lava.graph.executor import Executor
+from kirin_lava.hardware.observe import RangeObserver
+from kirin_lava.hardware.ranges import SegmentRange, model_ranges
 from kirin_lava.methods.recipe import DEFAULT_RECIPE
 from kirin_lava.models.passages import fingerprints, passages
 from tests.conftest import Cli
@@ -192,3 +196,22 @@ def test_the_model_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
     ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert ran.returncode == 0, ran.stderr
     assert int(ran.stdout) < size / 2
+
+
+def test_the_chip_is_checked_for_the_context_that_is_asked_for(
+    refused: Callable[..., str], cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = save_model(tmp_path / "hf", num_hidden_layers=1)
+    assert "a context of 65 positions is outside 1..64" in refused(5, model, "--context", 65)
+    asked: list[int | None] = []
+
+    def note(model: Model, observed: RangeObserver, context: int | None = None) -> list[SegmentRange]:
+        asked.append(context)
+        return model_ranges(model, observed, context)
+
+    monkeypatch.setattr("kirin_lava.tasks.export.model_ranges", note)
+    small = ("--num-samples", 2, "--seq-len", 12, "--recipe", "fast", "--verify", "none", "--target", "loihi2", "--force")
+    for context, wanted in ((), 64), (("--context", 20), 20):
+        ran = cli("export", "-m", model, "-o", tmp_path / "out", *small, *context)
+        assert ran.code == 0, ran.err
+        assert asked.pop() == wanted

@@ -8,7 +8,7 @@ from pathlib import Path
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.tasks.cost import dry_run
 from tests.conftest import Cli
-from tests.hardware.known_configs import OPT_125M
+from tests.hardware.known_configs import LONG_CONTEXTS, OPT_125M
 
 
 def test_a_dry_run_needs_no_weights_and_writes_nothing(cli: Cli, tmp_path: Path) -> None:
@@ -25,3 +25,21 @@ def test_a_dry_run_needs_no_weights_and_writes_nothing(cli: Cli, tmp_path: Path)
     assert f"{plan.cost.shape.weights():,}" in printed.out and "not compiler-verified" in printed.out
     assert "93.75 % fewer" in printed.out and "96.88 % fewer" in printed.out
     assert [path.name for path in tmp_path.iterdir()] == ["opt-125m"]
+
+
+def test_the_context_is_printed_beside_the_cost_of_another_position(cli: Cli, tmp_path: Path) -> None:
+    model = tmp_path / "long"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(LONG_CONTEXTS["llama-3.2-1b"]))
+    arguments = ("export", "-m", model, "-o", tmp_path / "out", "--dry-run")
+    printed, chosen = cli(*arguments), cli(*arguments, "--context", 100, "--json")
+    assert "for 4,096 of 131,072 positions" in printed.out and "65,536 bytes, 0.00417 chips" in printed.out
+    assert json.loads(chosen.out)["placement"]["context"] == 100
+    beyond = cli(*arguments, "--context", 131073)
+    assert beyond.code == 5 and "outside 1..131072" in beyond.err
+    assert cli(*arguments, "--context", 0).code == 2
+    for command in ("export", "report"):
+        assert "4096 at most" in " ".join(cli(command, "--help").out.split())
+    reported = cli("report", model, "--context", 100, "--json")
+    assert json.loads(reported.out)["placement"]["context"] == 100
+    assert "4,096, 65.5 kB, 0.004167" in cli("report", model).out

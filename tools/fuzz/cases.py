@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from kirin_lava.export.bundle import sealed
 from kirin_lava.hardware import profile
 from kirin_lava.methods.recipe import load_recipe
 from tests.hf_models import save_model
@@ -155,13 +156,13 @@ def _damage(rng: Random, target: Path, kind: Kind) -> tuple[str, bool]:
 
 
 def _hash_again(bundle: Path, file: Path) -> bool:
-    """As whoever damages on purpose: the manifest has the hash of the new content."""
+    """As whoever damages on purpose: the manifest has the hash of the new content, and its own hashes fit."""
     manifest = bundle / "manifest.json"
     if file == manifest or not file.is_file() or file.is_symlink() or file.stat().st_size > 1 << 24:
         return False
     values = json.loads(manifest.read_text())
     values["files"][str(file.relative_to(bundle))] = hashlib.sha256(file.read_bytes()).hexdigest()
-    manifest.write_text(json.dumps(values, indent=1))
+    manifest.write_text(json.dumps(sealed(values), indent=1))
     return True
 
 

@@ -1,36 +1,52 @@
 """Describes any `.net` file, whoever wrote it, layer by layer, and says what stock lava-dl will make of it.
 
-lava-dl drops what it does not know and rounds what it cannot hold without a word, so every such place gets a note. Source:
-`lava.lib.dl.netx.hdf5.Network` and `lava.lib.dl.netx.utils` of lava-dl 0.6.0.
+lava-dl drops what it does not know, rounds what it cannot hold without a word, and raises somewhere inside where something is
+missing, so every such place gets a note: see `kirin_lava.export.netx.raises`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.base.loihi2 import DELAY_MAX
 from kirin_lava.export.netx.hdf5 import Container
+from kirin_lava.export.netx.raises import DENSE, delay_note, layer_notes, network_notes
 from kirin_lava.export.netx.read import StoredSegment, read_segment
 from kirin_lava.export.netx.weights import stock_weights
 
-__all__ = ["LayerInfo", "NetInfo", "describe"]
+__all__ = ["ArrayInfo", "LayerInfo", "NetInfo", "describe"]
 
 Array = npt.NDArray[Any]
 
 _NUMBERS = "i u f b"
 _MAX_LAYERS = 4096
-_DENSE = ("dense", "dense_rec")
-_WITH_WEIGHTS = ("conv", *_DENSE)
-_NO_WEIGHTS = ("input", "flatten")
-_RAISES = ("pool", "convT", "unpool", "average", "concat", "dense_comp")
-_SETTINGS = ("stride", "padding", "dilation", "groups")
-_TYPE_LENGTH = 10
+_SHOWN = 8
+_MOST_VALUES = 4096
+_ARRAYS = ("weight", "weight/real", "weight/imag", "weight_rec", "bias", "delay")
+
+Parameter = int | float | str | list[int | float] | dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ArrayInfo:
+    """An array of a layer: weights, recurrent weights, biases, delays.
+
+    Attributes:
+        shape: as netx reads it.
+        range: lowest and highest value.
+        bits: of the narrowest signed integer that holds all values, None for fractions.
+        density: share of values that are not zero.
+    """
+
+    shape: tuple[int, ...]
+    range: tuple[float, float]
+    bits: int | None
+    density: float
 
 
 @dataclass(frozen=True)
@@ -42,11 +58,10 @@ class LayerInfo:
         type: as written.
         shape: of its output; empty where the file has none.
         neuron: type of the neuron, or None.
-        parameters: settings of the neuron and the layer, by the names in the file.
-        weight_shape: outputs first; empty for a layer without weights.
-        weight_range: lowest and highest.
-        weight_bits: of the narrowest signed integer that holds them, None for fractions.
-        density: share of weights that are not zero.
+        parameters: settings of the neuron and the layer, by the names in the file; of more than 4096 values their count,
+            lowest, highest and first ones.
+        arrays: by name: weight (outputs first), weight/real and weight/imag, weight_rec, bias, delay.
+        weight_shape, weight_range, weight_bits, density: of its weight once more, of the real part of complex ones.
         delay_max: longest synaptic delay in steps, or None.
         notes: what stock lava-dl does with it that a reader would not expect.
     """
@@ -55,7 +70,8 @@ class LayerInfo:
     type: str
     shape: tuple[int, ...]
     neuron: str | None
-    parameters: dict[str, int | float | str | list[int]]
+    parameters: dict[str, Parameter]
+    arrays: dict[str, ArrayInfo] = field(default_factory=dict)
     weight_shape: tuple[int, ...] = ()
     weight_range: tuple[float, float] | None = None
     weight_bits: int | None = None
@@ -103,6 +119,7 @@ def describe(path: Path) -> NetInfo:
         layers = tuple(_layer(file, i) for i in range(len(names)))
         ours = file.has("kirin")
     notes = [f"layer {n.index}: {note}" for n in layers for note in n.notes]
+    notes += network_notes([n.type for n in layers], [n.shape for n in layers], [n.neuron for n in layers])
     return NetInfo(str(path), path.stat().st_size, layers, _segment_values(read_segment(path)) if ours else None, tuple(notes))
 
 
@@ -131,102 +148,119 @@ def _segment_values(segment: StoredSegment) -> dict[str, Any]:
 def _layer(file: Container, index: int) -> LayerInfo:
     place = f"layer/{index}"
     kind = file.text(f"{place}/type")
-    shape = _integers(file, f"{place}/shape") if file.has(f"{place}/shape") else []
-    notes = _type_notes(kind)
-    neuron, parameters = None, {}
-    if file.has(f"{place}/neuron"):
+    members = file.keys(place)
+    shape = _integers(file, f"{place}/shape") if "shape" in members else []
+    neuron: str | None = None
+    parameters: dict[str, Parameter] = {}
+    notes: list[str] = []
+    if "neuron" in members:
         neuron = file.text(f"{place}/neuron/type")
-        parameters = _parameters(file, f"{place}/neuron", [k for k in file.keys(f"{place}/neuron") if k != "type"])
-        notes += _neuron_notes(neuron, parameters)
-    elif kind in _DENSE:
-        notes.append("has no neuron: lava-dl takes a LIF that never fires")
-    parameters |= _parameters(file, place, [k for k in _SETTINGS if file.has(f"{place}/{k}")])
-    info: dict[str, Any] = {}
-    if kind in _WITH_WEIGHTS and not file.has(f"{place}/weight/real"):
-        info, weight_notes = _weights(file, f"{place}/weight", math.prod(shape) if kind in _DENSE else None)
-        notes += weight_notes
-    if file.has(f"{place}/delay"):
-        longest = max(_integers(file, f"{place}/delay"), default=0)
-        info["delay_max"] = longest
-        if longest > DELAY_MAX:
-            notes.append(f"delays up to {longest} are cut to {DELAY_MAX}")
-    return LayerInfo(index, kind, tuple(shape), neuron, parameters, notes=tuple(notes), **info)
-
-
-def _type_notes(kind: str) -> list[str]:
-    if kind in _WITH_WEIGHTS or kind in _NO_WEIGHTS:
-        return []
-    if kind in _RAISES:
-        return [f"lava-dl cannot build layers of type {kind!r} and raises"]
-    cut = f", perhaps cut to {_TYPE_LENGTH} characters by its writer," if len(kind) == _TYPE_LENGTH else ""
-    return [f"lava-dl does not know type {kind!r}{cut} and drops the layer silently"]
-
-
-def _neuron_notes(neuron: str, parameters: dict[str, Any]) -> list[str]:
-    if neuron not in ("LOIHI", "CUBA", "SDNN") and "RF" not in neuron:
-        return [f"lava-dl does not know neuron type {neuron!r} and fails with an AttributeError"]
-    if neuron in ("LOIHI", "CUBA"):
-        missing = [key for key in ("vThMant", "iDecay", "vDecay") if key not in parameters]
-        return [f"lava-dl needs neuron/{key}, which is missing" for key in missing]
-    return []
-
-
-def _parameters(file: Container, place: str, keys: list[str]) -> dict[str, int | float | str | list[int]]:
-    found: dict[str, int | float | str | list[int]] = {}
-    for key in keys:
-        if file.is_text(f"{place}/{key}"):
-            found[key] = file.text(f"{place}/{key}")
+        parameters = _parameters(file, f"{place}/neuron", [k for k in file.keys(f"{place}/neuron") if k != "type"], notes)
+    settings = dict(parameters)
+    parameters |= _parameters(file, place, [k for k in members if k not in (*_ARRAYS, "type", "shape", "neuron")], notes)
+    arrays: dict[str, ArrayInfo] = {}
+    longest = None
+    for name in _ARRAYS:
+        # a member of its own, or one of the group of complex weights
+        if not file.has(f"{place}/{name}") or (name == "weight" and file.keys(f"{place}/weight")):
             continue
-        array = file.array(f"{place}/{key}", _NUMBERS)
-        _check_finite(file, f"{place}/{key}", array)
-        if array.size == 1:
-            value = array.reshape(-1)[0].item()
-            found[key] = int(value) if value == int(value) else float(value)
+        rows = math.prod(shape) if kind in DENSE and name.startswith("weight") else None
+        array = _array(file, f"{place}/{name}", rows)
+        arrays[name] = _array_info(array)
+        if name == "delay":
+            longest = int(array.max(initial=0))
         else:
-            found[key] = [int(v) for v in array.reshape(-1)[:8]]
+            notes += _value_notes(name, array, kind in DENSE and name == "weight")
+    if longest is not None and (cut := delay_note(longest)):
+        notes.append(cut)
+    shapes = {name: info.shape for name, info in arrays.items()}
+    notes += layer_notes(kind, members, neuron, settings, shape, shapes)
+    info: dict[str, Any] = {}
+    if (main := arrays.get("weight", arrays.get("weight/real"))) is not None:
+        info = {
+            "weight_shape": main.shape,
+            "weight_range": main.range,
+            "weight_bits": main.bits,
+            "density": main.density,
+        }
+    return LayerInfo(
+        index, kind, tuple(shape), neuron, parameters, arrays, delay_max=longest, notes=tuple(dict.fromkeys(notes)), **info
+    )
+
+
+def _parameters(file: Container, place: str, keys: list[str], notes: list[str]) -> dict[str, Parameter]:
+    found: dict[str, Parameter] = {}
+    for key in keys:
+        name = f"{place}/{key}"
+        if file.keys(name):
+            notes.append(f"{key} is a group, which lava-dl does not read")
+        elif file.is_text(name):
+            found[key] = file.text(name)
+        else:
+            found[key] = _plain(_array(file, name, None))
     return found
 
 
-def _weights(file: Container, name: str, neurons: int | None) -> tuple[dict[str, Any], list[str]]:
-    """What is to be said of weights; `neurons` of a dense layer, None for a convolution."""
-    weight = file.array(name, _NUMBERS)
-    if neurons and weight.ndim == 1 and weight.size % neurons == 0:
-        weight = weight.reshape(neurons, -1)  # as netx does
-    if not weight.size or weight.ndim < 2:
-        raise file.error(name, f"has shape {weight.shape}: a layer needs weights")
-    if neurons is not None and len(weight) != neurons:
-        raise file.error(name, f"has shape {weight.shape} in a layer of {neurons} neurons")
-    _check_finite(file, name, weight)
-    low, high = weight.min().item(), weight.max().item()
+def _plain(array: Array) -> Parameter:
+    """Values as they are, with their signs and fractions: a number, a list, or a summary of very many."""
+    values = [_number(value) for value in array.reshape(-1)[:_MOST_VALUES].tolist()]
+    if array.size == 1:
+        return values[0]
+    if array.size <= _MOST_VALUES:
+        return values
+    low, high = _number(array.min().item()), _number(array.max().item())
+    return {"count": array.size, "lowest": low, "highest": high, "first": values[:_SHOWN]}
+
+
+def _number(value: float) -> int | float:
+    return int(value) if value == int(value) else float(value)
+
+
+def _array(file: Container, name: str, rows: int | None) -> Array:
+    """Numbers; `rows`: neurons of a dense layer, in which netx arranges weights that lie in one row."""
+    array = file.array(name, _NUMBERS)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise file.error(name, "holds values that are not finite")
+    if rows is None:
+        return array
+    if rows and array.ndim == 1 and array.size % rows == 0:
+        array = array.reshape(rows, -1)
+    if not name.endswith("/weight"):  # its shape alone gets a note
+        return array
+    if not array.size or array.ndim < 2:
+        raise file.error(name, f"has shape {array.shape}: a layer needs weights")
+    if len(array) != rows:
+        raise file.error(name, f"has shape {array.shape} in a layer of {rows} neurons")
+    return array
+
+
+def _array_info(array: Array) -> ArrayInfo:
+    low, high = (array.min().item(), array.max().item()) if array.size else (0, 0)
     bits = None
-    notes = []
-    if weight.dtype.kind == "f" and (weight != np.trunc(weight)).any():
-        notes.append("weights have fractions, which lava-dl cuts off")
-    else:
+    if not _has_fractions(array):
         bits = 1 + max((-int(low) - 1).bit_length() if low < 0 else 0, int(high).bit_length() if high > 0 else 0)
-    if neurons is not None:
-        effective = stock_weights(weight)
+    return ArrayInfo(tuple(array.shape), (low, high), bits, float(np.count_nonzero(array) / max(array.size, 1)))
+
+
+def _has_fractions(array: Array) -> bool:
+    return array.dtype.kind == "f" and bool((array != np.trunc(array)).any())
+
+
+def _value_notes(name: str, array: Array, simulated: bool) -> list[str]:
+    """What lava-dl makes of the values; `simulated`: it chooses a shift and a sign for all of them, as for dense weights."""
+    notes = []
+    if _has_fractions(array):
+        notes.append(f"{'weights' if name == 'weight' else name} have fractions, which lava-dl cuts off")
+    if simulated:
+        effective = stock_weights(array)
         if effective is None:
             notes.append("all weights are zero: lava-dl fails with an OverflowError")
-        elif (changed := effective != np.trunc(weight)).any():
+        elif (changed := effective != np.trunc(array)).any():
             where = tuple(np.argwhere(changed)[0])
-            one = f"{weight[where]:g} becomes {effective[where]:g}"
+            one = f"{array[where]:g} becomes {effective[where]:g}"
             notes.append(f"{changed.sum()} of {changed.size} weights change in lava-dl's simulator, {one}")
-    values = {
-        "weight_shape": tuple(weight.shape),
-        "weight_range": (low, high),
-        "weight_bits": bits,
-        "density": float(np.count_nonzero(weight) / weight.size),
-    }
-    return values, notes
+    return notes
 
 
 def _integers(file: Container, name: str) -> list[int]:
-    array = file.array(name, _NUMBERS)
-    _check_finite(file, name, array)
-    return [int(v) for v in array.reshape(-1)]
-
-
-def _check_finite(file: Container, name: str, array: Array) -> None:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise file.error(name, "holds values that are not finite")
+    return [int(v) for v in _array(file, name, None).reshape(-1)]

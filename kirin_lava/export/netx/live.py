@@ -30,6 +30,7 @@ from kirin_lava.base.loihi2 import MESSAGE_BITS
 from kirin_lava.export.netx.read import StoredSegment, read_segment
 from kirin_lava.export.netx.run import load_network
 from kirin_lava.processes.runtime import progress
+from kirin_lava.processes.start import start_runtime
 from kirin_lava.spikes.stock.layout import columns, fired_codes, read_sums
 from kirin_lava.spikes.stock.ranges import check_codes
 
@@ -139,7 +140,7 @@ class StockNetworks:
         port.recorder.span[:] = self._steps, heard
         steps = -(-heard // self._beat) * self._beat
         if self._main.runtime is None:
-            self._main.create_runtime(run_cfg=self._config())
+            start_runtime(self._main, self._config())
         self._main.run(condition=RunSteps(steps))
         self._steps += steps
         answer: Int64 = port.recorder.tape[:count].T.astype(np.int64)

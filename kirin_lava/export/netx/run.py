@@ -15,6 +15,7 @@ import numpy.typing as npt
 from kirin_lava.base.errors import BackendError
 from kirin_lava.export.netx.read import StoredSegment, read_segment
 from kirin_lava.processes.runtime import progress
+from kirin_lava.processes.start import start_runtime
 from kirin_lava.spikes.stock.layout import columns, fired_codes, read_sums
 from kirin_lava.spikes.stock.ranges import check_codes
 
@@ -88,11 +89,11 @@ def _simulate(segment: StoredSegment, stimulus: npt.NDArray[np.int32]) -> Int64:
     source, sink = Source(data=stimulus), Sink(shape=network.out.shape, buffer=steps)
     source.s_out.connect(network.inp)
     network.out.connect(sink.a_in)
-    config = Loihi2SimCfg(select_tag="fixed_pt")
     try:
+        start_runtime(sink, Loihi2SimCfg(select_tag="fixed_pt"))
         for done in range(0, steps, period):
             now = min(period, steps - done)
-            sink.run(condition=RunSteps(now), run_cfg=config)
+            sink.run(condition=RunSteps(now))
             progress(done + now, steps)
         return np.rint(sink.data.get()).astype(np.int64)
     finally:

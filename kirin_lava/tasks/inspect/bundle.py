@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,27 +11,33 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from kirin_lava.base.errors import UsageError
+from kirin_lava.base.files import inside
 from kirin_lava.base.units import in_bytes
-from kirin_lava.export.bundle import Bundle
+from kirin_lava.export.bundle import Bundle, host_name
+from kirin_lava.export.netx.read import read_segment
+from kirin_lava.graph.ops.op import HOST
+from kirin_lava.spikes.codes import CODES
 
 __all__ = ["BundleReport", "SegmentInfo", "inspect_bundle"]
 
 
 @dataclass(frozen=True)
 class SegmentInfo:
-    """One operation that runs as spikes and integers."""
+    """One operation that runs as spikes and integers. damaged: what is wrong with its file; what that told is then None."""
 
     block: str
     segment: str
     kind: str
     inputs: int | None
     outputs: int | None
-    encoding: str
-    window: int
+    encoding: str | None
+    window: int | None
     weight_bits: int | None
     place: str
     guarantee: str | None
     file: str | None
+    damaged: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,41 +91,66 @@ class BundleReport:
         for name, s in zip(names, self.segments, strict=True):
             numbers = ["" if n is None else str(n) for n in (s.inputs, s.outputs, s.weight_bits)]
             place = s.place.removeprefix("neurocore with ")
-            table.add_row(name, s.kind, *numbers, s.encoding, str(s.window), s.guarantee or "", place)
-        return Group(facts, table)
+            window = "" if s.window is None else str(s.window)
+            state = "damaged" if s.damaged else s.guarantee or ""
+            table.add_row(name, s.kind, *numbers, s.encoding or "", window, state, place)
+        notes = [Text(f"damaged: {s.damaged}") for s in self.segments if s.damaged]
+        return Group(facts, table, *notes)
+
+
+def _rows_of_damaged(bundle: Bundle, block: dict[str, Any], damaged: list[str]) -> Iterator[SegmentInfo]:
+    """Rows of a block of which a file is damaged: what the manifest says, and the other files."""
+    for op in block["ops"]:
+        kind, file = op.get("kind"), op.get("net")
+        if op.get("place") == HOST:
+            continue
+        found, problem = None, None
+        if file is not None:
+            try:
+                found = read_segment(inside(bundle.path, file), intact=False)
+            except UsageError as error:
+                problem = str(error)
+            if file in damaged and problem is None:
+                problem = f"{bundle.path / file}: is not as it was exported"
+        linear = None if found is None else found.linear
+        code = linear.code if linear is not None else next((code for code in CODES if code.name == op.get("code")), None)
+        yield SegmentInfo(
+            block=block["name"],
+            segment=str(op.get("name")),
+            kind=str(kind).lower() + (" fire" if linear is not None and linear.fires else ""),
+            inputs=None if linear is None else linear.weight.shape[1],
+            outputs=None if linear is None else linear.weight.shape[0],
+            encoding=None if code is None else code.name,
+            window=None if code is None else code.window,
+            weight_bits=None if linear is None else linear.bits,
+            place=str(op.get("place")),
+            guarantee=None if found is None else found.layer.guarantee,
+            file=file,
+            damaged=problem,
+        )
 
 
 def inspect_bundle(path: Path) -> BundleReport:
-    """Describe a bundle; `UsageError` where it is none, or a segment of it cannot be read."""
-    bundle = Bundle(path)
+    """Describe a bundle; a segment whose file is damaged keeps its row. `UsageError` where it is no bundle, or where the
+    manifest is damaged beyond reading."""
+    bundle = Bundle(path, intact=False)
+    damaged = bundle.damaged_files()
     segments: list[SegmentInfo] = []
     host_ops: dict[str, int] = {}
-    for name in bundle.block_names:
-        block = bundle.block(name)
-        stored = {segment.linear.name: segment for segment in bundle.segments(name)}
-        linears = {op.name: op for op in block.linears()}
-        core = {op.name: op for op in block.core_ops()}
-        for op in block.ops:
-            kind, found = type(op).__name__, core.get(op.name)
-            if found is None:
+    for values in bundle.manifest["blocks"]:
+        name, rows = values["name"], None
+        if not any(file in damaged for file in [host_name(name), *(op["net"] for op in values["ops"] if "net" in op)]):
+            try:
+                rows = _segments(bundle, name, host_ops)
+            except UsageError:
+                if not damaged:  # its hashes fit, and still it cannot be read
+                    raise
+        if rows is not None:
+            segments += rows
+        else:
+            segments += _rows_of_damaged(bundle, values, damaged)
+            for kind in (str(op.get("kind")) for op in values["ops"] if op.get("place") == HOST):
                 host_ops[kind] = host_ops.get(kind, 0) + 1
-                continue
-            linear, segment = linears.get(op.name), stored.get(op.name)
-            segments.append(
-                SegmentInfo(
-                    block=name,
-                    segment=op.name,
-                    kind=kind.lower() + (" fire" if linears.get(op.name) and linears[op.name].fires else ""),
-                    inputs=None if linear is None else linear.weight.shape[1],
-                    outputs=None if linear is None else linear.weight.shape[0],
-                    encoding=found.code.name,
-                    window=found.code.window,
-                    weight_bits=None if linear is None else linear.bits,
-                    place=op.place,
-                    guarantee=None if segment is None else segment.layer.guarantee,
-                    file=None if segment is None else str(segment.path.relative_to(path)),
-                )
-            )
     manifest = bundle.manifest
     return BundleReport(
         path=str(path),
@@ -126,12 +158,43 @@ def inspect_bundle(path: Path) -> BundleReport:
         recipe=manifest["recipe"],
         facts=manifest["facts"],
         digest=bundle.digest(),
-        verified=manifest.get("verified") is True,
-        verification=manifest.get("verification"),
+        verified=bundle.verified and not damaged,
+        verification=bundle.verification or None,
         physical_fit_verified=manifest.get("physical_fit_verified") is True,
         complete=bundle.complete,
         bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
-        damaged=bundle.damaged_files(),
+        damaged=damaged,
         segments=segments,
         host_ops=host_ops,
     )
+
+
+def _segments(bundle: Bundle, name: str, host_ops: dict[str, int]) -> list[SegmentInfo]:
+    """The operations of a block that run as spikes and integers; the others are counted into `host_ops`."""
+    block = bundle.block(name)
+    stored = {segment.linear.name: segment for segment in bundle.segments(name)}
+    linears = {op.name: op for op in block.linears()}
+    core = {op.name: op for op in block.core_ops()}
+    found = []
+    for op in block.ops:
+        kind, spiking = type(op).__name__, core.get(op.name)
+        if spiking is None:
+            host_ops[kind] = host_ops.get(kind, 0) + 1
+            continue
+        linear, segment = linears.get(op.name), stored.get(op.name)
+        found.append(
+            SegmentInfo(
+                block=name,
+                segment=op.name,
+                kind=kind.lower() + (" fire" if linear is not None and linear.fires else ""),
+                inputs=None if linear is None else linear.weight.shape[1],
+                outputs=None if linear is None else linear.weight.shape[0],
+                encoding=spiking.code.name,
+                window=spiking.code.window,
+                weight_bits=None if linear is None else linear.bits,
+                place=op.place,
+                guarantee=None if segment is None else segment.layer.guarantee,
+                file=None if segment is None else str(segment.path.relative_to(bundle.path)),
+            )
+        )
+    return found

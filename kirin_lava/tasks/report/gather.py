@@ -29,6 +29,7 @@ from kirin_lava.graph.counter import Counter, together
 from kirin_lava.graph.counts import Stats
 from kirin_lava.graph.executor import Executor
 from kirin_lava.hardware.observe import RangeObserver
+from kirin_lava.hardware.placement import planned_context
 from kirin_lava.methods.method import Method, Picture
 from kirin_lava.models.text import read_text, token_rows
 from kirin_lava.models.tokenizer import load_tokenizer
@@ -70,17 +71,21 @@ PER_TOKEN = (
 )
 
 
-def gather(bundle: Bundle, text: Path, max_rows: int | None, profiles: Sequence[str], progress: Progress) -> dict[str, Any]:
+def gather(
+    bundle: Bundle, text: Path, max_rows: int | None, profiles: Sequence[str], context: int | None, progress: Progress
+) -> dict[str, Any]:
     """The content of report.json.
 
     Args:
         text: to evaluate and count on. max_rows: evaluate on its first rows only.
         profiles: names or YAML files of energy profiles; empty for those that come with the program.
+        context: positions to plan the chip for, see `kirin_lava.hardware.placement.planned_context`.
 
     Raises:
         UsageError: the bundle is damaged, or the text is the one it was calibrated on, or a bad profile.
     """
     bundle.require_whole()
+    planned_context(bundle.manifest["max_positions"], context)  # refuse before hours of work
     report = manifest_part(bundle)
     progress("the picture of a window", 0, 1)
     method = bundle.recipe.method
@@ -106,8 +111,8 @@ def gather(bundle: Bundle, text: Path, max_rows: int | None, profiles: Sequence[
     report["host"] = _host(stats)
     report["segments"] = [_segment_row(row) for row in stats.core]
     progress("limits, placement, time and energy of the chip", 0, 1)
-    report |= hardware_part(model, stats, ranges, text.name, report["segments"], profiles, method)
-    report["timing"]["lava"] = _lava_times(bundle.manifest)
+    report |= hardware_part(model, stats, ranges, text.name, report["segments"], profiles, method, context)
+    report["timing"]["lava"] = _lava_times(bundle)
     return report
 
 
@@ -115,7 +120,7 @@ def manifest_part(bundle: Bundle) -> dict[str, Any]:
     """What is known without running the model: source, recipe, operations and what `verify` recorded."""
     manifest = bundle.manifest
     described = inspect_bundle(bundle.path)
-    window = max((segment.window for segment in described.segments), default=1)
+    window = max((segment.window or 1 for segment in described.segments), default=1)
     return {
         "format": FORMAT,
         "kirin_lava": kirin_lava.__version__,
@@ -132,7 +137,7 @@ def manifest_part(bundle: Bundle) -> dict[str, Any]:
         "method": method_part(bundle.recipe.method),
         "recipe": by_position(manifest["recipe"]) | {"window": window},
         "versions": manifest.get("versions") or {},
-        "exactness": _exactness(manifest),
+        "exactness": _exactness(bundle),
         "operations": _operations(described.segments, described.host_ops),
     }
 
@@ -178,25 +183,25 @@ def _source(source: dict[str, Any]) -> dict[str, Any]:
     return plain | {"files": [{"file": name, "sha256": digest} for name, digest in (source.get("sha256") or {}).items()]}
 
 
-def _exactness(manifest: dict[str, Any]) -> dict[str, Any]:
-    recorded = manifest.get("verification") or {}
+def _exactness(bundle: Bundle) -> dict[str, Any]:
+    recorded = bundle.verification
     levels = []
     for level, meaning in _LEVELS.items():
         entry = recorded.get(level)
         done = {key: entry[key] for key in ("compared", "mismatches", "backends")} if entry else {}
         levels.append({"level": level, "meaning": meaning, "run": bool(entry), **done})
     return {
-        "verified": manifest.get("verified") is True,
+        "verified": bundle.verified,
         "compared": sum(entry.get("compared", 0) for entry in levels),
         "mismatches": sum(entry.get("mismatches", 0) for entry in levels),
         "levels": levels,
-        "silicon": manifest.get("physical_fit_verified") is True,
+        "silicon": bundle.manifest.get("physical_fit_verified") is True,
     }
 
 
-def _lava_times(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+def _lava_times(bundle: Bundle) -> list[dict[str, Any]]:
     """Mean wall time of a time step in the runs of `verify`, level by level; empty where it did not run."""
-    recorded = manifest.get("verification") or {}
+    recorded = bundle.verification
     rows = []
     for (level, form), what in _TIMED.items():
         milliseconds = recorded.get(level, {}).get("milliseconds_per_step", {}).get(form)

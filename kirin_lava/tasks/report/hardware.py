@@ -27,6 +27,7 @@ def hardware_part(
     segments: list[dict[str, Any]],
     profiles: Sequence[str] = (),
     method: Method | None = None,
+    context: int | None = None,
 ) -> dict[str, Any]:
     """Ranges, placement, steps, timing, traffic and energy of a model that was run.
 
@@ -34,10 +35,12 @@ def hardware_part(
         stats, observed: of the run. text: what it was run on.
         segments: rows of the report, one per segment in order; they get what is known of each.
         profiles, method: see `kirin_lava.tasks.cost.cost_of`.
+        context: positions that the caches must hold and that sums are bounded for, see
+            `kirin_lava.hardware.placement.planned_context`.
     """
     shape = shape_of_model(model)
-    cost = cost_of(shape, measured_work(stats, shape, text), profiles=profiles, method=method)
-    ranges = model_ranges(model, observed)
+    cost = cost_of(shape, measured_work(stats, shape, text), context, profiles, method)
+    ranges = model_ranges(model, observed, cost.placement.context)
     for row, fit in zip(segments, ranges, strict=True):
         bounds = fit.to_dict()["bounds"]
         tightest = _tightest(bounds)

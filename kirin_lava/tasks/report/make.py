@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Group
 
 from kirin_lava.base.errors import UsageError
-from kirin_lava.base.files import disk_errors, save_json, save_text
+from kirin_lava.base.files import disk_errors, require_place, save_json, save_text
 from kirin_lava.export.bundle import JOURNAL, MANIFEST, Bundle
 from kirin_lava.methods.known import method_named
 from kirin_lava.methods.recipe import DEFAULT_RECIPE, load_recipe
@@ -37,10 +38,11 @@ _ROWS = 32
 
 @dataclass(frozen=True)
 class Report:
-    """A report that was made. data: content of report.json. files: what was written."""
+    """A report that was made. data: content of report.json. files: what was written. unwritten: why others were not."""
 
     data: dict[str, Any]
     files: tuple[Path, ...]
+    unwritten: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The content of report.json."""
@@ -58,6 +60,7 @@ def make_report(
     figures: Path | None = None,
     max_rows: int | None = _ROWS,
     profiles: Sequence[str] = (),
+    context: int | None = None,
     lava: bool = False,
     timeout: float | None = None,
     progress: Progress | None = None,
@@ -70,6 +73,8 @@ def make_report(
         figures: folder for the figures as PNG, or None.
         max_rows: rows of the text that perplexity is measured on; None for all.
         profiles: names or YAML files of energy profiles; empty for those that come with the program.
+        context: positions that the caches on chip hold and that sums are bounded for; None for the smaller of the model's
+            positions and 4096.
         lava: also run every block on Lava and count spikes and outliers there. timeout: limit in seconds of each such run.
 
     Raises:
@@ -78,41 +83,56 @@ def make_report(
         VerificationError: Lava computes or counts something else.
     """
     require_matplotlib()
+    for path in (html, None if figures is None else figures / "window.png"):
+        if path is not None:
+            with disk_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            require_place(path)
     if not any((bundle / name).is_file() for name in (MANIFEST, JOURNAL)) and (bundle / "config.json").is_file():
         if text or figures or lava:
             raise UsageError(
                 f"{bundle} holds no converted model: a report of its config.json has no text, figures or run on Lava"
             )
-        return _planned_report(bundle, html, profiles)
+        return _planned_report(bundle, html, profiles, context)
     say = progress or (lambda what, done, total: None)
     counted = _counted_on_lava(bundle, timeout, say) if lava else None
     opened = Bundle(bundle)
-    data = gather(opened, text or EVALUATION_TEXT, max_rows, profiles, say)
+    data = gather(opened, text or EVALUATION_TEXT, max_rows, profiles, context, say)
     if counted is not None:
         data["exactness"]["lava"] = counted
     data = json.loads(json.dumps(data, allow_nan=False))  # the page is drawn from what the file holds
-    files = [bundle / "report.json", bundle / "layers.csv", html or bundle / "report.html"]
-    with disk_errors(bundle):
-        save_json(files[0], data)
-        save_text(files[1], _csv(data["segments"]))
-    refresh_card(opened)
+    page = html or bundle / "report.html"
+    files: list[Path] = []
+    unwritten: list[str] = []
+
+    def attempt(path: Path, write: Callable[[], object]) -> None:
+        try:
+            with disk_errors(path):
+                write()
+            files.append(path)
+        except UsageError as error:
+            unwritten.append(str(error))
+
+    attempt(bundle / "report.json", lambda: save_json(bundle / "report.json", data))
+    attempt(bundle / "layers.csv", lambda: save_text(bundle / "layers.csv", _csv(data["segments"])))
+    if not unwritten:
+        attempt(bundle / "README.md", lambda: refresh_card(opened))
+        files = [path for path in files if path.name != "README.md"]
     say("draw the page", 0, 1)
-    with disk_errors(files[2]):
-        files[2].parent.mkdir(parents=True, exist_ok=True)
-        save_text(files[2], page_html(data))
-    if figures is not None:
-        files += _save_figures(figures, data, say)
-    return Report(data, tuple(files))
+    attempt(page, lambda: save_text(page, page_html(data)))
+    for path, draw in _figures(figures, data, say):
+        attempt(path, draw)
+    return Report(data, tuple(files), tuple(unwritten))
 
 
-def _planned_report(folder: Path, html: Path | None, profiles: Sequence[str]) -> Report:
+def _planned_report(folder: Path, html: Path | None, profiles: Sequence[str], context: int | None) -> Report:
     """The report of a model whose weights are not at hand."""
-    planned = planned_part(open_config(str(folder)), folder.absolute().name, load_recipe(DEFAULT_RECIPE), profiles)
+    recipe, name = load_recipe(DEFAULT_RECIPE), folder.absolute().name
+    planned = planned_part(open_config(str(folder)), name, recipe, profiles, context)
     data = json.loads(json.dumps(planned, allow_nan=False))
     if html is None:
         return Report(data, ())
     with disk_errors(html):
-        html.parent.mkdir(parents=True, exist_ok=True)
         save_text(html, page_html(data))
     return Report(data, (html,))
 
@@ -137,13 +157,12 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     return buffer.getvalue()
 
 
-def _save_figures(folder: Path, data: dict[str, Any], progress: Progress) -> list[Path]:
+def _figures(folder: Path | None, data: dict[str, Any], progress: Progress) -> Iterator[tuple[Path, Callable[[], object]]]:
+    """Files to be and what writes each."""
+    if folder is None:
+        return
     found = drawings(data, method_named(data["method"]["name"]))
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    written = []
     for index, (name, drawing) in enumerate(found.items()):
         progress("draw figures", index, len(found))
-        written.append(folder / f"{name}.png")
-        save_png(written[-1], drawing.draw, drawing.data, drawing.heights[0])
-    return written
+        path = folder / f"{name}.png"
+        yield path, partial(save_png, path, drawing.draw, drawing.data, drawing.heights[0])

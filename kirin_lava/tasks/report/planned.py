@@ -18,16 +18,18 @@ __all__ = ["planned_part"]
 _WEIGHTS = {"missing": "only weights tell how large their sums can get, and there are none here"}
 
 
-def planned_part(config: Config, name: str, recipe: Recipe, profiles: Sequence[str] = ()) -> dict[str, Any]:
+def planned_part(
+    config: Config, name: str, recipe: Recipe, profiles: Sequence[str] = (), context: int | None = None
+) -> dict[str, Any]:
     """As much of the content of a report.json as a dry run tells, and `export`: what an export would take.
 
     Args:
-        name: of the model. profiles: see `kirin_lava.tasks.cost.dry_run`.
+        name: of the model. profiles, context: see `kirin_lava.tasks.cost.dry_run`.
 
     Raises:
         UnsupportedError, UsageError, FitError: see `kirin_lava.tasks.cost.dry_run`.
     """
-    dry = dry_run(config, recipe, profiles=profiles)
+    dry = dry_run(config, recipe, context, profiles)
     shape, work = dry.cost.shape, dry.cost.work
     segments = [_segment_row(row) for row in work.segments]
     total: dict[str, float] = {key: sum(row[key] for row in segments) for key in segments[0] if key.endswith("_per_token")}

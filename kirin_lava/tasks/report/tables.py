@@ -25,6 +25,11 @@ _FACTS = {  # a row is left out where its last value is unknown, or where no int
         ("ranges.does_not_fit", "int"),
     ),
     "cores, chips": (("placement.cores", "int"), ("placement.chips", "int")),
+    "positions that they hold, bytes and chips of each further one": (
+        ("placement.context", "int"),
+        ("placement.cache_bytes_per_position", "bytes"),
+        ("placement.chips_per_position", "price"),
+    ),
     "time step on chip, at least": (("timing.step_seconds", "si:s"),),
     "energy saved as papers count it, its claim": (
         ("energy.paper.against_dense", "percent2"),

@@ -14,12 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.processes.runtime import require_lava
-from kirin_lava.tasks.report.card import refresh_card
 from kirin_lava.tasks.verify.blocks import verify_blocks, verify_model
 from kirin_lava.tasks.verify.result import Mismatch, Row, Verification, compare
 from kirin_lava.tasks.verify.segments import verify_segments
@@ -39,6 +37,8 @@ def verify(
 ) -> Verification:
     """Verify a bundle; with the lava backend the manifest then says whether it is verified.
 
+    Where it cannot be written, `Verification.unwritten` tells: what was computed is not lost.
+
     Args:
         level: "segment", "block" or "model".
         backend: "reference" (NumPy alone) or "lava".
@@ -48,6 +48,9 @@ def verify(
     if backend == "lava" or level != "segment":
         require_lava()
     opened = Bundle(bundle)
+    if not opened.damaged_files():  # else that is told with what was compared
+        for name in opened.block_names:
+            opened.block(name)  # its wiring, which segments alone do not show
     if level == "segment":
         result = verify_segments(opened, backend, timeout, progress)
     elif level in ("block", "model"):
@@ -57,19 +60,15 @@ def verify(
         raise UsageError(f"unknown level {level!r}: choose segment, block or model")
     result.damaged = opened.damaged_files()
     if backend == "lava":
-        fine = not result.mismatches and not result.damaged and result.compared > 0
-        record = {
+        found = {
             "compared": result.compared,
             "mismatches": result.mismatches,
+            "damaged": len(result.damaged),
             "backends": list(result.backends),
             "milliseconds_per_step": result.milliseconds_per_step(),
         }
-
-        def update(manifest: dict[str, Any]) -> None:
-            manifest["verification"] = {**(manifest.get("verification") or {}), level: record}
-            manifest["verified"] = fine and all(not entry["mismatches"] for entry in manifest["verification"].values())
-
-        opened.record(update)
-        if not result.damaged:
-            refresh_card(opened)
+        try:
+            opened.record(level, found)
+        except UsageError as error:
+            result.unwritten = str(error)
     return result

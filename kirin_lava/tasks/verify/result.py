@@ -57,6 +57,7 @@ class Verification:
     Attributes:
         backends: what was compared with the recorded integers.
         damaged: files whose bytes are not those of the export.
+        unwritten: why the manifest does not say so, where it could not be written.
     """
 
     level: str
@@ -64,6 +65,7 @@ class Verification:
     rows: list[Row] = field(default_factory=list)
     first: Mismatch | None = None
     damaged: list[str] = field(default_factory=list)
+    unwritten: str | None = None
 
     @property
     def compared(self) -> int:

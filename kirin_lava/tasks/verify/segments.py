@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from kirin_lava.base.exact import ExactMatmul
 from kirin_lava.export.bundle import Bundle, Probe
 from kirin_lava.export.netx.read import StoredSegment
 from kirin_lava.graph.ops import Linear
+from kirin_lava.hardware.estimate import verified_at_once
 from kirin_lava.processes.runtime import run_job
+from kirin_lava.spikes.neurons import READ_OUT
 from kirin_lava.spikes.neurons.simulate import period_of, simulate
 from kirin_lava.spikes.neurons.two_state import Arrivals, membranes
 from kirin_lava.tasks.verify.on_lava import run_segments
@@ -65,7 +68,7 @@ def verify_segments(bundle: Bundle, backend: str, timeout: float | None, progres
             result.note(row, "native", probe.result, answer.native)
             expected: Integers = probe.result
             if linear.fires is not None and not answer.stock_fires:  # its fire phase does not fit stock Lava
-                expected = _sums(linear, probe.codes.astype(np.int64)).numpy().astype(np.int64)
+                expected = _by_products(replace(linear, neuron=READ_OUT), probe.codes.astype(np.int64))
             result.note(row, "stock", expected, answer.stock)
     return result
 
@@ -81,18 +84,44 @@ def _sums(linear: Linear, codes: Integers) -> torch.Tensor:
 
 
 def _by_products(linear: Linear, codes: Integers) -> Integers:
-    return linear.neuron.reference(_sums(linear, codes), linear.name).numpy().astype(np.int64)
+    parts = [part.neuron.reference(_sums(part, codes), part.name) for part in _parts(linear, codes)]
+    return torch.cat(parts, 1).numpy().astype(np.int64)
 
 
 def _by_times(linear: Linear, codes: Integers) -> Integers:
-    v = membranes(Arrivals.of(linear.code.payloads(codes)), linear.weight, linear.code)
-    return linear.neuron.closed(v - linear.code.zero * linear.weight.astype(np.int64).sum(1))
+    arrivals = Arrivals.of(linear.code.payloads(codes))
+    parts = []
+    for part in _parts(linear, codes):
+        v = membranes(arrivals, part.weight, part.code)
+        parts.append(part.neuron.closed(v - part.code.zero * part.weight.sum(1, dtype=np.int64)))
+    return np.concatenate(parts, axis=1)
 
 
 def _by_steps(linear: Linear, codes: Integers) -> Integers:
     period = period_of(linear.code, linear.neuron)
     payload = linear.code.payloads(codes, period).transpose(1, 0, 2).reshape(codes.shape[1], -1)
     try:
-        return simulate(linear.name, linear.weight, linear.code, linear.neuron, payload, period)
+        parts = [simulate(p.name, p.weight, p.code, p.neuron, payload, period) for p in _parts(linear, codes)]
+        return np.concatenate(parts, axis=1)
     except FitError as error:
         raise VerificationError(f"the stepped neuron overflows where the reference does not: {error}") from error
+
+
+def _parts(linear: Linear, codes: Integers) -> Iterator[Linear]:
+    """The segment in parts of neighbouring outputs: what one part needs for all its events stays below `VERIFY_BYTES`.
+
+    A neuron does not depend on its neighbours, so the results of the parts lie side by side. A part is named with its outputs:
+    an error counts neurons from the first of them.
+    """
+    events = int(np.count_nonzero(linear.code.payloads(codes)))
+    outputs, rows = len(linear.weight), verified_at_once(max(events, codes.size))
+    if rows >= outputs:
+        yield linear
+        return
+    each = [field.name for field in fields(linear.neuron) if isinstance(getattr(linear.neuron, field.name), np.ndarray)]
+    for start in range(0, outputs, rows):
+        few = slice(start, min(start + rows, outputs))
+        neuron = replace(linear.neuron, **{name: getattr(linear.neuron, name)[few] for name in each})
+        shift = None if linear.group_shift is None else linear.group_shift[few]
+        name = f"{linear.name}[{few.start}:{few.stop}]"
+        yield replace(linear, name=name, weight=linear.weight[few], neuron=neuron, group_shift=shift)

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kirin_lava.export.bundle import Bundle
+from kirin_lava.export.bundle import Bundle, sealed
 from kirin_lava.tasks.report import Report, make_report
 from kirin_lava.tasks.report.card import model_card, refresh_card, source_license
 from kirin_lava.tasks.report.values import show
+
+FOUND = {"compared": 4321, "mismatches": 0, "damaged": 0, "backends": ["native"], "milliseconds_per_step": {}}
 
 
 def _front(card: str) -> dict[str, object]:
@@ -53,8 +55,7 @@ def test_what_was_verified_later_is_in_it(made: Report, firing: Path, tmp_path: 
     copy = tmp_path / "copy"
     shutil.copytree(firing, copy)
     bundle = Bundle(copy)
-    record = {"compared": 4321, "mismatches": 0, "backends": ["native"]}
-    bundle.record(lambda manifest: manifest.update(verification={"segment": record}, verified=True))
+    bundle.record("segment", FOUND)
     card = model_card(Bundle(copy), made.data)
     assert "| 4,321 | 0 |" in card and "Verified on Lava's CPU simulator. Nothing ran on silicon." in card
 
@@ -66,7 +67,7 @@ def test_a_report_and_a_verification_refresh_the_card(firing: Path, text: Path, 
     card = (copy / "README.md").read_text(encoding="utf-8")
     assert "| this one |" in card and "unknown" not in card.split("## Cost")[1].split("## Use")[0].lower()
     bundle = Bundle(copy)
-    bundle.record(lambda manifest: manifest.update(verified=True))
+    bundle.record("segment", FOUND)
     refresh_card(bundle)
     after = (copy / "README.md").read_text(encoding="utf-8")
     assert "Verified on Lava's CPU simulator." in after and "| this one |" in after
@@ -92,7 +93,7 @@ def test_a_hub_model_is_named_by_its_id(firing: Path, tmp_path: Path) -> None:
     shutil.copytree(firing, copy)
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["source"] |= {"model": "someone/some-model", "name": "some-model", "revision": "abc123", "license": "mit"}
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    (copy / "manifest.json").write_text(json.dumps(sealed(manifest)))
     values = _front(model_card(Bundle(copy), None))
     assert values["base_model"] == "someone/some-model" and values["license"] == "mit"
 

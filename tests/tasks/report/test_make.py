@@ -163,10 +163,11 @@ def test_the_measured_step_stands_beside_the_bound(made: Report, firing: Path, t
     record = {
         "compared": 5,
         "mismatches": 0,
+        "damaged": 0,
         "backends": ["native", "stock"],
         "milliseconds_per_step": {"native": 1.5, "stock": 8.0},
     }
-    Bundle(copy).record(lambda manifest: manifest.update(verification={"segment": record}))
+    Bundle(copy).record("segment", record)
     report = make_report(copy, text, max_rows=1)
     assert [row["seconds"] for row in report.data["timing"]["lava"]] == [0.0015, 0.008]
     assert "stock lava-dl, one segment" in (copy / "report.html").read_text(encoding="utf-8")
