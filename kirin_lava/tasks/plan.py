@@ -60,7 +60,7 @@ class Plan:
             "mean use of a core": f"{100 * placement['mean_utilisation']:.1f} %",
             "keys and values on chip": f"{in_bytes(placement['cache_bytes'])} for {placement['context']:,} of "
             f"{self.costs.cost.shape.max_positions:,} positions",
-            "each further position": f"{in_bytes(placement['cache_bytes_per_position'])}, "
+            "each further position": f"{placement['cache_bytes_per_position']:,.0f} bytes, "
             f"{placement['chips_per_position']:.3g} chips",
             "time of a token, at least": f"{1e3 * values['time']['seconds_per_token']:.2f} ms",
             "bundle": in_bytes(export["bundle_bytes"]),

@@ -200,7 +200,7 @@ def test_without_hashes_the_structure_still_counts(edited: Callable[[Edit], Path
 def test_what_is_no_file_of_ours(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         read_segment(tmp_path / "none.net")
-    with pytest.raises(UsageError, match="is no file"):
+    with pytest.raises(UsageError, match="is a folder, not a regular file"):
         read_segment(tmp_path)
     for content in (b"", b"text", b"\x89HDF\r\n\x1a\n" + b"\0" * 90):
         (tmp_path / "a.net").write_bytes(content)
