@@ -147,7 +147,7 @@ def test_one_short_sentence_is_enough(llama: Path, tmp_path: Path) -> None:
 
 def test_a_site_that_the_model_lacks(cli: Cli, llama: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
-    recipe.write_text("outliers: {sites: {mlp.fc1: 0.2}}\n")
+    recipe.write_text("kirin: {outliers: {sites: {mlp.fc1: 0.2}}}\n")
     ran = cli("export", "-m", llama, "-o", tmp_path / "out", "--recipe", recipe)
     assert ran.code == 2 and "outliers.sites names 'mlp.fc1', which this model does not have: attn.qkv" in ran.err
 
