@@ -21,7 +21,7 @@ __all__ = ["Arrivals", "Span", "arrivals", "code_extremes", "payload_extremes", 
 
 Int64 = npt.NDArray[np.int64]
 Integers = npt.NDArray[np.integer[Any]]
-_CHUNK = 2**24  # weights that are sorted at once
+_CHUNK = 2**21  # weights that are sorted at once, in 64 bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +98,12 @@ def payload_extremes(weight: Integers, seen: Arrivals) -> Span:
 
 def _extremes(weight: Integers, spikes: tuple[int, int], codes: tuple[int, int], budget: int | None) -> Span:
     rows = max(1, _CHUNK // max(weight.shape[1], 1))
-    parts = [weight[i : i + rows].astype(np.int64) for i in range(0, len(weight), rows)]
-    high = np.concatenate([_highest(part, spikes, codes, budget) for part in parts])
-    low = np.concatenate([-_highest(-part, spikes, codes, budget) for part in parts])
+    low, high = np.empty((2, len(weight)), np.int64)
+    for start in range(0, len(weight), rows):  # one part in 64 bits at a time: a head has tens of millions of weights
+        few = slice(start, start + rows)
+        part = weight[few].astype(np.int64)
+        high[few] = _highest(part, spikes, codes, budget)
+        low[few] = -_highest(-part, spikes, codes, budget)
     return Span(low, high)
 
 

@@ -30,7 +30,7 @@ _PROBE_WINDOWS = 16
 _LIBRARIES_BYTES = 600_000_000
 _TABLES_MADE = 2.5  # while cos and sin are computed in float64, as many times more than what is kept
 _ROUNDING = 6  # float32 copies of a matrix that is rounded to nearest
-_PROVING_BYTES = 32  # per weight of a matrix whose worst case is bounded
+_PROVING_BYTES = 5 * 8 * 2**21  # what is bounded at a time, in 64 bits
 _HESSIAN_BYTES = 8 * 8  # per entry of the second moments that gptq inverts: float64 matrices at a time
 _GPTQ_BYTES = 8 * 4 * 2**23  # what gptq tries at a time, in float32
 
@@ -114,13 +114,12 @@ def _net_bytes(segment: Segment, recipe: Recipe) -> int:
 def _layer_bytes(segments: list[Segment], recipe: Recipe) -> int:
     """Float32 weights and int8 synapses of a layer, the moments of gptq, and what its costliest matrix needs."""
     weights = sum(segment.inputs * segment.outputs for segment in segments)
-    head = segments[0].block == "head"  # always rounded to nearest, and neither split nor proved
-    gptq = recipe.weights.method == "gptq" and not head
+    gptq = recipe.weights.method == "gptq" and segments[0].block != "head"  # which is always rounded to nearest
     moments = sum(_FLOAT * segment.inputs**2 for segment in segments) if gptq else 0
-    return (_FLOAT + 1) * weights + moments + max(_matrix_bytes(segment, gptq, head) for segment in segments)
+    return (_FLOAT + 1) * weights + moments + max(_matrix_bytes(segment, gptq) for segment in segments)
 
 
-def _matrix_bytes(segment: Segment, gptq: bool, head: bool) -> int:
+def _matrix_bytes(segment: Segment, gptq: bool) -> int:
     """What a matrix needs beside itself while it becomes integers."""
     size = segment.inputs * segment.outputs
     needs = [_ROUNDING * _FLOAT * size]
@@ -128,8 +127,7 @@ def _matrix_bytes(segment: Segment, gptq: bool, head: bool) -> int:
         hessian = segment.inputs**2
         needs.append(_FLOAT * size + _HESSIAN_BYTES * hessian)
         needs.append(2 * _FLOAT * size + _HESSIAN_BYTES * 3 // 8 * hessian + min(_GPTQ_BYTES, 6 * 8 * _FLOAT * size))
-    if not head:
-        needs.append(_PROVING_BYTES * size)
+    needs.append(min(_PROVING_BYTES, 5 * 8 * size))
     return max(needs)
 
 
