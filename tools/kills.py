@@ -3,7 +3,7 @@
 Run: python -m tools.kills [--seed N] [--scale X] [--only KIND ...]
 
 Two layers of the embedded model are exported and verified, and the process is killed (SIGKILL) after a random share of the time
-that an undisturbed run takes:
+that an undisturbed run takes, or, two times out of five, a random moment behind the beginning of the publication:
 
     fresh      export to a folder that does not exist
     force      export --force over an older bundle
@@ -49,6 +49,7 @@ from kirin_lava.tasks.verified import verify_and_tell
 KILLS = {"fresh": 20, "force": 30, "resume": 20, "verify": 25, "lava": 5}
 _PR_SET_CHILD_SUBREAPER, _CLONE_NEWNS = 36, 0x20000
 _SHARED_MEMORY = Path("/dev/shm")
+_LATE, _PUBLICATION = 0.4, 0.03  # so many of the kills fall within seconds of the publication's beginning
 _LEAVE = 30.0  # seconds for the processes of a killed run to be gone
 
 
@@ -77,10 +78,14 @@ class Trial:
     def kill(self, share: random.Random) -> None:
         """One run that is killed, and the next one."""
         self._prepare(share)
-        moment = share.uniform(0, 1.05) * self.seconds
-        code = fork(self._run, moment)
+        moment, late = share.uniform(0, 1.05) * self.seconds, None
+        if self.kind in ("fresh", "force", "resume") and share.random() < _LATE:
+            # publication takes some milliseconds behind the model card
+            moment, late = share.uniform(0, _PUBLICATION), self.out.with_name("out.partial") / "README.md"
+        code = fork(self._run, moment, late)
         if code != -signal.SIGKILL:
-            self.seconds *= 0.9  # too late: the machine is quicker than it was
+            if late is None:
+                self.seconds *= 0.9  # too late: the machine is quicker than it was
             return
         self.kills += 1
         self._orphans(f"killed after {moment:.2f} s")
@@ -150,8 +155,9 @@ class Trial:
         return os.listdir(_SHARED_MEMORY) if self._private else []
 
 
-def fork(work: Callable[[], None], moment: float | None = None) -> int:
-    """Run in a child and, if given, kill it after as many seconds; returns its exit code, or the signal below zero."""
+def fork(work: Callable[[], None], moment: float | None = None, behind: Path | None = None) -> int:
+    """Run in a child and, if given, kill it after as many seconds, counted from when the file `behind` is there; returns its
+    exit code, or the signal below zero."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -160,6 +166,8 @@ def fork(work: Callable[[], None], moment: float | None = None) -> int:
         except BaseException as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             os._exit(1)
+    while behind is not None and not behind.exists() and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        time.sleep(0.0002)
     if moment is not None:
         time.sleep(moment)
         os.kill(pid, signal.SIGKILL)
