@@ -18,8 +18,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
-
 import yaml
 
 from tools.mutants.places import Mutant, sample
@@ -37,7 +35,6 @@ def load() -> None:
     os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", PYTHONDONTWRITEBYTECODE="1")
     sys.dont_write_bytecode = True  # a mutant may have the size and, to the second, the age of the one before
     import h5py  # noqa: F401
-    import hypothesis  # noqa: F401
     import pytest  # noqa: F401
     import safetensors.torch  # noqa: F401
     import tokenizers  # noqa: F401
@@ -87,7 +84,7 @@ def _child(copy: Path, tests: list[str]) -> None:
 
 
 def known_survivors() -> dict[tuple[str, str, str], str]:
-    """Why a change may live, by module and by the line before and after it."""
+    """Why a change may live, by module and by the line before and after it; "*" for any change of that line."""
     entries = yaml.safe_load((HERE / "survivors.yaml").read_text(encoding="utf-8")) or []
     return {(entry["module"], entry["before"], entry["after"]): entry["why"] for entry in entries}
 
@@ -122,7 +119,7 @@ def _campaign(copy: Path, mutants: list[Mutant], tests_of: dict[str, list[str]])
     limits: dict[str, float] = {}
     known, start = known_survivors(), time.monotonic()
     results: dict[str, list[int]] = {}
-    alive: list[tuple[Mutant, Any]] = []
+    alive: list[tuple[Mutant, str | None]] = []
     for mutant in mutants:
         tests = tests_of[mutant.module]
         if mutant.module not in limits:
@@ -142,7 +139,9 @@ def _campaign(copy: Path, mutants: list[Mutant], tests_of: dict[str, list[str]])
         counts[0] += 1
         if outcome == "passed":
             counts[1] += 1
-            why = known.get((mutant.module, mutant.before, mutant.after))
+            why = next(
+                (known[key] for end in (mutant.after, "*") if (key := (mutant.module, mutant.before, end)) in known), None
+            )
             alive.append((mutant, why))
             print(f"lives: {mutant.words}  [{why or 'not explained'}]", flush=True)
     tried, lived = (sum(column) for column in zip(*results.values(), strict=True))
