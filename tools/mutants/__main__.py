@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 LEAST = 0.9
 EQUAL = "equal: "  # so begins the explanation of a mutant that computes the same
 _LEFT_OUT = shutil.ignore_patterns(".*", "build", "dist", "__pycache__", "shared")
+_OPTIONS = "-x -q --no-header --tb=no -p no:cacheprovider -p tools.mutants.plugin --hypothesis-profile first-failure".split()
 _PATIENCE = 3  # times what the tests take without a mutant, and so many seconds more
 _MORE = 20
 
@@ -80,7 +81,7 @@ def _child(copy: Path, tests: list[str]) -> None:
         os.environ["PYTHONPATH"] = str(copy)
         import pytest
 
-        code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+        code = int(pytest.main([*_OPTIONS, *tests]))
     finally:
         os._exit(code)
 
@@ -152,9 +153,7 @@ def _campaign(copy: Path, mutants: list[Mutant], tests_of: dict[str, list[str]])
     for module, (count, left) in results.items():
         print(f"{module:<45} {count - left:>4} of {count:>4} died")
     score = (tried - lived) / max(tried - equal, 1)
-    print(
-        f"{tried - lived} of {tried} died; {lived} live: {equal} equal, {lived - equal - unknown} allowed, {unknown} unexplained"
-    )
+    print(f"{tried - lived} of {tried} died; {lived} live, {equal} equal, {lived - equal - unknown} allowed, {unknown} unknown")
     print(f"score {100 * score:.1f} % of those that change something")
     print(f"{time.monotonic() - start:.0f} s")
     return int(score < LEAST or unknown > 0)

@@ -59,13 +59,13 @@ def _first_difference(source: str, changed: str, line: int) -> tuple[str, str]:
 
 def mutants_of(module: str, source: str) -> list[tuple[int, int, str, int]]:
     """(line, column, operator, occurrence) of every mutant, annotations and docstrings left out."""
-    tree, skipped = get_ast(source), _annotations(source)
+    nodes, skipped = list(ast_nodes(get_ast(source))), _annotations(source)
     found = []
     for name in operator_names():
         kind: Any = get_operator(name)
         if kind.arguments() or _SAME.search(name):
             continue
-        positions = (start for node in ast_nodes(tree) for start, _ in kind().mutation_positions(node))
+        positions = (start for node in nodes for start, _ in kind().mutation_positions(node))
         for occurrence, (line, column) in enumerate(positions):
             if not any(start <= (line, column) < stop for start, stop in skipped):
                 found.append((line, column, name, occurrence))
