@@ -72,6 +72,16 @@ def test_what_one_message_reaches_fits_up_to_the_limit_of_the_state(sign: int, b
     assert parts_needed(linear, Arrivals(far)) == parts
 
 
+def test_what_cannot_be_cut_finely_enough_has_no_parts() -> None:
+    """A weight group stays whole: two groups make two parts at most, and each still reaches too far."""
+    weight, shift = np.full((1, 2000), 127, np.int8), np.zeros((1, 2), np.uint8)
+    linear = Linear("wide", "codes", "sums", weight, 4, INTEGER8, group_shift=shift)
+    assert STATE_MAX < 1000 * 127 * 127
+    assert parts_needed(linear, Arrivals(INTEGER8)) is None
+    fine = replace(linear, group_shift=np.zeros((1, 8), np.uint8))
+    assert parts_needed(fine, Arrivals(INTEGER8)) == 4
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_what_reaches_far_on_one_side_alone_is_split(sign: int) -> None:
     """Codes that are never negative: all weights of one sign push the membrane to one side."""

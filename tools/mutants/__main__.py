@@ -140,7 +140,9 @@ def _campaign(copy: Path, mutants: list[Mutant], tests_of: dict[str, list[str]])
             path.write_text(source)
         counts = results.setdefault(mutant.module, [0, 0])
         counts[0] += 1
-        if outcome == "passed":
+        if outcome != "passed":
+            print(f"{outcome}: {mutant.words}", flush=True)
+        else:
             counts[1] += 1
             why = next(
                 (known[key] for end in (mutant.after, "*") if (key := (mutant.module, mutant.before, end)) in known), None

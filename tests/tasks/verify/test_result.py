@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from kirin_lava.base.errors import VerificationError
 from kirin_lava.tasks.verify.result import Row, Verification, compare
@@ -59,3 +64,48 @@ def test_the_first_mismatch_stays_and_all_are_counted() -> None:
     assert verification.first is not None
     assert (verification.first.backend, verification.first.window, verification.first.neuron) == ("native", 1, 1)
     assert verification.summary().startswith("NOT VERIFIED: 8 integers compared (native, stock), 2 mismatches")
+
+
+def verification_of(*rows: Row) -> Verification:
+    return Verification("segment", ("reference", "native", "stock"), list(rows))
+
+
+READ = Row("blocks.0.attn.o", "read", 32, 16, 8, 101, 3, 7, compared=48, mismatches=0)
+FIRED = Row("blocks.0.mlp.fc1", "fire", 16, 64, 16, 202, 5, 11, compared=192, mismatches=2)
+
+
+def printed(verification: Verification) -> list[list[str]]:
+    """The cells of the table: its header, then its rows."""
+    console = Console(file=io.StringIO(), width=200)
+    table = verification.table()
+    table.box = None
+    console.print(table)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    return [re.split(r" {2,}", line.strip()) for line in lines[1:]]
+
+
+def test_the_table_has_times_only_where_they_were_measured() -> None:
+    header = ["segment", "kind", "in", "out", "T", "spikes", "silent", "outliers", "compared", "wrong"]
+    first = ["blocks.0.attn.o", "read", "32", "16", "8", "101", "7", "3", "48", "0"]
+    second = ["blocks.0.mlp.fc1", "fire", "16", "64", "16", "202", "11", "5", "192", "2"]
+    assert printed(verification_of(READ, FIRED)) == [header, first, second]
+    timed = [*header, "native ms per step", "stock ms per step"]
+    for native, stock in ((1.25, None), (None, 0.5), (1.25, 0.5)):
+        row = replace(READ, ms_native=native, ms_stock=stock)
+        times = [f"{ms:.2f}" for ms in (native, stock) if ms is not None]
+        assert printed(verification_of(row, FIRED)) == [timed, [*first, *times], second]
+    columns = verification_of(READ).table().columns
+    assert [column.justify for column in columns] == ["left", "left"] + ["right"] * 8
+
+
+def test_times_are_means_over_the_rows_that_have_one() -> None:
+    rows = replace(READ, ms_native=1.0), replace(READ, ms_native=4.0, ms_stock=3.0), READ
+    assert verification_of(*rows).milliseconds_per_step() == {"native": 2.5, "stock": 3.0}
+    assert verification_of(READ, FIRED).milliseconds_per_step() == {}
+
+
+def test_plain_values_hold_every_row_and_the_sums() -> None:
+    plain = verification_of(READ, FIRED).to_dict()
+    assert (plain["compared"], plain["mismatches"], plain["level"]) == (240, 2, "segment")
+    assert [row["name"] for row in plain["rows"]] == ["blocks.0.attn.o", "blocks.0.mlp.fc1"]
+    assert plain["rows"][1]["outliers"] == 5 and plain["first"] is None and plain["damaged"] == []
