@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from kirin_lava.export.bundle import sealed
+from kirin_lava.export.bundle import MANIFEST, sealed
 from kirin_lava.hardware import profile
 from kirin_lava.methods.recipe import load_recipe
 from tests.hf_models import save_model
@@ -139,7 +139,7 @@ class Campaign:
 
 
 def _damage(rng: Random, target: Path, kind: Kind) -> tuple[str, bool]:
-    """Damage one file of the target; returns words, and whether the hash in the manifest was made to fit."""
+    """Damage one file of the target; returns words, and whether the hashes in the manifest were made to fit."""
     file = target
     if target.is_dir():
         files = sorted(path for path in target.rglob("*") if path.is_file())
@@ -156,13 +156,18 @@ def _damage(rng: Random, target: Path, kind: Kind) -> tuple[str, bool]:
 
 
 def _hash_again(bundle: Path, file: Path) -> bool:
-    """As whoever damages on purpose: the manifest has the hash of the new content, and its own hashes fit."""
-    manifest = bundle / "manifest.json"
-    if file == manifest or not file.is_file() or file.is_symlink() or file.stat().st_size > 1 << 24:
+    """As whoever damages on purpose: the manifest has the hash of the new content, and its own seal."""
+    manifest = bundle / MANIFEST
+    if not file.is_file() or file.is_symlink() or file.stat().st_size > 1 << 24:
         return False
-    values = json.loads(manifest.read_text())
-    values["files"][str(file.relative_to(bundle))] = hashlib.sha256(file.read_bytes()).hexdigest()
-    manifest.write_text(json.dumps(sealed(values), indent=1))
+    try:
+        values = json.loads(manifest.read_bytes())
+        if file != manifest:
+            values["files"][str(file.relative_to(bundle))] = hashlib.sha256(file.read_bytes()).hexdigest()
+        text = json.dumps(sealed(values), indent=1)
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        return False
+    manifest.write_text(text, encoding="utf-8", errors="surrogatepass")
     return True
 
 
