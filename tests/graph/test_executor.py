@@ -19,12 +19,12 @@ from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.graph import executor as reference
 from kirin_lava.graph.block import Block, Embedding, Model
 from kirin_lava.graph.executor import BlockExecutor, Cache, Executor
-from kirin_lava.graph.ops import Linear, Mix, Op, Score
+from kirin_lava.graph.ops import Encode, Linear, Mix, Op, Score
 from kirin_lava.graph.values import Codes, Value
 from kirin_lava.methods.kirin import KirinOptions, Outliers
 from kirin_lava.methods.recipe import HeadSpec, Recipe, load_recipe
 from kirin_lava.quantize.convert import convert_model
-from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, SpikeCode
+from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED8, SpikeCode
 from kirin_lava.spikes.neurons import Silence
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 
@@ -299,6 +299,19 @@ def test_queries_meet_the_keys_of_their_group(heads: int, kv_heads: int, length:
     op = Score("score", "q", "k", "s", heads, kv_heads, SIGNED)
     codes = Codes(torch.from_numpy(q).float().flatten(2), torch.ones(2, length, 1))
     assert reference._score(op, codes, torch.from_numpy(k).float()).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(("width", "fits"), [(1040, True), (1041, False)])
+def test_heads_so_wide_that_float32_would_round_are_refused(width: int, fits: bool) -> None:
+    """1040 * 127 * 127 is the last below 2^24."""
+    encode = Encode("q", "x", "codes", SIGNED, groups=1), Encode("k", "x", "keys", INTEGER8, cached=True)
+    score = Score("score", "codes", "keys", "sums", 1, 1, SIGNED)
+    block = Block("b", (*encode, score), "x", width)
+    if fits:
+        assert block.check("here")
+    else:
+        with pytest.raises(UsageError, match=r"here: b, operation 2 \(score\): heads of width 1041 do not fit sums of 24 bits"):
+            block.check("here")
 
 
 def mixed(columns: int, code: int, cached: float) -> Tensor:

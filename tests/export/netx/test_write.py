@@ -50,6 +50,13 @@ def test_a_read_segment_comes_back_as_it_was(tmp_path: Path, enc: SpikeCode) -> 
     assert len(np.unique(segment.sample[0])) > 3
 
 
+@pytest.mark.parametrize("weight", [[[1, 0]], [[-1, 1]], [[-128, 1]], [[-1, 0]], [[0, 0]], [[127, -128]]])
+def test_weights_at_their_edges_come_back(tmp_path: Path, weight: list[list[int]]) -> None:
+    linear = Linear("s", "x", "y", np.array(weight, np.int8), 8, SIGNED)
+    write_segment(tmp_path / "a.net", linear)
+    assert read_segment(tmp_path / "a.net").linear.weight.tolist() == weight
+
+
 @pytest.mark.parametrize("out", OUTPUTS, ids=lambda enc: enc.name)
 def test_a_fire_segment_comes_back_as_it_was(tmp_path: Path, out: SpikeCode) -> None:
     linear, codes = _fire_linear(out=out)
@@ -106,6 +113,9 @@ def test_the_metadata_says_in_words_what_to_do(tmp_path: Path) -> None:
     assert facts["network"] == {"input_message_bits": 24, "reset_interval": 32, "reset_offset": 1}
     assert facts["code"]["zero"] == 8 and facts["neuron"]["code"] == "unsigned-16"
     assert facts["stimulus"]["control"][0]["line"] == 20
+    assert "sent as payloads in columns 0 .. 15, " in facts["stimulus"]["columns"]
+    assert "in column 16 every input sends minus what it has sent" in facts["stimulus"]["columns"]
+    assert "column 16 + j is level 15 - j" in facts["answer"]
     assert {r["quantity"] for r in facts["ranges"]} >= {"u while inputs arrive", "v while inputs arrive", "vth"}
     assert all(r["guarantee"] == "proved" for r in facts["ranges"])
 
