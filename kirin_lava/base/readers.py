@@ -40,6 +40,8 @@ __all__ = [
 
 MOST_JSON, MOST_YAML, MOST_TEXT = 1 << 28, 1 << 16, 1 << 31
 """Bytes: larger than any manifest, recipe and calibration text."""
+_LARGE, _MOST_HOLES = 1 << 30, 64
+"""Bytes of a file that may be read for hours, and how many times more than is stored (a disk may compress)."""
 _MOST_DEPTH = 100
 _MOST_DIGITS = 40  # transformers writes 10^30 for "no limit"
 _LONGEST_NAME, _LONGEST_PATH, _MOST_FOLDERS = 255, 4000, 200  # bytes, bytes, and folders one in another
@@ -86,7 +88,8 @@ def require_file(path: Path, most: int | None = None, pointers: bool = False) ->
         pointers: whether the pointer of git-lfs is fine, because the caller tells it by itself.
 
     Raises:
-        UsageError: not there, not a regular file (a folder, pipe, socket, device), too large, not readable, or a pointer.
+        UsageError: not there, not a regular file (a folder, pipe, socket, device), too large, a large one that is hardly more
+            than holes, not readable, or a pointer.
     """
     with open_file(path, most, pointers) as file:
         return os.fstat(file.fileno()).st_size
@@ -109,6 +112,10 @@ def open_file(path: Path, most: int | None = None, pointers: bool = False) -> Bi
         _check_kind(path, found)
         if most is not None and found.st_size > most:
             raise UsageError(f"{path} has {in_bytes(found.st_size)}, at most {in_bytes(most)} are read: is it the right file?")
+        stored = found.st_blocks * 512
+        if found.st_size > _LARGE and found.st_size > _MOST_HOLES * stored:
+            sizes = f"{in_bytes(found.st_size)}, of which the disk holds {in_bytes(stored)}"
+            raise UsageError(f"{path} claims {sizes}: it has more holes than content, fetch it again or write it anew")
         if not pointers and found.st_size < 1024:
             if file.read(len(_LFS)) == _LFS:
                 raise UsageError(f"{path} is a pointer of git-lfs, not the file itself: run `git lfs pull`")

@@ -318,5 +318,8 @@ def _passed(entries: dict[str, Any]) -> bool:
 
 
 def hash_is(path: Path, digest: object) -> bool:
-    """Whether a file is there and has this sha256."""
-    return os.path.isfile(path) and file_sha256(path) == digest  # Path.is_file raises for a name that is too long
+    """Whether a file is there, can be read and has this sha256."""
+    try:
+        return os.path.isfile(path) and file_sha256(path) == digest  # Path.is_file raises for a name that is too long
+    except UsageError:
+        return False

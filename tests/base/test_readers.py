@@ -48,6 +48,11 @@ def a_socket(path: Path) -> None:
         os.chdir(here)
 
 
+def holes(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+
+
 NO_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "pipe": (a_pipe, "is a pipe, not a regular file"),
     "socket": (a_socket, "is a socket, not a regular file"),
@@ -56,6 +61,7 @@ NO_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "link to nowhere": (lambda path: path.symlink_to("nowhere"), "leads nowhere"),
     "link to itself": (lambda path: path.symlink_to(path.name), "cannot be opened: "),
     "nothing": (lambda path: None, "does not exist"),
+    "holes": (holes, " 1.10 TB, "),
     "pointer": (lambda path: path.write_bytes(POINTER), "is a pointer of git-lfs, not the file itself: run `git lfs pull`"),
 }
 READERS: dict[str, Callable[[Path], object]] = {
