@@ -202,7 +202,7 @@ def test_names_are_no_markup(model: Path, cli: Cli, tmp_path: Path) -> None:
     assert cli("export", "-m", model, "-o", out, *SMALL).code == 0
     for arguments in (["inspect", out], ["verify", out, "--backend", "reference"]):
         assert cli(*arguments).code == 0
-    assert "[bold]x[/italic] :smile:" in cli("inspect", out).out
+    assert "[bold]x[/italic] :smile:" in " ".join(cli("inspect", out).out.split())  # the title may be cut into lines
     failed = cli("verify", tmp_path, "--backend", "reference")
     assert failed.code == 2 and failed.err == f"error: {tmp_path} is no bundle: it has no manifest.json\n"
 
