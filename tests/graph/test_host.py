@@ -160,6 +160,28 @@ def test_norms_of_large_rows_have_no_order() -> None:
         assert torch.equal(normed(plain, x[..., order].contiguous()), expected[..., order])
 
 
+def test_operations_are_those_of_a_plain_implementation() -> None:
+    """Per element; an exp counts 20."""
+    counted = {name: op.operations() for name, op in ROWWISE.items()}
+    assert counted == {
+        "rms": 4,
+        "layer": 7,  # with a bias
+        "norm by head": 4,
+        "rotary": 3,
+        "gate": 24,
+        "slice": 0,
+        "add": 1,
+        "decode": 3,
+        "decode by head": 1,
+        "encode": 5,
+        "encode by head": 5,
+        "encode integers": 5,
+        "sum": 1,
+        "relu": 1,
+    }
+    assert SOFTMAX.operations() == 27
+
+
 @pytest.mark.parametrize("op", [RMS, LAYER, BY_HEAD], ids=lambda op: op.name)
 def test_norms_of_silence_and_of_nan(op: Norm) -> None:
     x = random(1, 3, WIDTH)

@@ -61,6 +61,14 @@ def test_extremes_are_those_of_all_code_vectors(enc: SpikeCode, budget: int | No
     assert span.low.tolist() == sums.min(0).tolist() and span.high.tolist() == sums.max(0).tolist()
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_neuron_that_comes_nearest_to_the_limit_is_named(sign: int) -> None:
+    """Whether it is the highest of those that rise or the lowest of those that fall."""
+    weight = np.array([[1, 2], [-3, 1], [40, 2], [1, -7], [9, 9]], np.int8) * np.int8(sign)
+    (row,) = block_ranges(read_block(weight, UNSIGNED8), 1)
+    assert [bound(row, state).neuron for state in ("u", "v", "membrane")] == [2, 2, 2]
+
+
 @given(
     st.sampled_from([OFFSET, SIGNED, UNSIGNED16]),
     st.integers(0, 2**31),

@@ -178,7 +178,13 @@ def test_no_neuron_fires_twice_and_none_before_its_window_has_ended() -> None:
     trace = np.stack([neuron.step(op.weight.astype(np.int64) @ payload[:, t]) for t in range(64)])
     assert not trace[:16].any()
     assert trace.reshape(4, 16, 40).sum(1).max() == 1
+    assert not trace.reshape(4, 16, 40)[:, -1].any(), "silence is code 0, and costs no spike in the last step"
     assert not neuron.u.any() and not neuron.v.any()
+
+
+def test_a_neuron_that_hears_nothing_answers_nothing() -> None:
+    neuron = READ_OUT.stepped((2,), 8, SIGNED.gains())
+    assert [neuron.step(np.zeros(2, np.int64)).tolist() for _ in range(16)] == [[0, 0]] * 16
 
 
 @pytest.mark.parametrize("state", ["u", "v", "membrane"])

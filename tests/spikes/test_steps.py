@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -11,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kirin_lava.base.errors import FitError
+from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.graph.ops import Encode
 from kirin_lava.graph.values import Codes, HostContext
 from kirin_lava.spikes.codes import CODES, INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
-from kirin_lava.spikes.steps import RULES, RowBudget, StaticStep, TokenBudget, message_budget
+from kirin_lava.spikes.steps import RULES, RowBudget, StaticStep, TokenBudget, message_budget, rule_named
 
 PLAIN = Encode("site.encode", "x", "codes", SIGNED)
 BUDGET = replace(PLAIN, rule=TokenBudget(0.1))
@@ -77,8 +78,36 @@ def test_the_step_is_the_smallest_that_keeps_the_budget(
         assert exact * (1 - 1e-6) <= step <= exact * (1 + 2**-3 + 1e-6)  # rounded up to 4 digits
 
 
-def test_every_rule_is_encoded_with_here() -> None:
+@settings(max_examples=40)
+@given(seed=st.integers(0, 2**16), start=st.integers(0, 70), ratio=st.sampled_from([0.02, 0.1, 0.3]))
+def test_the_step_of_a_row_is_the_smallest_that_keeps_its_budget(seed: int, start: int, ratio: float) -> None:
+    """Rows of probabilities: the budget counts the positions up to the token's own; 3 digits are kept."""
+    x = probabilities(2, 3, start, seed)
+    codes = encode(replace(ROWS, rule=RowBudget(ratio)), x, torch.arange(start, start + 3))
+    for head, token in itertools.product(range(2), range(3)):
+        row, step = sorted(x[0, head, token].tolist()), float(codes.step[0, token, head])
+        budget = message_budget(ratio, start + token + 1)
+        assert int(outliers(codes.q[0, head, token], UNSIGNED8)) <= budget
+        limit = row[-1 - budget] if budget < len(row) else 0.0
+        exact = max(limit / 7.499, row[-1] / 255.49)
+        assert exact * (1 - 1e-6) <= step <= exact * (1 + 2**-2 + 1e-6)
+
+
+def test_shares_count_the_budget_of_every_group() -> None:
+    assert TokenBudget(0.25).share(SIGNED, 96, 4) == 4 * 6 / 96
+    assert TokenBudget(0.25).share(SIGNED, 96, 1) == 24 / 96
+    assert TokenBudget(0.001).share(SIGNED, 96, 4) == 4 / 96, "at least one of each group"
+    assert TokenBudget(0.25).share(INTEGER8, 96, 4) == 1.0
+    assert (RowBudget(0.1).share(UNSIGNED8, 96, 4), RowBudget(0.1).share(INTEGER8, 96, 4)) == (0.1, 1.0)
+    assert (StaticStep(1.0, 0.3).share(SIGNED, 10, 1), StaticStep(1.0).share(INTEGER8, 10, 1)) == (0.3, 1.0)
+
+
+def test_every_rule_is_encoded_with_here_and_found_by_its_name() -> None:
     assert set(RULES) == {TokenBudget, RowBudget, StaticStep}
+    assert [rule_named(name) for name in ("RowBudget", "StaticStep", "TokenBudget")] == [RowBudget, StaticStep, TokenBudget]
+    for name in ("rowbudget", "TokenBudge", "", "Zero"):
+        with pytest.raises(UsageError, match=f"unknown step rule '{name}': choose one of TokenBudget, "):
+            rule_named(name)
 
 
 @pytest.mark.parametrize("rule", [TokenBudget(0.7), RowBudget(-0.1), StaticStep(0.0), StaticStep(math.nan)])
