@@ -82,6 +82,7 @@ def test_exact_sums_of_a_few_large_negative_terms_up_to_their_limit() -> None:
     total = Fraction(float(exact_sum(x)))
     each = Fraction(float(exact_sum(x[:1])))
     assert total == 3 * each and abs(total) < EXACT_SUM_LIMIT
+    assert EXACT_SUM_LIMIT == 2.0**-33 * 2**53, "as high as it can be: which rows are scaled down decides over their last bits"
 
 
 def test_exact_sums_up_to_their_limit() -> None:
