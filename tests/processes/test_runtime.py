@@ -134,11 +134,17 @@ def test_a_job_that_hears_nothing_is_killed_at_its_limit(monkeypatch: pytest.Mon
 def test_programs_that_a_job_leaves_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "_TIDY", 0.2)
     pid = run_job(jobs.leave_a_program)
-    lives = False
-    with contextlib.suppress(OSError):
-        lives = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+
+    def lives() -> bool:
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return False
+
     try:
-        assert not lives
+        deadline = time.monotonic() + 10  # a process that was killed is gone a moment later
+        while lives() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not lives()
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
