@@ -152,6 +152,8 @@ FLOAT32_EXACT = 2**24
 _MANY_WEIGHTS = 2**16  # the int8 kernel has a fixed cost: it pays from so many weights on,
 _MANY_ROWS = 16  # or from so many rows
 _PAIR_SAFE = 64  # x86 without VNNI adds two 8-bit products in 16 bits: 2 * 255 * 64 fits
+_BASE = 256
+_SUMS, _FEWEST_ROWS = 2**20, 64  # of digits at a time: what a cache holds, but not fewer rows
 
 
 class ExactMatmul:
@@ -159,6 +161,9 @@ class ExactMatmul:
 
     A float32 sum of integers is exact as long as no partial sum can reach 2^24; the fan-in is split where one could. On CPUs
     with an int8 kernel whose sums are proved, or tested, to be exact, large weights are kept in 8 bits alone.
+
+    Codes of more than 8 bits are split into digits, `q = 256 h + l`, which are further rows of the same product: with the
+    int8 kernel a token costs what it costs with 8 bits, a long text twice as much, half of what float32 costs.
 
     Args:
         weight: (N, K) int8 synapses.
@@ -171,23 +176,139 @@ class ExactMatmul:
     """
 
     def __init__(self, weight: npt.NDArray[np.int8], max_code: int, device: torch.device, signed: bool = True):
-        self.bound = max_code * int(np.abs(weight.astype(np.int16)).sum(1, dtype=np.int64).max())
-        self._parts = [
-            (start, stop, _Product(np.ascontiguousarray(weight[:, start:stop]), max_code, device, signed))
-            for start, stop in _exact_parts(weight, max_code, self.bound)
-        ]
+        magnitude = np.abs(weight.astype(np.int16))
+        largest, widest = int(magnitude.max(initial=0)), int(magnitude.sum(1, dtype=np.int64).max(initial=0))
+        del magnitude
+        self.bound = max_code * widest
+        self._packed = self._dense = None
+        if device.type == "cpu" and _int8_kernel_is_exact(largest > _PAIR_SAFE):
+            self._packed = _Product(weight, _Digits.of(max_code, signed), device, packed=True)
+        if self._packed is None or weight.size < _MANY_WEIGHTS:
+            digits = _Digits.whole(max_code) if self.bound < FLOAT32_EXACT else _Digits.of(max_code, signed)
+            self._dense = _Product(weight, digits, device, packed=False)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(..., K) codes in float32 -> (..., N) sums, float32 where they are proved to fit it, else float64."""
-        if len(self._parts) == 1:
-            return self._parts[0][2](x)
-        return torch.stack([product(x[..., start:stop]).double() for start, stop, product in self._parts]).sum(0)
+        """(..., K) codes in float32 -> (..., N) sums in float32 or, where the fan-in was split, float64.
+
+        Sums up to 2^24 are exact, and any in float64; float32 makes of others, which no neuron holds, at least 2^24.
+        """
+        if self._packed is None or (self._dense is not None and x.numel() < _MANY_ROWS * x.shape[-1]):
+            assert self._dense is not None
+            return self._dense(x)
+        return self._packed(x)
 
 
-def _exact_parts(weight: npt.NDArray[np.int8], max_code: int, bound: int) -> list[tuple[int, int]]:
+@dataclass(frozen=True)
+class _Digits:
+    """How codes are written with `count` digits to the base 256, highest first: `q = sum_i 256^i (d[i] + offset[i])`.
+
+    Attributes:
+        reach: largest magnitude of `d + offset`. zero: what makes digits unsigned.
+        carry: put on before dividing: 128 leaves a remainder of -128..127, 0 one of 0..255.
+        offset: of the last of two digits: -32767..32767 is no range of two that are signed, because 32767 = 128 * 256 - 1.
+    """
+
+    count: int
+    reach: int
+    zero: int
+    carry: int = 0
+    offset: int = 0
+
+    @staticmethod
+    def whole(max_code: int) -> _Digits:
+        """A code as it is."""
+        return _Digits(1, max_code, 0)
+
+    @staticmethod
+    def of(max_code: int, signed: bool) -> _Digits:
+        """The fewest digits of 8 bits that hold codes up to this magnitude."""
+        zero, most = (128, 127) if signed else (0, 255)
+        if max_code <= most:
+            return _Digits(1, max_code, zero)
+        if signed and 127 * (_BASE + 1) < max_code < _BASE**2 // 2:
+            return _Digits(2, 255, zero, offset=128)
+        count, held = 1, most
+        while held < max_code:
+            count, held = count + 1, held * _BASE + most
+        return _Digits(count, most + signed, zero, carry=zero)
+
+    def split(self, x: Tensor) -> Tensor:
+        """Codes (..., K) -> digits (count, ..., K); `d` alone, without the offset."""
+        if self.count == 1:
+            return x.unsqueeze(0)
+        made = x.new_empty(self.count, *x.shape)
+        rest = x
+        for i in range(self.count - 1, 0, -1):
+            higher = torch.add(rest, self.carry, out=made[i - 1]) if self.carry else made[i - 1].copy_(rest)
+            higher.mul_(1 / _BASE).floor_()
+            torch.sub(rest, higher, alpha=_BASE, out=made[i])
+            rest = higher
+        if self.offset:
+            made[1].sub_(self.offset)
+        return made
+
+
+class _Product:
+    """An `ExactMatmul` in one form of the weights: packed for the int8 kernel, or float32."""
+
+    def __init__(self, weight: npt.NDArray[np.int8], digits: _Digits, device: torch.device, packed: bool):
+        self._digits, self._is_packed, self._outputs = digits, packed, len(weight)
+        self.parts = [
+            (start, stop, _form(np.ascontiguousarray(weight[:, start:stop]), device, packed))
+            for start, stop in _exact_parts(weight, digits.reach)
+        ]
+        self._constant = None
+        if digits.offset:
+            constant = digits.offset * weight.sum(1, dtype=np.int64).astype(np.float64)
+            self._constant = torch.from_numpy(constant).to(device, torch.float32 if len(self.parts) == 1 else torch.float64)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See `ExactMatmul`."""
+        if len(self.parts) == 1 and self._digits.count == 1:
+            return self._multiply(x, self.parts[0][2])
+        rows = x.flatten(0, -2)
+        some = max(_FEWEST_ROWS, _SUMS // (self._outputs * self._digits.count))
+        if len(rows) <= some:
+            return self._value(self._of_digits(rows)).view(*x.shape[:-1], -1)
+        dtype = torch.float32 if len(self.parts) == 1 else torch.float64
+        sums = torch.empty(len(rows), self._outputs, dtype=dtype, device=x.device)
+        for start in range(0, len(rows), some):
+            sums[start : start + some] = self._value(self._of_digits(rows[start : start + some]))
+        return sums.view(*x.shape[:-1], -1)
+
+    def _of_digits(self, x: Tensor) -> Tensor:
+        """Codes (rows, K) -> sums of their digits (count, rows, N)."""
+        digits = self._digits.split(x)
+        if len(self.parts) == 1:
+            return self._multiply(digits, self.parts[0][2])
+        pieces = [self._multiply(digits[..., start:stop], weight).double() for start, stop, weight in self.parts]
+        return torch.stack(pieces).sum(0)
+
+    def _multiply(self, x: Tensor, weight: Any) -> Tensor:
+        return _packed_product(x, self._digits.zero, weight) if self._is_packed else torch.nn.functional.linear(x, weight)
+
+    def _value(self, sums: Tensor) -> Tensor:
+        """Sums (count, ..., N) of digits as sums of codes, by Horner's scheme.
+
+        In float32 every sum of digits is below 2^24, with the constant as well. What an addition adds is exact; it rounds only
+        a result beyond 2^24, to 2^24 at least, and from there no further digit leads back.
+        """
+        if self._constant is not None:
+            sums[-1].add_(self._constant)
+        value = sums[0]
+        for digit in sums[1:]:
+            value = digit.add_(value, alpha=_BASE)
+        return value
+
+
+def _form(weight: npt.NDArray[np.int8], device: torch.device, packed: bool) -> Any:
+    return _pack(torch.from_numpy(weight)) if packed else torch.from_numpy(weight).to(device, torch.float32)
+
+
+def _exact_parts(weight: npt.NDArray[np.int8], max_code: int) -> list[tuple[int, int]]:
     """Ranges of the fan-in whose sums of magnitudes stay below 2^24."""
     fan_in = weight.shape[1]
-    if bound < FLOAT32_EXACT:
+    if max_code * int(np.abs(weight.astype(np.int16)).sum(1, dtype=np.int64).max(initial=0)) < FLOAT32_EXACT:
         return [(0, fan_in)]
     magnitude = np.abs(weight.astype(np.int64)).cumsum(1) * max_code
     parts, start, base = [], 0, np.zeros(len(weight), np.int64)
@@ -197,25 +318,6 @@ def _exact_parts(weight: npt.NDArray[np.int8], max_code: int, bound: int) -> lis
         parts.append((start, stop))
         base, start = magnitude[:, stop - 1], stop
     return parts
-
-
-class _Product:
-    """One part of an `ExactMatmul`: float32 weights, packed int8 weights, or, where they are few, both."""
-
-    def __init__(self, weight: npt.NDArray[np.int8], max_code: int, device: torch.device, signed: bool):
-        self._packed = self._dense = None
-        self._zero = 128 if signed else 0  # the kernel's codes are unsigned
-        narrow = max_code <= (127 if signed else 255)
-        if narrow and device.type == "cpu" and _int8_kernel_is_exact(bool(np.abs(weight.astype(np.int16)).max() > _PAIR_SAFE)):
-            self._packed = _pack(torch.from_numpy(weight))
-        if self._packed is None or weight.size < _MANY_WEIGHTS:
-            self._dense = torch.from_numpy(weight).to(device, torch.float32)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if self._packed is None or (self._dense is not None and x.numel() < _MANY_ROWS * x.shape[-1]):
-            assert self._dense is not None
-            return torch.nn.functional.linear(x, self._dense)
-        return _packed_product(x, self._zero, self._packed)
 
 
 def _pack(weight: Tensor) -> Any:

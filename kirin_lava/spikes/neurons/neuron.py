@@ -132,7 +132,7 @@ class Neuron(ABC):
 
 def check_state(v: Tensor, name: str) -> None:
     """Raise `FitError` where a membrane does not fit the 24-bit state."""
-    largest = float(v.abs().max()) if v.numel() else 0.0
+    largest = max(abs(float(end)) for end in v.aminmax()) if v.numel() else 0.0
     if largest > STATE_MAX:
         raise FitError(
             f"{name}: a membrane reaches {largest:.0f}, beyond the 24-bit state ({STATE_MAX}); "
