@@ -119,7 +119,7 @@ class Counter:
     def _see(self, block: Block, producer: str, value: str, code: SpikeCode, codes: Codes, invisible: int) -> None:
         """Histogram of codes. `invisible` ones (code 0, beyond a token's own position) are taken off."""
         tally = self._codes.setdefault((block.name, value), (producer, code, _Tally()))[2]
-        shifted = (codes.q.flatten() - code.code_min).to(torch.uint8)  # no encoding has more than 256 codes
+        shifted = (codes.q.flatten() - code.code_min).to(torch.int32 if code.message_bits > 8 else torch.uint8)
         histogram = torch.bincount(shifted, minlength=code.code_max - code.code_min + 1).to(torch.float64)
         histogram[-code.code_min] -= invisible
         tokens = codes.step.shape[0] * codes.step.shape[1]
@@ -203,7 +203,7 @@ def _code_row(block: str, value: str, producer: str, code: SpikeCode, tally: _Ta
     q = np.arange(code.code_min, code.code_max + 1)
     outliers, silent = int(histogram[code.is_message(q)].sum()), int(histogram[code.is_silent(q)].sum())
     elements = int(histogram.sum())
-    sizes = np.abs(q)
+    sizes, came = np.abs(q), histogram > 0
     return CodeCounts(
         block=block,
         value=value,
@@ -215,9 +215,9 @@ def _code_row(block: str, value: str, producer: str, code: SpikeCode, tally: _Ta
         silent=silent,
         outliers=outliers,
         clipped=tally.integer("clipped"),
-        largest=int(sizes[histogram > 0].max(initial=0)),
+        largest=int(sizes[came].max(initial=0)),
         at_limit=int(histogram[sizes == sizes.max()].sum()),
-        histogram=tuple(histogram.tolist()),
+        histogram={int(code): int(count) for code, count in zip(q[came], histogram[came], strict=True)},
     )
 
 
@@ -226,8 +226,10 @@ def _core_row(block: Block, op: CoreOp, tally: _Tally, fired: CodeCounts | None)
     n = {name: tally.integer(name) for name in names}
     fires = isinstance(op, Linear) and op.fires is not None
     comparisons = ramp_adds = 0
-    if isinstance(op, Linear) and fired is not None:
-        comparisons, ramp_adds = op.neuron.work(np.asarray(fired.histogram, np.int64))
+    if isinstance(op, Linear) and op.fires is not None and fired is not None:
+        histogram = np.zeros(op.fires.code_max - op.fires.code_min + 1, np.int64)
+        histogram[np.array(list(fired.histogram), np.int64) - op.fires.code_min] = list(fired.histogram.values())
+        comparisons, ramp_adds = op.neuron.work(histogram)
     return CoreCounts(
         block=block.name,
         op=op.name,

@@ -26,7 +26,7 @@ class CodeCounts:
         producer: the operation that made them: an `Encode` on the host, or neurons that fired.
         clipped: codes that a static step clipped.
         largest: largest |q| that came up. at_limit: how often |q| was the largest there is (massive activations).
-        histogram: how often each code q from the encoding's `code_min` to its `code_max` came up.
+        histogram: code q -> how often it came up, of those that did, in ascending order.
     """
 
     block: str
@@ -41,7 +41,7 @@ class CodeCounts:
     clipped: int
     largest: int
     at_limit: int
-    histogram: tuple[int, ...]
+    histogram: dict[int, int]
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,6 @@ class Stats:
             "total": self.total(),
             "blocks": {name: self.total(name) for name in self.blocks()},
             "core": [asdict(row) for row in self.core],
-            "codes": [{**asdict(row), "histogram": list(row.histogram)} for row in self.codes],
+            "codes": [asdict(row) for row in self.codes],
             "host": [asdict(row) for row in self.host],
         }

@@ -7,8 +7,10 @@
 
 All four read their weights from the same memory, send the same values between host and chip, and leave norms, softmax and the
 like to the host; float16 needs no coding. States are 24 bits wide; our neurons read and write all of theirs in every step, an
-integrate-and-fire neuron has one, a dense one writes its sum once. An outlier of the integer twin takes 8 bits and 16 for
-its place. On platforms of events alone the twin sends each code that is not silent as a graded message in a window of one step.
+integrate-and-fire neuron has one, a dense one writes its sum once. An outlier of the integer twin takes the bits of a message
+and 16 for its place; a graded message of more than 8 bits costs in proportion to both, and its products
+one MAC for every 8 bits. On platforms of events alone the twin sends each code that is not silent as a graded message in a
+window of one step.
 """
 
 from __future__ import annotations
@@ -217,7 +219,7 @@ def _integer_dense(s: SegmentWork) -> Counts:
     narrow, wide = _mac_names(s)
     return {
         narrow: s.dense_macs * (1 - outliers),
-        wide: s.dense_macs * outliers,
+        wide: _message_macs(s, s.dense_macs * outliers),
         "weight_bit": s.weight_bits * (s.dense_macs + s.written),
         "state_bit": STATE_BITS * s.neurons,
         "compare": s.comparisons + s.ramp_adds,
@@ -228,10 +230,10 @@ def _integer_dense(s: SegmentWork) -> Counts:
 
 def _integer_events(s: SegmentWork) -> Counts:
     narrow, wide = _mac_names(s)
-    messages = s.spikes + s.outliers
+    messages = s.spikes + _message_cost(s) * s.outliers
     return {
         narrow: s.synaptic_adds,
-        wide: s.macs,
+        wide: _message_macs(s, s.macs),
         "weight_bit": s.bits * (s.synaptic_adds + s.macs + s.written),
         "neuron_update": s.neurons,
         "membrane_add": s.neurons,
@@ -262,7 +264,7 @@ def _ours(s: SegmentWork) -> Counts:
     _, wide = _mac_names(s)
     return {
         "synaptic_add": s.synaptic_adds,
-        wide: s.macs,
+        wide: _message_macs(s, s.macs),
         "weight_bit": s.bits * (s.synaptic_adds + s.macs + s.written),
         "neuron_update": s.neuron_updates,
         "membrane_add": s.neuron_updates,
@@ -270,22 +272,33 @@ def _ours(s: SegmentWork) -> Counts:
         "state_bit": 2 * s.states_touched * STATE_BITS * s.neuron_updates,
         "spike_out": s.spikes,
         "spike_hop": s.spikes,
-        "message_out": s.outliers,
-        "message_hop": s.outliers,
+        "message_out": _message_cost(s) * s.outliers,
+        "message_hop": _message_cost(s) * s.outliers,
         "host_bit": _link_bits(s),
     }
 
 
 def _mac_names(s: SegmentWork) -> tuple[str, str]:
-    """MACs of codes in the spike range and of outliers, for the width of the weights."""
+    """MACs of codes in the spike range (5 bits at the price of 4) and of outliers, for the width of the weights."""
     return ("mac_4x4", "mac_4x8") if s.weight_bits == 4 else ("mac_4x8", "mac_8x8")
 
 
 def _code_bits(s: SegmentWork) -> float:
-    """Of a dense vector of codes: 4 bits each, outliers apart with their place; 8 bits each where all are integers."""
-    if not code_named(s.encoding).has_spikes:
-        return 8 * s.elements
-    return 4 * s.elements + (8 + _INDEX_BITS) * s.outliers
+    """Of a dense vector of codes: 4 bits each or 5, outliers apart with their place; where all are integers, those of one."""
+    code = code_named(s.encoding)
+    if not code.has_spikes:
+        return code.message_bits * s.elements
+    return max(4, code.spike_bits) * s.elements + (code.message_bits + _INDEX_BITS) * s.outliers
+
+
+def _message_cost(s: SegmentWork) -> float:
+    """Of a graded message, in prices of one with 8 bits."""
+    return (code_named(s.encoding).message_bits + _INDEX_BITS) / (8 + _INDEX_BITS)
+
+
+def _message_macs(s: SegmentWork, products: float) -> float:
+    """MACs of products of messages: one for every 8 bits of a message."""
+    return -(-code_named(s.encoding).message_bits // 8) * products
 
 
 def _hosted(s: SegmentWork) -> int:

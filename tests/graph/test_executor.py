@@ -34,7 +34,7 @@ RECIPES: dict[str, Recipe] = {
     "offset": load_recipe("kirin-w4a4-8"),
     "signed": load_recipe("kirin-signed-w4a4-8"),
     "8-bit": load_recipe("kirin-w8a4-8"),
-    "no outliers": replace(load_recipe("fast"), options=KirinOptions("signed", Outliers(0.0))),
+    "no outliers": replace(load_recipe("fast"), options=KirinOptions("signed", 8, Outliers(0.0))),
     "4-bit head": replace(load_recipe("kirin-w4a4-8"), head=HeadSpec(bits=4)),
 }
 CASES = [

@@ -192,7 +192,7 @@ def test_fired_codes_bring_no_messages() -> None:
 
 
 def test_attention_is_bounded_by_the_context(tmp_path: Path) -> None:
-    recipe = replace(load_recipe("kirin-w4a4-8"), options=KirinOptions("offset", Outliers(0.1)))
+    recipe = replace(load_recipe("kirin-w4a4-8"), options=KirinOptions("offset", outliers=Outliers(0.1)))
     block = convert_model(random_checkpoint(tmp_path, "llama"), random_rows(CONFIGS["llama"]), recipe).blocks[0]
     rows = {row.segment: row for row in block_ranges(block, 4096)}
     assert rows["attn.score"].guarantee == PROVED

@@ -32,7 +32,7 @@ def test_config_and_converted_model_agree(tmp_path: Path, kind: str, recipe: str
 
 def test_they_agree_on_unusual_recipes(tmp_path: Path) -> None:
     sites = {"mlp.down": 0.2, "attn.q": 0.3, "blocks.1.attn.p": 0.2}
-    options, head = KirinOptions("offset", Outliers(0.05, sites)), HeadSpec(bits=4)
+    options, head = KirinOptions("offset", outliers=Outliers(0.05, sites=sites)), HeadSpec(bits=4)
     recipe = replace(load_recipe("kirin-w4a4-8"), options=options, head=head)
     for kind in ("qwen3", "opt"):
         model = convert_model(random_checkpoint(tmp_path / kind, kind), random_rows(CONFIGS[kind]), recipe)

@@ -216,14 +216,14 @@ def test_a_site_that_the_model_does_not_have() -> None:
         "",
         "x" * 500,
     ):
-        recipe = Recipe(options=KirinOptions("offset", Outliers(sites={site: 0.2})))
+        recipe = Recipe(options=KirinOptions("offset", outliers=Outliers(sites={site: 0.2})))
         with pytest.raises(UsageError, match=r"names '.*', which this model does not have: attn\.qkv, .*mlp\.down") as caught:
             recipe.check_sites(FAMILIES[0].sites, 4)
         assert len(str(caught.value)) < 300
     for family in FAMILIES:
         own = [site for site in family.sites if site != "head.lm_head"]
         sites = [*own, *(f"blocks.3.{site}" for site in own)]
-        Recipe(options=KirinOptions("offset", Outliers(sites=dict.fromkeys(sites, 0.2)))).check_sites(family.sites, 4)
+        Recipe(options=KirinOptions("offset", outliers=Outliers(sites=dict.fromkeys(sites, 0.2)))).check_sites(family.sites, 4)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from kirin_lava.hardware.split import split_block
 from kirin_lava.processes.pipeline import plan_block
 from kirin_lava.processes.runs import BlockRun
 from kirin_lava.processes.runtime import Session, run_job
-from kirin_lava.spikes.codes import CODES, OFFSET, SIGNED
+from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, signed
 from kirin_lava.spikes.steps import StaticStep
 from tests.processes.blocks import WIDTH, head_block, llama_block, opt_block, rotary_tables, tokens
 from tests.processes.jobs import open_block, run_block, run_blocks
@@ -62,7 +62,7 @@ def assert_equals_executor(block: Block, x: Float32, runs: list[BlockRun]) -> No
     assert at == len(x)
 
 
-SIGNED_CODES = [code for code in CODES if code.signed]
+SIGNED_CODES = [OFFSET, SIGNED, signed(16, 12), INTEGER8]
 PARTS = [[TOKENS], [4, 1, 2], [1, 1, 1], [3, 4]]
 CASES = {
     **{f"llama-{code.name}": (llama_block(code), parts) for code, parts in zip(SIGNED_CODES, cycle(PARTS))},

@@ -1,9 +1,9 @@
 """Kirin, arXiv 2602.08817: W4A(4&8), single spikes whose time is their value, integers for outliers, a silence threshold.
 
-dense inputs, queries    spikes inside the code's range, 8-bit messages beyond, a step per token that leaves few of the latter
-probabilities            the same, unsigned: they are never negative
+dense inputs, queries    spikes inside the code's range, messages beyond; a step per token that leaves few of them
+probabilities            the same, unsigned, with messages of 8 bits: they are never negative
 keys and values          8-bit integers in a cache
-head                     8-bit integers
+head                     integers, as wide as messages
 ReLU between two layers  neurons that fire: silent below 0, one spike above
 """
 
@@ -24,31 +24,45 @@ from kirin_lava.base.loihi2 import STATE_MAX, WEIGHT_MAX, WEIGHT_MIN
 from kirin_lava.methods.method import FiringDense, Method, Paper, Picture, check_site_names
 from kirin_lava.methods.options import choice, ratio
 from kirin_lava.methods.site import Coding, Site, kind_of
-from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
+from kirin_lava.spikes.codes import (
+    INTEGER8,
+    MESSAGE_BITS,
+    OFFSET,
+    SIGNED,
+    UNSIGNED8,
+    UNSIGNED16,
+    SpikeCode,
+    integer,
+    offset,
+    signed,
+)
 from kirin_lava.spikes.neurons import Neuron, Silence
 from kirin_lava.spikes.steps import RowBudget, TokenBudget
 
 __all__ = ["KIRIN", "Kirin", "KirinOptions", "Outliers", "search_step"]
 
 _MAX_SHIFT = 4
-_CODES: dict[str, tuple[SpikeCode, SpikeCode]] = {"offset": (OFFSET, UNSIGNED16), "signed": (SIGNED, UNSIGNED8)}
+_WINDOWS = {"offset": (16,), "signed": (8, 16)}
+_UNSIGNED = {8: UNSIGNED8, 16: UNSIGNED16}
 
 
 @dataclass(frozen=True)
 class Outliers:
-    """Which activations travel as 8-bit messages: the largest of each token.
+    """Which activations travel as messages: the largest of each token.
 
     Attributes:
-        ratio: share of the elements of a token, 0 to 0.5.
+        ratio: share of the elements of a token, 0 to 0.5. bits: of a message, sign included: 8 (the paper's), 12 or 16.
         sites: another ratio for single sites: a segment's input ("attn.qkv", "mlp.down", ...), queries ("attn.q"), attention
             probabilities ("attn.p"), in all blocks or, with the block in front ("blocks.0.attn.q"), in one.
     """
 
     ratio: float = 0.1
+    bits: int = 8
     sites: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         ratio("outliers.ratio", self.ratio)
+        choice("outliers.bits", self.bits, MESSAGE_BITS)
         for site, value in self.sites.items():
             ratio(f"outliers.sites.{site}", value)
 
@@ -59,13 +73,20 @@ class Outliers:
 
 @dataclass(frozen=True)
 class KirinOptions:
-    """encoding: "offset" (codes -8..7 as one spike in 16 steps, the paper's) or "signed" (-7..7 in 8 steps)."""
+    """How activations are coded.
+
+    Attributes:
+        encoding: "offset" (codes -8..7 as one spike in 16 steps, the paper's) or "signed" (a sign and the time).
+        window: T; 16, or 8 of signed codes: codes below it in magnitude are spikes.
+    """
 
     encoding: str = "offset"
+    window: int = 16
     outliers: Outliers = Outliers()
 
     def __post_init__(self) -> None:
-        choice("encoding", self.encoding, tuple(_CODES))
+        choice("encoding", self.encoding, tuple(_WINDOWS))
+        choice(f"window of {self.encoding} codes", self.window, _WINDOWS[self.encoding])
 
 
 class Kirin(Method):
@@ -83,16 +104,19 @@ class Kirin(Method):
 
     def activations(self, options: KirinOptions) -> SpikeCode:
         """Of dense inputs and queries."""
-        return _CODES[options.encoding][0]
+        bits = options.outliers.bits
+        return offset(bits) if options.encoding == "offset" else signed(options.window, bits)
 
     def _unsigned(self, options: KirinOptions) -> SpikeCode:
         """Of what is never negative: probabilities and the outputs of ReLU."""
-        return _CODES[options.encoding][1]
+        return _UNSIGNED[options.window]
 
     def coding(self, site: Site, options: KirinOptions) -> Coding:
         """See `Method`."""
         share = options.outliers.of(site.name)
-        if site.in_head or site.side in ("k", "v"):
+        if site.in_head:
+            return Coding(integer(options.outliers.bits), TokenBudget(), site.name)
+        if site.side in ("k", "v"):
             return Coding(INTEGER8, TokenBudget(), site.name)
         if site.side == "p":
             return Coding(self._unsigned(options), RowBudget(share), site.name)
@@ -139,7 +163,8 @@ class Kirin(Method):
 
     def setting(self, options: KirinOptions) -> str:
         """See `Method`."""
-        return "A(4&8)"
+        code = self.activations(options)
+        return f"A({code.spike_bits}&{code.message_bits})"
 
     def picture(self) -> Picture | None:
         """A window of a neuron with a silence threshold."""
@@ -154,7 +179,7 @@ class Kirin(Method):
         exceptions = f" ({others})" if others else ""
         return {
             "activations": f"{code.name} codes, one spike in a window of {code.window} steps",
-            "outliers": f"8-bit messages, at most {100 * outliers.ratio:.1f} % of a token{exceptions}",
+            "outliers": f"{outliers.bits}-bit messages, at most {100 * outliers.ratio:.1f} % of a token{exceptions}",
             "cached keys and values": "8 bits",
         }
 

@@ -7,14 +7,27 @@ from __future__ import annotations
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.spikes.codes.code import Events, Integers, SpikeCode
-from kirin_lava.spikes.codes.graded import INTEGER8, Graded
-from kirin_lava.spikes.codes.ttfs import OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, Ttfs
+from kirin_lava.spikes.codes.graded import GRADED, INTEGER8, Graded, integer
+from kirin_lava.spikes.codes.ttfs import (
+    MESSAGE_BITS,
+    OFFSET,
+    SIGNED,
+    SIGNED16,
+    TTFS,
+    UNSIGNED8,
+    UNSIGNED16,
+    Ttfs,
+    offset,
+    signed,
+)
 
 __all__ = [
     "CODES",
     "INTEGER8",
+    "MESSAGE_BITS",
     "OFFSET",
     "SIGNED",
+    "SIGNED16",
     "UNSIGNED8",
     "UNSIGNED16",
     "Events",
@@ -23,9 +36,12 @@ __all__ = [
     "SpikeCode",
     "Ttfs",
     "code_named",
+    "integer",
+    "offset",
+    "signed",
 ]
 
-CODES: tuple[SpikeCode, ...] = (OFFSET, SIGNED, UNSIGNED16, UNSIGNED8, INTEGER8)
+CODES: tuple[SpikeCode, ...] = (*TTFS, *GRADED)
 
 
 def code_named(name: str) -> SpikeCode:

@@ -94,6 +94,16 @@ class SpikeCode(ABC):
         return max(-self.code_min, self.code_max)
 
     @property
+    def message_bits(self) -> int:
+        """Bits that hold every code: those of a message."""
+        return (self.code_max - self.code_min).bit_length()
+
+    @property
+    def spike_bits(self) -> int:
+        """Bits that hold every code that travels as a spike, 0 where none does: what a network without spikes would keep."""
+        return 0 if self.spike_codes is None else (self.spike_codes[1] - self.spike_codes[0]).bit_length()
+
+    @property
     def signed(self) -> bool:
         """Whether codes can be negative."""
         return self.code_min < 0

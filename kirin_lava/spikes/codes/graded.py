@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from kirin_lava.spikes.codes.code import SpikeCode
 
-__all__ = ["INTEGER8", "Graded"]
+__all__ = ["GRADED", "INTEGER8", "Graded", "integer"]
 
 
 @dataclass(frozen=True)
@@ -35,4 +35,12 @@ class Graded(SpikeCode):
         return np.zeros((*sent.shape, steps), np.int32)
 
 
-INTEGER8 = Graded("integer-8", window=1, zero=0, code_min=-127, code_max=127)
+def integer(bits: int) -> Graded:
+    """Integers of `bits`, sign included."""
+    largest = 2 ** (bits - 1) - 1
+    return Graded(f"integer-{bits}", window=1, zero=0, code_min=-largest, code_max=largest)
+
+
+GRADED = tuple(integer(bits) for bits in (8, 12, 16))
+"""All of them."""
+INTEGER8 = GRADED[0]

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from kirin_lava.spikes.codes.code import SpikeCode
 
-__all__ = ["OFFSET", "SIGNED", "UNSIGNED8", "UNSIGNED16", "Ttfs"]
+__all__ = ["MESSAGE_BITS", "OFFSET", "SIGNED", "SIGNED16", "TTFS", "UNSIGNED8", "UNSIGNED16", "Ttfs", "offset", "signed"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,34 @@ class Ttfs(SpikeCode):
         return raster
 
 
-OFFSET = Ttfs("offset", window=16, zero=8, code_min=-127, code_max=127, spike_min=-8, spike_max=7)
-SIGNED = Ttfs("signed", window=8, zero=0, code_min=-127, code_max=127, spike_min=-7, spike_max=7)
+def signed(window: int, bits: int) -> Ttfs:
+    """Sign and time: codes below T in magnitude are spikes, messages have `bits` with their sign."""
+    reach, largest = window - 1, 2 ** (bits - 1) - 1
+    return Ttfs(_name("signed", window != 8, window, bits), window, 0, -largest, largest, spike_min=-reach, spike_max=reach)
+
+
+def offset(bits: int) -> Ttfs:
+    """The paper's: 16 codes from -8 to 7, moved by 8, so that time alone tells them; messages have `bits` with their sign."""
+    largest = 2 ** (bits - 1) - 1
+    return Ttfs(_name("offset", False, 16, bits), 16, 8, -largest, largest, spike_min=-8, spike_max=7)
+
+
+def _name(kind: str, long: bool, window: int, bits: int) -> str:
+    """Names say what is not usual: a window that is not the kind's first, messages that have not 8 bits."""
+    return kind + (f"-{window}" if long else "") + (f"-m{bits}" if bits != 8 else "")
+
+
+OFFSET, SIGNED, SIGNED16 = offset(8), signed(8, 8), signed(16, 8)
 UNSIGNED16 = Ttfs("unsigned-16", window=16, zero=0, code_min=0, code_max=255, spike_min=0, spike_max=15)
 UNSIGNED8 = Ttfs("unsigned-8", window=8, zero=0, code_min=0, code_max=255, spike_min=0, spike_max=7)
+
+MESSAGE_BITS = (8, 12, 16)
+"""Widths of messages, sign included: the paper's, and two that a graded spike of 24 bits holds as well."""
+
+TTFS: tuple[Ttfs, ...] = (
+    *(offset(bits) for bits in MESSAGE_BITS),
+    *(signed(window, bits) for window in (8, 16) for bits in MESSAGE_BITS),
+    UNSIGNED16,
+    UNSIGNED8,
+)
+"""All of them."""

@@ -23,7 +23,9 @@ def code_histograms(stats: Stats) -> list[dict[str, Any]]:
     names = dict.fromkeys(row.encoding for row in stats.codes)
     for enc in sorted(map(code_named, names), key=lambda code: not code.has_spikes):
         rows = [row for row in stats.codes if row.encoding == enc.name]
-        histogram = np.sum([row.histogram for row in rows], axis=0)
+        histogram = np.zeros(enc.code_max - enc.code_min + 1, np.int64)
+        for row in rows:
+            histogram[np.array(list(row.histogram), np.int64) - enc.code_min] += list(row.histogram.values())
         elements = int(histogram.sum())
         bins: list[dict[str, Any]] = [
             {

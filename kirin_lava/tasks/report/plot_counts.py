@@ -155,12 +155,9 @@ def _tick(entry: dict[str, Any], narrow: bool) -> str:
 
 
 def _title(histogram: dict[str, Any]) -> str:
-    words = {
-        "offset": "offset codes (activations, queries)",
-        "signed": "signed codes (activations, queries)",
-        "unsigned-16": "unsigned codes (probabilities, ReLU outputs)",
-        "unsigned-8": "unsigned codes (probabilities, ReLU outputs)",
-        "integer-8": "integers (keys, values, head)",
-        "integer-4": "integers (keys, values)",
-    }
-    return words.get(histogram["encoding"], histogram["encoding"])
+    name = histogram["encoding"]
+    carried = {"offset": "activations, queries", "signed": "activations, queries", "unsigned": "probabilities, ReLU outputs"}
+    kind = name.partition("-")[0]
+    if kind == "integer":
+        return f"{name} codes (keys, values, head)"
+    return f"{name} codes ({carried[kind]})" if kind in carried else str(name)

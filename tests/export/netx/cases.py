@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.graph.ops import Linear
-from kirin_lava.spikes.codes import CODES, SIGNED, SpikeCode
+from kirin_lava.spikes.codes import CODES, SpikeCode, integer, offset, signed
 from kirin_lava.spikes.neurons import Silence
 from kirin_lava.spikes.stock.layer import StockLayer, read_layer
 from kirin_lava.spikes.stock.layout import columns
@@ -17,8 +18,14 @@ from kirin_lava.spikes.stock.layout import columns
 Integers = npt.NDArray[np.integer[Any]]
 Int64 = npt.NDArray[np.int64]
 
-INPUTS = CODES
-OUTPUTS = tuple(code for code in CODES if code.has_spikes)
+INPUTS = tuple(code for code in CODES if code.message_bits == 8)
+WIDE = (offset(12), signed(8, 12), signed(16, 16), integer(16))
+OUTPUTS = tuple(code for code in INPUTS if code.has_spikes)
+
+
+def few(inputs: int, enc: SpikeCode) -> int:
+    """As many of the inputs as messages of this width can have with any weight in 24 bits."""
+    return min(inputs, STATE_MAX // (128 * (enc.max_message + 1)))
 
 
 def some_codes(rng: np.random.Generator, enc: SpikeCode, windows: int, inputs: int, outliers: float = 0.05) -> Int64:
@@ -67,7 +74,7 @@ def expected(linear: Linear, codes: Integers) -> Int64:
         return v
     top, ramp, zero = fire.code.window - 1, fire.ramp, fire.code.zero
     m = 2**fire.shift * v + fire.offset
-    if fire.code is SIGNED:
+    if fire.code.mirrored:
         return np.sign(m) * np.minimum((np.abs(m) + ramp // 2) // ramp, top)
     return np.clip((m + zero * ramp + ramp // 2) // ramp, 0, top) - zero
 

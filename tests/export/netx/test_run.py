@@ -19,7 +19,7 @@ from kirin_lava.processes.runtime import Session, run_job
 from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
 from kirin_lava.spikes.neurons import READ_OUT, Silence
 from kirin_lava.spikes.stock.layout import fired_codes, read_sums
-from tests.export.netx.cases import INPUTS, OUTPUTS, emulate, expected, some_codes, some_linear, with_fire
+from tests.export.netx.cases import INPUTS, OUTPUTS, WIDE, emulate, expected, few, some_codes, some_linear, with_fire
 
 pytestmark = pytest.mark.lava
 
@@ -31,12 +31,12 @@ def stock() -> Iterator[Session]:
 
 
 @pytest.mark.parametrize("weights", [(-8, 7), (-128, 127), (-128, -1), (0, 0)], ids=str)
-@pytest.mark.parametrize("enc", INPUTS, ids=lambda enc: enc.name)
+@pytest.mark.parametrize("enc", [*INPUTS, *WIDE], ids=lambda enc: enc.name)
 def test_read_segments_are_exact(stock: Session, tmp_path: Path, enc: SpikeCode, weights: tuple[int, int]) -> None:
     """Outliers, a silent window, one of outliers only, zero rows, extreme weights, several windows in a row."""
     rng = np.random.default_rng(abs(weights[0]) + enc.window)
-    linear = some_linear(rng, 40, 17, enc, *weights)
-    codes = some_codes(rng, enc, 6, 40)
+    linear = some_linear(rng, few(40, enc), 17, enc, *weights)
+    codes = some_codes(rng, enc, 6, few(40, enc))
     write_segment(tmp_path / "a.net", linear)
     np.testing.assert_array_equal(stock.call("run", tmp_path / "a.net", codes), expected(linear, codes))
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from kirin_lava.base.errors import UsageError, VerificationError
-from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED8, SpikeCode
+from kirin_lava.spikes.codes import CODES, INTEGER8, OFFSET, SIGNED, UNSIGNED8, SpikeCode
 from kirin_lava.spikes.stock.layout import ControlLine, Layout, columns, fired_codes, read_sums
-from tests.export.netx.cases import INPUTS, some_codes
+from tests.export.netx.cases import some_codes
 
 READ = Layout(SIGNED, 3, 2, None, ())
 FIRE = Layout(SIGNED, 3, 2, UNSIGNED8, (ControlLine("ramp", ((8, 5), (9, -5))),))
 
 
-@pytest.mark.parametrize("enc", INPUTS, ids=lambda enc: enc.name)
+@pytest.mark.parametrize("enc", CODES, ids=lambda enc: enc.name)
 def test_columns_count_every_code_and_take_it_back(enc: SpikeCode) -> None:
     codes = some_codes(np.random.default_rng(0), enc, 4, 9, 0.3)
     layout = Layout(enc, 9, 2, None, (ControlLine("silent"),))

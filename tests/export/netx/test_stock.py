@@ -19,8 +19,10 @@ from kirin_lava.spikes.stock.ranges import CURRENT, MEMBRANE, check_codes, measu
 from tests.export.netx.cases import (
     INPUTS,
     OUTPUTS,
+    WIDE,
     emulate,
     expected,
+    few,
     read_form,
     some_codes,
     some_linear,
@@ -32,7 +34,7 @@ from tests.export.netx.cases import (
 @settings(max_examples=150)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    enc=st.sampled_from(INPUTS),
+    enc=st.sampled_from((*INPUTS, *WIDE)),
     out=st.sampled_from(OUTPUTS),
     inputs=st.integers(1, 48),
     outputs=st.integers(1, 12),
@@ -43,6 +45,7 @@ def test_random_layers_are_exact(
     seed: int, enc: SpikeCode, out: SpikeCode, inputs: int, outputs: int, weights: tuple[int, int], shift: int
 ) -> None:
     rng = np.random.default_rng(seed)
+    inputs = few(inputs, enc)
     linear = some_linear(rng, inputs, outputs, enc, *weights)
     codes = some_codes(rng, enc, 4, inputs)
     layer = read_form(linear, codes)
@@ -66,7 +69,7 @@ def test_every_pair_of_encodings_fires_every_level(enc: SpikeCode, out: SpikeCod
     layer = stock_form(linear, codes)
     got = fired_codes(layer.layout, emulate(layer, codes)[0])
     np.testing.assert_array_equal(got, expected(linear, codes))
-    assert len(np.unique(got)) == (2 if out is SIGNED else 1) * out.window - (out is SIGNED)
+    assert len(np.unique(got)) == (2 if out.mirrored else 1) * out.window - out.mirrored
 
 
 def test_thresholds_round_half_up_on_every_membrane() -> None:
@@ -102,7 +105,7 @@ def test_a_whole_ramp_needs_no_lines_for_single_steps() -> None:
 # ---- ranges --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("enc", INPUTS, ids=lambda enc: enc.name)
+@pytest.mark.parametrize("enc", [*INPUTS, *WIDE], ids=lambda enc: enc.name)
 def test_the_worst_case_is_reached_by_the_worst_codes(enc: SpikeCode) -> None:
     rng = np.random.default_rng(1)
     linear = some_linear(rng, 20, 1, enc)

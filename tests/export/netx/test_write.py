@@ -20,7 +20,7 @@ from kirin_lava.export.netx.write import write_segment
 from kirin_lava.graph.ops import Linear
 from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED16, SpikeCode
 from kirin_lava.spikes.neurons import READ_OUT, Silence
-from tests.export.netx.cases import INPUTS, OUTPUTS, expected, some_codes, some_linear, with_fire
+from tests.export.netx.cases import INPUTS, OUTPUTS, WIDE, expected, some_codes, some_linear, with_fire
 
 
 def _fire_linear(seed: int = 0, enc: SpikeCode = OFFSET, out: SpikeCode = UNSIGNED16) -> tuple[Linear, np.ndarray]:
@@ -30,7 +30,7 @@ def _fire_linear(seed: int = 0, enc: SpikeCode = OFFSET, out: SpikeCode = UNSIGN
     return with_fire(rng, linear, out, expected(linear, codes), 2), codes
 
 
-@pytest.mark.parametrize("enc", INPUTS, ids=lambda enc: enc.name)
+@pytest.mark.parametrize("enc", [*INPUTS, *WIDE], ids=lambda enc: enc.name)
 def test_a_read_segment_comes_back_as_it_was(tmp_path: Path, enc: SpikeCode) -> None:
     linear = some_linear(np.random.default_rng(1), 7, 5, enc)
     scale = np.arange(1, 6, dtype=np.float32) / 3
