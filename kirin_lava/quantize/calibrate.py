@@ -1,30 +1,34 @@
 """Calibration of one layer: what the user's text tells about its activations, gathered from the float model.
 
 Two passes over the layer's inputs. The first finds fixed steps, where layers fire on chip and have no host to choose a step per
-token. The second sums the second moments of the inputs *as they will be sent*, quantised, for weight rounding. Memory is one
-row of text and one (K, K) matrix per dense layer.
+token. The second sums the second moments of the inputs *as they will be sent*, quantised, for weight rounding. Memory is the
+activations of a few thousand tokens and one (K, K) matrix per dense layer.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from kirin_lava.base.errors import UsageError
+from kirin_lava.base.threads import spread
 from kirin_lava.graph.ops import Relu
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models import float_model
 from kirin_lava.models.layout import Dense, FloatBlock, FloatOp
 from kirin_lava.quantize.sites import Calibration, Sites
 
-__all__ = ["calibrate"]
+__all__ = ["calibrate", "run_rows"]
 
 Rotary = tuple[Tensor, Tensor]
 _SAMPLE_ROWS = 4096  # tokens kept for the search of fixed steps
+_TOKENS, _PART = 2048, 256  # run at a time; inputs whose moments with all others are summed at a time
 
 
-def calibrate(block: FloatBlock, rows: list[Tensor], rotary: Rotary | None, recipe: Recipe) -> Calibration:
-    """Gather the calibration of one layer.
+def calibrate(block: FloatBlock, rows: list[Tensor], rotary: Rotary | None, recipe: Recipe) -> tuple[Calibration, list[Tensor]]:
+    """Gather the calibration of one layer, and its outputs for the next one.
 
     Args:
         rows: inputs of the layer, each (1, L, width) float32.
@@ -36,8 +40,18 @@ def calibrate(block: FloatBlock, rows: list[Tensor], rotary: Rotary | None, reci
     if sites.firing:
         _find_steps(sites, rows, rotary)
     if recipe.weights.method == "gptq":
-        _sum_moments(sites, rows, rotary)
-    return sites.calibration
+        return sites.calibration, _sum_moments(sites, rows, rotary)
+    return sites.calibration, run_rows(block, rows, rotary)
+
+
+def run_rows(block: FloatBlock, rows: list[Tensor], rotary: Rotary | None) -> list[Tensor]:
+    """Outputs of the float layer, one per row."""
+
+    @torch.no_grad()
+    def run(x: Tensor) -> Tensor:
+        return float_model.run_block(block, x, rotary)
+
+    return spread(run, rows)
 
 
 def _find_steps(sites: Sites, rows: list[Tensor], rotary: Rotary | None) -> None:
@@ -64,8 +78,32 @@ def _find_steps(sites: Sites, rows: list[Tensor], rotary: Rotary | None) -> None
             sites.calibration.output_steps[op.name] = steps.numpy()
 
 
-def _sum_moments(sites: Sites, rows: list[Tensor], rotary: Rotary | None) -> None:
-    moments = sites.calibration.moments
+def _sum_moments(sites: Sites, rows: list[Tensor], rotary: Rotary | None) -> list[Tensor]:
+    """Second moments of what every dense layer will get, and the outputs of the layer. Rows are run, and parts of the matrices
+    summed, by several threads; which part gets which terms in which order depends on the sizes alone."""
+    moments = {op.name: torch.zeros(op.weight.shape[1], op.weight.shape[1]) for op in sites.block.denses()}
+    outputs = []
+    for batch in _batches(rows):
+        results = spread(lambda x: _run_row(sites, x, rotary), batch)
+        outputs += [output for output, _ in results]
+        sent = {name: torch.cat([found[name] for _, found in results]) for name in moments}
+        parts = [(name, start) for name, matrix in moments.items() for start in range(0, len(matrix), _PART)]
+
+        def add(part: tuple[str, int], sent: dict[str, Tensor] = sent) -> None:
+            name, start = part
+            x = sent[name]
+            moments[name][start : start + _PART, start:].addmm_(x[:, start : start + _PART].T, x[:, start:])
+
+        spread(add, parts)
+    for name, matrix in moments.items():  # the other half
+        sites.calibration.moments[name] = matrix.triu_().add_(matrix.triu(1).T)
+    return outputs
+
+
+@torch.no_grad()
+def _run_row(sites: Sites, x: Tensor, rotary: Rotary | None) -> tuple[Tensor, dict[str, Tensor]]:
+    """Output of the layer for one row, and the inputs (tokens, K) of its dense layers as they will be sent."""
+    found: dict[str, Tensor] = {}
 
     def watch(op: FloatOp, values: dict[str, Tensor]) -> None:
         if not isinstance(op, Dense):
@@ -76,11 +114,21 @@ def _sum_moments(sites: Sites, rows: list[Tensor], rotary: Rotary | None) -> Non
             sent = (x / torch.from_numpy(fold)).round_().clamp_(0, code.spike_codes[1])
         else:
             sent = sites.coding(op).sent(x)
-        sent = sent.flatten(0, -2)
-        moment = sent.T @ sent
-        moments[op.name] = moments[op.name].add_(moment) if op.name in moments else moment
+        found[op.name] = sent.flatten(0, -2)
 
-    _run(sites.block, rows, rotary, watch)
+    return float_model.run_block(sites.block, x, rotary, watch), found
+
+
+def _batches(rows: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Rows in order, at least `_TOKENS` tokens at a time where there are as many."""
+    batch: list[Tensor] = []
+    for row in rows:
+        batch.append(row)
+        if sum(x.shape[1] for x in batch) >= _TOKENS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 @torch.no_grad()

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from kirin_lava.base.errors import UsageError
+from kirin_lava.base.threads import spread_out
 from kirin_lava.graph.block import Block, Embedding, Model
 from kirin_lava.graph.values import rotary_tables
 from kirin_lava.hardware.split import make_provable
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models import float_model
 from kirin_lava.models.checkpoint import Checkpoint
-from kirin_lava.quantize.calibrate import calibrate
+from kirin_lava.quantize.calibrate import calibrate, run_rows
 from kirin_lava.quantize.lower import lower_block, round_block
 from kirin_lava.quantize.recover import Layer, Student, recover
 from kirin_lava.quantize.sites import Calibration
@@ -66,12 +66,12 @@ def convert_blocks(
     """
     left_out, width = skip or (lambda name: False), checkpoint.dimensions.width
     if recipe.recovery.method == "none":
-        for layer, rows in _layers(checkpoint, tokens, recipe, left_out, stop):
-            yield Converted(_lowered(layer, recipe, width), rows)
+        layers = _layers(checkpoint, tokens, recipe, left_out, stop)
+        yield from spread_out(Converted(_lowered(layer, recipe, width), rows) for layer, rows in layers)
         return
     if stop != "head":
         raise UsageError("recovery trains the whole model: export all layers, or choose a recipe without recovery")
-    found = list(_layers(checkpoint, tokens, recipe, lambda name: False, stop))
+    found = list(spread_out(_layers(checkpoint, tokens, recipe, lambda name: False, stop)))
     rounded = [_rounded(layer, recipe) for layer, _ in found]
     embedding = checkpoint.family.embedding(checkpoint.config, checkpoint.load)
     student = Student(embedding, rounded, recipe, rotary_of(checkpoint), device)
@@ -91,12 +91,14 @@ def _layers(
     del embedding
     for index in range(checkpoint.dimensions.layers):
         block = recipe.method.rewrite(checkpoint.family.block(checkpoint.config, index, checkpoint.load))
-        if not skip(block.name):
-            yield Layer(block, calibrate(block, rows, rotary, recipe)), rows[:PROBE_ROWS]
+        if skip(block.name):
+            following = run_rows(block, rows, rotary)
+        else:
+            calibration, following = calibrate(block, rows, rotary, recipe)
+            yield Layer(block, calibration), rows[:PROBE_ROWS]
         if block.name == stop:
             return
-        with torch.no_grad():
-            rows = [float_model.run_block(block, x, rotary) for x in rows]
+        rows = following
     if not skip("head"):
         head = recipe.method.rewrite(checkpoint.family.head(checkpoint.config, checkpoint.load))
         yield Layer(head, Calibration()), rows[:PROBE_ROWS]

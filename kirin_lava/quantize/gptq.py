@@ -1,26 +1,37 @@
 """Rounding weights against the second moments of their inputs (GPTQ), with a search for the scale.
 
-The layer error of a rounded row v is `(w - v) H (w - v)^T`, H the second moments of the inputs. Three steps lower it:
-act-order GPTQ (Frantar et al. 2022, arXiv:2210.17323: round one input after the other, most active first, and move
-the error onto the inputs still open), run for several candidate scales side by side as extra rows; then,
-alternately, the least-squares scale of the codes and coordinate descent over the codes for that scale.
+The layer error of a rounded row v is `(w - v) H (w - v)^T`, H the second moments of the inputs. With H = M M^T, M upper
+triangular, it is the sum over the inputs j of
+
+    (e_j M_jj + sum over i < j of e_i M_ij)^2,      e = w - v
+
+Act-order GPTQ (Frantar et al. 2022, arXiv:2210.17323) rounds one input after the other, most active first, each to the code
+that makes its own term small: `w_j + sum of e_i M_ij / M_jj` to nearest. This form is the published one without its inverse. It
+is run for some candidate scales side by side and the lowest error wins; then, alternately, the least-squares scale of the codes
+and coordinate descent over the codes for that scale.
+
+Rows of a weight do not know of each other. A chunk of them is stored with the inputs first, (K, R), so that what is done to an
+input is done to a row of memory, and errors are gathered from what was rounded before (left-looking), so that most of the work
+is in a few large products.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+from torch import Tensor
 
 from kirin_lava.quantize.grid import Grid, search_scales
 
+__all__ = ["EFFORT", "Effort", "Moments", "damped", "layer_error", "round_rows"]
+
 DAMPING = 0.01
-"""Share of the mean diagonal added to H: keeps the inverse sane, and unseen inputs rounded to nearest."""
-CANDIDATES = 6
-REFINEMENTS = 4
-_BLOCK = 64
-_ELEMENTS = 1 << 23  # of the widened weight at a time: bounds the memory for wide layers
+"""Share of the mean diagonal added to H: keeps it positive definite, and unseen inputs rounded to nearest."""
+_BLOCK = 32
 
 
-def damped(hessian: torch.Tensor) -> torch.Tensor:
+def damped(hessian: Tensor) -> Tensor:
     """H normalised to mean diagonal 1, plus DAMPING on the diagonal; float64 (K, K). All-zero H: the identity."""
     matrix = hessian.to(torch.float64)
     mean = matrix.diagonal().mean()
@@ -28,115 +39,176 @@ def damped(hessian: torch.Tensor) -> torch.Tensor:
     return matrix / mean + DAMPING * eye if float(mean) > 0 else eye
 
 
-def quantize_gptq(grid: Grid, weight: torch.Tensor, hessian: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Codes, scales and exponents of `weight` that keep the layer error small.
+@dataclass(frozen=True)
+class Effort:
+    """How long to look: candidate scales of a row that go through GPTQ, rounds of scale and coordinate descent behind it."""
 
-    weight float32 (N, K), rows normalised to a largest magnitude of 1; hessian from `damped`.
-    Returns codes (float32 integers, N, K), scale (N,), exponents int64 (N, G).
+    candidates: int
+    refinements: int
+
+
+EFFORT = Effort(candidates=6, refinements=4)
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Second moments of K inputs, made ready for rounding. All but `order` are in rounding order, most active input first.
+
+    Attributes:
+        order: (K,) int64, the inputs.
+        matrix: (K, K) float32, H.
+        carried: (K, K) float32, row j: how much of the error of an input before j is for j to make good, M_ij / M_jj.
+        cost: (K,) float32, M_jj^2: of the squared error that an input leaves in the end.
     """
-    order = hessian.diagonal().argsort(descending=True, stable=True)
-    inverse = torch.linalg.inv(hessian[order][:, order])
-    upper = torch.linalg.cholesky(0.5 * (inverse + inverse.T), upper=True).to(torch.float32)
-    moments = hessian.to(torch.float32)
-    importance = moments.diagonal()
-    rows = max(1, _ELEMENTS // (weight.shape[1] * CANDIDATES))
-    parts = []
-    for chunk in torch.split(weight, rows):
-        scales, exponents = search_scales(grid, chunk, importance, CANDIDATES)
-        code, scale, exponent = _best_candidate(grid, chunk, scales, exponents, moments, upper, order)
-        code, scale = _refine(grid, chunk, code, scale, exponent, moments)
-        parts.append((code, scale, exponent))
-    code, scale, exponent = (torch.cat(column) for column in zip(*parts, strict=True))
-    return code, scale, exponent
+
+    order: Tensor
+    matrix: Tensor
+    carried: Tensor
+    cost: Tensor
+
+    @staticmethod
+    def of(hessian: Tensor) -> Moments:
+        """From `damped` moments, (K, K) float64."""
+        order = hessian.diagonal().argsort(descending=True, stable=True)
+        matrix = hessian[order][:, order]
+        lower = torch.linalg.cholesky(matrix.flip(0, 1)).flip(0, 1).T  # M^T: of the inputs backwards, turned round
+        diagonal = lower.diagonal()
+        carried = (lower / diagonal[:, None]).to(torch.float32).contiguous()
+        return Moments(order, matrix.to(torch.float32), carried, diagonal.square().to(torch.float32))
 
 
-def layer_error(difference: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:
+def round_rows(grid: Grid, weight: Tensor, moments: Moments, effort: Effort = EFFORT) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes, scales and exponents of some rows of a weight that keep the layer error small.
+
+    weight: float32 (K, R), a row's largest magnitude 1. Returns codes (float32 integers, K, R), scale (R,), exponents int64
+    (G, R). Inputs come and go in their own order.
+    """
+    importance = torch.empty_like(moments.cost)
+    importance[moments.order] = moments.matrix.diagonal()
+    scales, exponents = search_scales(grid, weight, importance, effort.candidates)
+    group = moments.order // grid.group_size if grid.group_size else torch.zeros_like(moments.order)
+    ordered = weight[moments.order]
+    code, scale, exponent = _best_candidate(grid, ordered, scales, exponents, moments, group)
+    if effort.refinements:
+        code, scale = _refine(grid, ordered, code, scale, exponent, moments, group, effort.refinements)
+    result = torch.empty_like(code)
+    result[moments.order] = code
+    return result, scale, exponent
+
+
+def layer_error(difference: Tensor, hessian: Tensor) -> Tensor:
     """`e H e^T` of every row e of `difference` (R, K); (R,)."""
     return ((difference @ hessian) * difference).sum(1)
 
 
 def _best_candidate(
-    grid: Grid,
-    weight: torch.Tensor,
-    scales: torch.Tensor,
-    exponents: torch.Tensor,
-    hessian: torch.Tensor,
-    upper: torch.Tensor,
-    order: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """GPTQ for every candidate of every row at once; the candidate with the lowest full error wins."""
-    rows, inputs = weight.shape
-    tried = scales.shape[1]
-    wide = weight.repeat_interleave(tried, dim=0)
-    step = scales.reshape(-1, 1) * grid.expand(exponents.reshape(rows * tried, -1), inputs)
-    code = torch.empty_like(wide)
-    code[:, order] = _gptq(grid, wide[:, order], step[:, order], upper)
-    error = layer_error(wide - code * step, hessian).view(rows, tried)
-    best = error.argmin(1)
-    row = torch.arange(rows, device=weight.device)
-    return code.view(rows, tried, inputs)[row, best], scales[row, best], exponents[row, best]
+    grid: Grid, weight: Tensor, scales: Tensor, exponents: Tensor, moments: Moments, group: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """GPTQ for every candidate of every row at once; the candidate with the lowest error wins.
+
+    weight (K, R), scales (C, R), exponents (C, G, R), group (K,): of every input.
+    """
+    steps = (scales[:, None] * torch.exp2(exponents.to(weight.dtype))).transpose(0, 1).contiguous()
+    code, error = _gptq(grid, weight, steps, moments, group.tolist())
+    best = error.argmin(0, keepdim=True)
+    chosen = code.gather(1, best.expand(len(code), 1, -1)).squeeze(1)
+    exponent = exponents.gather(0, best[:, None].expand(1, exponents.shape[1], -1)).squeeze(0)
+    return chosen, scales.gather(0, best).squeeze(0), exponent
 
 
-def _gptq(grid: Grid, weight: torch.Tensor, step: torch.Tensor, upper: torch.Tensor) -> torch.Tensor:
-    """Codes by GPTQ, inputs already in rounding order; `upper` is the Cholesky factor of the inverse of H."""
-    weight = weight.clone()
-    code = torch.empty_like(weight)
-    inputs = weight.shape[1]
+def _gptq(grid: Grid, weight: Tensor, steps: Tensor, moments: Moments, group: list[int]) -> tuple[Tensor, Tensor]:
+    """Codes (K, C, R) by GPTQ and their layer errors (C, R).
+
+    weight (K, R) and `group`, of every input, in rounding order; steps (G, C, R).
+    """
+    inputs = len(weight)
+    shape = steps.shape[1:]
+    wide = shape.numel()
+    code, lost = weight.new_empty(inputs, *shape), weight.new_empty(inputs, wide)
+    block, error = weight.new_empty(_BLOCK, wide), weight.new_zeros(wide)
+    step, inverse = list(steps), list(steps.reciprocal())
+    weights, codes, losts = list(weight), list(code), list(lost.view(inputs, *shape))
     for start in range(0, inputs, _BLOCK):
         end = min(start + _BLOCK, inputs)
-        block = weight[:, start:end]
-        lost = torch.empty_like(block)
-        for j in range(end - start):
-            at = start + j
-            column = grid.codes(block[:, j], step[:, at])
-            code[:, at] = column
-            lost[:, j] = (block[:, j] - column * step[:, at]) / upper[at, at]
-            block[:, j + 1 :] -= torch.outer(lost[:, j], upper[at, at + 1 : end])
-        weight[:, end:] -= lost @ upper[start:end, end:]
-    return code
+        want = block[: end - start]
+        if start:
+            torch.mm(moments.carried[start:end, :start], lost[:start], out=want)
+        else:
+            want.zero_()
+        want.view(-1, *shape).add_(weight[start:end, None])
+        for at in range(start, end):
+            g, row = group[at], want[at - start]
+            if at > start:
+                row.addmv_(lost[start:at].T, moments.carried[at, start:at])
+            row = row.view(shape)
+            q = torch.mul(row, inverse[g], out=codes[at]).round_().clamp_(grid.low, grid.high)
+            torch.addcmul(weights[at], q, step[g], value=-1, out=losts[at])
+            row.addcmul_(q, step[g], value=-1)
+        error.addmv_(want.square_().T, moments.cost[start:end])
+    return code, error.view(shape)
 
 
 def _refine(
     grid: Grid,
-    weight: torch.Tensor,
-    code: torch.Tensor,
-    scale: torch.Tensor,
-    exponent: torch.Tensor,
-    hessian: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Least-squares scales and coordinate descent in turn; a row keeps its old state unless its error falls."""
-    factor = grid.expand(exponent, weight.shape[1])
-    target = weight @ hessian
-    error = layer_error(weight - scale[:, None] * factor * code, hessian)
-    for _ in range(REFINEMENTS):
-        unit = factor * code
-        power = layer_error(unit, hessian)
-        fitted = (target * unit).sum(1) / power
-        new_scale = torch.where((power > 0) & (fitted > 0), fitted, scale)
-        new_code = _descend(grid, weight, code, new_scale[:, None] * factor, hessian)
-        new_error = layer_error(weight - new_scale[:, None] * factor * new_code, hessian)
-        better = new_error < error
-        scale = torch.where(better, new_scale, scale)
-        code = torch.where(better[:, None], new_code, code)
-        error = torch.where(better, new_error, error)
-    return code, scale
-
-
-def _descend(grid: Grid, weight: torch.Tensor, code: torch.Tensor, step: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:
-    """One sweep of coordinate descent: each code in turn to its best value, the others fixed."""
+    weight: Tensor,
+    code: Tensor,
+    scale: Tensor,
+    exponent: Tensor,
+    moments: Moments,
+    group: Tensor,
+    rounds: int,
+) -> tuple[Tensor, Tensor]:
+    """Least-squares scales and coordinate descent in turn, and a scale at the end. A row keeps what it had unless its error
+    falls."""
+    factor = torch.exp2(exponent.to(weight.dtype))
+    factors = factor[group] if grid.group_size else factor
+    target = moments.matrix @ weight
+    before = code, scale
     code = code.clone()
-    inputs = weight.shape[1]
-    gradient = (weight - code * step) @ hessian
+    unit = code * factors
+    product = moments.matrix @ unit
+    first = _error(weight, unit, scale, target, product)
+    for _ in range(rounds):
+        scale = _fitted(unit, scale, target, product)
+        gradient = torch.addcmul(target, product, scale, value=-1)
+        _descend(grid, code, scale * factor, gradient, moments, group.tolist())
+        unit = code * factors
+        product = torch.sub(target, gradient).div_(scale)
+    scale = _fitted(unit, scale, target, product)
+    better = _error(weight, unit, scale, target, product) < first
+    return torch.where(better, code, before[0]), torch.where(better, scale, before[1])
+
+
+def _fitted(unit: Tensor, scale: Tensor, target: Tensor, product: Tensor) -> Tensor:
+    """The scales of least error for weights `scale * unit`; target is H w, product H unit."""
+    power, overlap = (unit * product).sum(0), (unit * target).sum(0)
+    return torch.where((power > 0) & (overlap > 0), overlap / power, scale)
+
+
+def _error(weight: Tensor, unit: Tensor, scale: Tensor, target: Tensor, product: Tensor) -> Tensor:
+    left = torch.addcmul(weight, unit, scale, value=-1)
+    return left.mul_(torch.addcmul(target, product, scale, value=-1)).sum(0)
+
+
+def _descend(grid: Grid, code: Tensor, steps: Tensor, gradient: Tensor, moments: Moments, group: list[int]) -> None:
+    """One sweep of coordinate descent, in place: each code in turn to its best value, the others fixed.
+
+    code (K, R), steps (G, R), gradient (K, R) `H (w - steps * code)`, which is kept up to date.
+    """
+    inputs, rows = code.shape
+    moved = code.new_empty(_BLOCK, rows)
+    step, inverse = list(steps), list(steps.reciprocal())
+    codes, gradients = list(code), list(gradient)
+    pull = moments.matrix.diagonal().reciprocal().tolist()
     for start in range(0, inputs, _BLOCK):
         end = min(start + _BLOCK, inputs)
-        local = gradient[:, start:end].clone()
-        moved = torch.empty_like(local)
-        for j in range(end - start):
-            at = start + j
-            value = code[:, at] * step[:, at]
-            column = grid.codes(value + local[:, j] / hessian[at, at], step[:, at])
-            moved[:, j] = column * step[:, at] - value
-            code[:, at] = column
-            local -= torch.outer(moved[:, j], hessian[at, start:end])
-        gradient -= moved @ hessian[start:end]
-    return code
+        near = moments.matrix[start:end, start:end]
+        for at in range(start, end):
+            g, j, old = group[at], at - start, codes[at]
+            row = gradients[at]
+            if j:
+                row = row.addmv(moved[:j].T, near[j, :j], alpha=-1)
+            new = torch.addcmul(old, row, inverse[g], value=pull[at]).round_().clamp_(grid.low, grid.high)
+            torch.sub(new, old, out=moved[j]).mul_(step[g])
+            old.copy_(new)
+        gradient.addmm_(moments.matrix[:, start:end], moved[: end - start], alpha=-1)

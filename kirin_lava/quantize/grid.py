@@ -10,9 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 MAX_SHIFT = 3
 """Largest exponent of a group: codes -8..7 shifted by 3 are synapses -64..56, and the negated row fits int8 too."""
+
+_OCTAVE = 6  # candidate scales per octave, with groups
 
 
 @dataclass(frozen=True)
@@ -26,70 +29,68 @@ class Grid:
     high: int
     group_size: int
 
-    def candidates(self, device: torch.device) -> torch.Tensor:
-        """Scales to try, relative to the largest magnitude of a row, float32 (C,), smallest first.
+    def candidates(self) -> list[float]:
+        """Scales to try, relative to the largest magnitude of a row, smallest first.
 
-        With groups the exponents carry the large weights, so the scale may be 8 times smaller. Without, clipping
-        more than about 1/3 of the range never pays at 4 bits, and next to nothing at 8.
+        With groups the exponents carry the large weights, so the scale may be 8 times smaller; a candidate is twice the one
+        `_OCTAVE` places before it. Without, clipping more than about 1/3 of the range never pays at 4 bits, and next to nothing
+        at 8.
         """
-        j = torch.arange(19, dtype=torch.float32, device=device)
         if self.group_size:
-            octaves = -MAX_SHIFT + j / 6
-        elif self.high < 16:
-            octaves = (j - 18) / 12
+            octaves = [-MAX_SHIFT + j / _OCTAVE for j in range(MAX_SHIFT * _OCTAVE + 1)]
         else:
-            octaves = (j - 18) / 36
-        return torch.exp2(octaves) / (self.high + 0.5)
+            octaves = [(j - 18) / (12 if self.high < 16 else 36) for j in range(19)]
+        return [2.0**octave / (self.high + 0.5) for octave in octaves]
 
     def groups(self, inputs: int) -> int:
         """Number of groups of a row of `inputs` weights; the last one may be shorter."""
         return -(-inputs // self.group_size) if self.group_size else 1
 
-    def expand(self, exponent: torch.Tensor, inputs: int) -> torch.Tensor:
+    def expand(self, exponent: Tensor, inputs: int) -> Tensor:
         """Exponents (R, G) to factors 2**k per input, float32 (R, K)."""
         factor = torch.exp2(exponent.to(torch.float32))
         if not self.group_size:
             return factor.expand(-1, inputs)
         return factor.repeat_interleave(self.group_size, dim=1)[:, :inputs]
 
-    def codes(self, weight: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    def codes(self, weight: Tensor, step: Tensor) -> Tensor:
         """Nearest codes of `weight` on a grid of `step`, as float32 integers (ties to even)."""
         return torch.round(weight / step).clamp_(self.low, self.high)
 
 
-def search_exponents(
-    grid: Grid, weight: torch.Tensor, scale: torch.Tensor, importance: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Best exponent of each group for given row scales, and the error that is left.
+def search_scales(grid: Grid, weight: Tensor, importance: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """The `keep` best candidate scales of every row and the exponents that go with them.
 
-    weight float32 (R, K), scale (R,), importance (K,) >= 0 the weight of an input's squared error.
-    Returns exponents int64 (R, G) and the weighted squared error (R,). Ties take the smaller exponent.
+    weight: float32 (K, R), a row's largest magnitude 1. importance: (K,) >= 0, the weight of an input's squared error.
+    Returns scales (keep, R) and exponents int64 (keep, G, R), best first; of equal errors the smaller scale and exponents win.
     """
-    rows, inputs = weight.shape
+    candidates = grid.candidates()
+    if not grid.group_size:
+        errors = torch.cat([_group_errors(grid, weight, step, importance) for step in candidates])
+        order = errors.sort(dim=0, stable=True).indices[:keep]
+        exponents = torch.zeros(len(order), 1, weight.shape[1], dtype=torch.int64, device=weight.device)
+    else:
+        # an exponent more is a scale twice as large: most pairs of the two were tried before
+        steps = list(candidates)
+        while len(steps) < len(candidates) + MAX_SHIFT * _OCTAVE:
+            steps.append(2 * steps[-_OCTAVE])
+        errors = torch.stack([_group_errors(grid, weight, step, importance) for step in steps])
+        found = [errors[j::_OCTAVE][: MAX_SHIFT + 1].min(0) for j in range(len(candidates))]
+        order = torch.stack([best.values.sum(0) for best in found]).sort(dim=0, stable=True).indices[:keep]
+        every = torch.stack([best.indices for best in found])
+        exponents = every.gather(0, order[:, None].expand(-1, every.shape[1], -1))
+    return torch.tensor(candidates, dtype=weight.dtype, device=weight.device)[order], exponents
+
+
+def _group_errors(grid: Grid, weight: Tensor, step: float, importance: Tensor) -> Tensor:
+    """Weighted squared errors (G, R) of weights (K, R) rounded to nearest with one step for all."""
+    inputs, rows = weight.shape
+    code = (weight * (1 / step)).round_().clamp_(grid.low, grid.high)
+    loss = torch.sub(weight, code, alpha=step).square_()
+    if not grid.group_size:
+        return (importance @ loss)[None]
     groups = grid.groups(inputs)
-    width = grid.group_size if grid.group_size else inputs
-    errors = []
-    for k in range(MAX_SHIFT + 1 if grid.group_size else 1):
-        step = (scale * float(2**k))[:, None]
-        loss = (weight - grid.codes(weight, step) * step).square_() * importance
-        padded = torch.nn.functional.pad(loss, (0, groups * width - inputs))
-        errors.append(padded.view(rows, groups, width).sum(2))
-    best = torch.stack(errors).min(0)
-    return best.indices, best.values.sum(1)
-
-
-def search_scales(grid: Grid, weight: torch.Tensor, importance: torch.Tensor, keep: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The `keep` best candidate scales of every row and their exponents.
-
-    weight float32 (N, K), importance (K,). Returns scales (N, keep) and exponents int64 (N, keep, G), best first.
-    """
-    candidates = grid.candidates(weight.device)
-    exponents, errors = [], []
-    for value in candidates:
-        k, error = search_exponents(grid, weight, value.expand(weight.shape[0]), importance)
-        exponents.append(k)
-        errors.append(error)
-    order = torch.stack(errors, 1).sort(dim=1, stable=True).indices[:, :keep]
-    stacked = torch.stack(exponents, 1)
-    chosen = stacked.gather(1, order[:, :, None].expand(-1, -1, stacked.shape[2]))
-    return candidates[order], chosen
+    loss.mul_(importance[:, None])
+    if groups * grid.group_size > inputs:
+        loss = torch.nn.functional.pad(loss, (0, 0, 0, groups * grid.group_size - inputs))
+    return loss.view(groups, grid.group_size, rows).sum(1)

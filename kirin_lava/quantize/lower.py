@@ -23,7 +23,7 @@ from kirin_lava.methods.method import FiringDense
 from kirin_lava.methods.recipe import Recipe, WeightSpec
 from kirin_lava.models.layout import Attention, Dense, FloatBlock
 from kirin_lava.quantize.sites import Calibration, Sites
-from kirin_lava.quantize.weights import WeightCodes, quantize_weight
+from kirin_lava.quantize.weights import Matrix, WeightCodes, quantize_weights
 from kirin_lava.spikes.neurons import READ_OUT, Neuron
 
 __all__ = ["lower_block", "round_block", "weights_of"]
@@ -36,12 +36,12 @@ def weights_of(recipe: Recipe, block: str) -> WeightSpec:
 
 def round_block(block: FloatBlock, recipe: Recipe, calibration: Calibration) -> dict[str, WeightCodes]:
     """Integer weights of the dense layers of a block, by name; steps of fired inputs become part of them."""
-    sites, codes = Sites(block, recipe, calibration), {}
+    sites, spec, matrices = Sites(block, recipe, calibration), weights_of(recipe, block.name), {}
     for op in block.denses():
         fold = sites.fold(op)
         weight = op.weight if fold is None else op.weight * torch.from_numpy(fold)
-        codes[op.name] = quantize_weight(weight, weights_of(recipe, block.name), calibration.moments.get(op.name))
-    return codes
+        matrices[op.name] = Matrix(weight, spec, calibration.moments.get(op.name))
+    return dict(zip(matrices, quantize_weights(list(matrices.values())), strict=True))
 
 
 def lower_block(

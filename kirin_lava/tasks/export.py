@@ -33,7 +33,7 @@ from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
 from kirin_lava.models.passages import fingerprints
 from kirin_lava.models.text import CALIBRATION_TEXT, read_text
 from kirin_lava.processes.runtime import require_lava
-from kirin_lava.quantize.convert import convert_blocks, frame_of
+from kirin_lava.quantize.convert import convert_blocks, frame_of, rotary_of
 from kirin_lava.quantize.record import probe_block
 from kirin_lava.tasks.options import Checks, Output, Sample, Training
 from kirin_lava.tasks.report.card import model_card, source_license
@@ -188,7 +188,8 @@ def _convert(
     report: Progress,
 ) -> None:
     """Write all blocks that are not written yet."""
-    rotary = frame_of(checkpoint)["rotary"]
+    tables = rotary_of(checkpoint)
+    rotary = None if tables is None else (tables[0].numpy(), tables[1].numpy())
     todo = [name for name in wanted if not writer.finished(name)]
     report("convert layers", len(wanted) - len(todo), len(wanted))
     if not todo:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from kirin_lava.quantize import gptq
+from kirin_lava.quantize.gptq import Effort, Moments, layer_error
 from kirin_lava.quantize.grid import Grid
 
 
@@ -36,23 +39,34 @@ def test_codes_are_those_of_the_textbook(inputs: int) -> None:
     generator = torch.Generator().manual_seed(inputs)
     grid, hessian = Grid(-8, 7, 0), moments(inputs, inputs)
     weight = torch.randn(12, inputs, generator=generator, dtype=torch.float64)
-    step = torch.full_like(weight, 0.3)
-    upper = torch.linalg.cholesky(torch.linalg.inv(hessian), upper=True)
-    codes = gptq._gptq(grid, weight, step, upper)
-    expected = textbook(grid, weight, step, hessian)
-    assert torch.equal(codes, expected)
-    if inputs > 2:
-        assert not torch.equal(codes, grid.codes(weight, step)), "the error must have moved some code"
+    scale = torch.tensor([[0.3], [0.2]], dtype=torch.float64).expand(2, 12)  # two candidates for every row
+    ready = Moments.of(hessian)
+    order = ready.order
+    ready = replace(ready, carried=ready.carried.double(), cost=ready.cost.double())
+    codes, errors = gptq._gptq(grid, weight.T[order], scale[None], ready, [0] * inputs)
+    for i in range(2):
+        step = scale[i][:, None].expand(12, inputs)
+        expected = textbook(grid, weight[:, order], step, hessian[order][:, order])
+        assert torch.equal(codes[:, i].T, expected)
+        left = weight[:, order] - codes[:, i].T * step
+        assert torch.allclose(errors[i], layer_error(left, hessian[order][:, order]), rtol=1e-4)
+        if inputs > 2:
+            assert not torch.equal(expected, grid.codes(weight[:, order], step)), "the error must have moved some code"
+
+
+def test_inputs_are_rounded_the_most_active_first() -> None:
+    hessian = moments(40, 3)
+    diagonal = hessian.diagonal()[Moments.of(hessian).order]
+    assert (diagonal[1:] <= diagonal[:-1]).all() and not torch.equal(diagonal, hessian.diagonal())
 
 
 @pytest.mark.parametrize("inputs", [40, 64, 150])
-def test_without_refinement_it_beats_rounding_to_nearest_on_every_row(inputs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_refinement_it_beats_rounding_to_nearest_on_every_row(inputs: int) -> None:
     """The same scale and exponents for both; only where the errors go differs."""
-    monkeypatch.setattr(gptq, "REFINEMENTS", 0)
     grid, hessian = Grid(-8, 7, 0), moments(inputs, inputs)
     weight = torch.randn(16, inputs, generator=torch.Generator().manual_seed(1))
     weight /= weight.abs().amax(1, keepdim=True)
-    code, scale, _ = gptq.quantize_gptq(grid, weight, hessian)
+    code, scale, _ = gptq.round_rows(grid, weight.T.contiguous(), Moments.of(hessian), Effort(6, 0))
     step = scale[:, None]
-    errors = [gptq.layer_error(weight - q * step, hessian.float()) for q in (code, grid.codes(weight, step))]
+    errors = [layer_error(weight - q * step, hessian.float()) for q in (code.T, grid.codes(weight, step))]
     assert (errors[0] < 0.9 * errors[1]).all()

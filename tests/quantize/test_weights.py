@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from kirin_lava.base.errors import KirinError
 from kirin_lava.methods.recipe import WeightSpec
-from kirin_lava.quantize import gptq
-from kirin_lava.quantize.weights import WeightCodes, grid_of, quantize_weight
+from kirin_lava.quantize import gptq, weights
+from kirin_lava.quantize.weights import Matrix, WeightCodes, grid_of, quantize_weight, quantize_weights
 
 SPECS = [
     WeightSpec(bits, method, group)
@@ -142,25 +142,34 @@ def test_importance_steers_round_to_nearest() -> None:
     assert with_it < error(weight, quantize_weight(weight, WeightSpec()), hessian)
 
 
-def test_refinement_only_falls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refinement_only_falls() -> None:
     weight, hessian = layer(24, 96)
     spec = WeightSpec(method="gptq", group_size=32)
     errors = []
     for rounds in (0, 1, 4):
-        monkeypatch.setattr(gptq, "REFINEMENTS", rounds)
-        codes = quantize_weight(weight, spec, hessian)
+        codes = quantize_weights([Matrix(weight, spec, hessian)], gptq.Effort(6, rounds))[0]
         difference = (weight - torch.from_numpy(codes.dequantized())).double()
         errors.append(gptq.layer_error(difference, gptq.damped(hessian)))
     assert (errors[1] <= errors[0] * (1 + 1e-5)).all() and (errors[2] <= errors[1] * (1 + 1e-5)).all()
     assert errors[2].sum() < 0.99 * errors[0].sum()
 
 
-def test_row_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    weight, hessian = layer(20, 64)
-    spec = WeightSpec(method="gptq", group_size=32)
-    whole = quantize_weight(weight, spec, hessian)
-    monkeypatch.setattr(gptq, "_ELEMENTS", 64 * gptq.CANDIDATES * 10)
-    assert same(whole, quantize_weight(weight, spec, hessian))
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_any_number_of_threads_gives_the_same_bytes(spec: WeightSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks are cut by the shape alone, and each is what it would be without the others."""
+    monkeypatch.setattr(weights, "_MOST_ROWS", 16)
+    monkeypatch.setattr(weights, "_FEWEST_ROWS", 1)
+    matrices = [Matrix(*sized[:1], spec, sized[1]) for sized in (layer(40, 100), layer(7, 64, 1), layer(33, 31, 2))]
+    found = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            found.append(quantize_weights(matrices))
+        finally:
+            torch.set_num_threads(1)
+    assert all(same(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+    alone = quantize_weight(matrices[0].weight[13:26], spec, matrices[0].hessian)
+    assert np.array_equal(found[0][0].weight[13:26], alone.weight) and np.array_equal(found[0][0].scale[13:26], alone.scale)
 
 
 @settings(max_examples=20, deadline=None)
