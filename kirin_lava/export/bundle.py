@@ -95,7 +95,8 @@ def checksum(values: dict[str, Any]) -> str:
 def digest_of(manifest: dict[str, Any]) -> str:
     """Hash of all that a result depends on. Everything counts that is not known to be without consequence."""
     content = {key: value for key, value in manifest.items() if key not in _NOT_CONTENT}
-    content["source"] = {key: value for key, value in manifest["source"].items() if key not in ("model", "license")}
+    told = ("model", "license", "weights")  # where it lay, and what follows from its files
+    content["source"] = {key: value for key, value in manifest["source"].items() if key not in told}
     return _sha256(content)
 
 
@@ -266,6 +267,7 @@ class Bundle:
         self._expect(m["source"], "source.", {"model": str, "name": str, "revision": (str, type(None))})
         self._expect(m["source"], "source.", {"sha256": dict, "calibration": dict})
         self._expect(m["source"]["calibration"], "source.calibration.", {"sha256": str, "passages": list})
+        self._check_weights(m["source"])
         self._expect(m["facts"], "facts.", {"model_type": str, **dict.fromkeys(_COUNTS, int)})
         for level, entry in (m["verification"] or {}).items():
             place = f"verification.{reprlib.repr(level)}"
@@ -284,6 +286,17 @@ class Bundle:
         names = [self._check_block(block) for block in m["blocks"]]
         if len(set(names)) != len(names):
             raise self._odd(f"blocks: {reprlib.repr(names)} holds a name twice")
+
+    def _check_weights(self, source: dict[str, Any]) -> None:
+        """Types of the source's tensors; bundles of earlier versions state none."""
+        if "weights" not in source:
+            return
+        self._expect(source, "source.", {"weights": dict})
+        weights = source["weights"]
+        self._expect(weights, "source.weights.", {"form": str, "types": dict, "bits": list})
+        fine = weights["types"] and len(weights["bits"]) == 2
+        if not fine or any(type(number) is not int for number in [*weights["types"].values(), *weights["bits"]]):
+            raise self._odd(f"source.weights is {reprlib.repr(weights)}")
 
     def _check_block(self, block: Any) -> str:
         """Names and files of a block; its operations are read by `block_from_json`."""

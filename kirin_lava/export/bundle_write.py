@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import shutil
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ from kirin_lava.graph.ops import Decode
 from kirin_lava.methods.recipe import Recipe
 
 __all__ = ["BundleWriter"]
+
+SaveFiles = Callable[[Path, tuple[str, ...]], list[str]]
 
 README = "README.md"
 SCRATCH = "recovery.pt"
@@ -129,8 +132,13 @@ class BundleWriter:
             self._journal["blocks"][block.name] = {"graph": values, "files": hashes}
             self._save_journal()
 
-    def finish(self, frame: dict[str, Any], source: dict[str, Any], recipe: Recipe, source_folder: Path) -> Path:
-        """Write what belongs to the whole model; returns `folder`, a complete bundle that waits for `publish`."""
+    def finish(self, frame: dict[str, Any], source: dict[str, Any], recipe: Recipe, save: SaveFiles) -> Path:
+        """Write what belongs to the whole model; returns `folder`, a complete bundle that waits for `publish`.
+
+        Args:
+            save: writes those of the named files of the source (config, tokenizer) that it has into a folder, and returns
+                their names.
+        """
         with disk_errors(self.folder):
             embedding: Embedding = frame["embedding"]
             arrays = {"tokens": embedding.tokens}
@@ -140,11 +148,7 @@ class BundleWriter:
                 arrays["cos"], arrays["sin"] = frame["rotary"]
             save_arrays(self.folder / EMBEDDING, arrays)
             save_text(self.folder / "recipe.yaml", recipe.to_yaml())
-            names = [EMBEDDING, "recipe.yaml"]
-            for name in SOURCE_FILES:
-                if (source_folder / name).is_file():
-                    shutil.copyfile(source_folder / name, self.folder / name)
-                    names.append(name)
+            names = [EMBEDDING, "recipe.yaml", *save(self.folder, SOURCE_FILES)]
             blocks = [self._journal["blocks"][name] for name in self._request["blocks"]]
             hashes = {name: digest for block in blocks for name, digest in block["files"].items()}
             hashes |= {name: file_sha256(self.folder / name) for name in names}

@@ -1,7 +1,8 @@
-"""Checkpoints: a folder of safetensors files and its config, read tensor by tensor.
+"""Checkpoints: config, tensors and tokenizer of a pretrained model, read tensor by tensor.
 
-A model is named by a local folder, a hub id (fetched by huggingface_hub, which honours HF_HOME and HF_HUB_OFFLINE), or one of
-the embedded models. Only safetensors are read and no code from a checkpoint is ever run.
+A model is named by a local folder, a GGUF file, a hub id (fetched by huggingface_hub, which honours HF_HOME and
+HF_HUB_OFFLINE), one of the embedded models, or one that a package holds. What reads a kind of file is a `TensorSource`; no code
+from a checkpoint is ever run.
 """
 
 from __future__ import annotations
@@ -9,21 +10,23 @@ from __future__ import annotations
 import os
 import reprlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import safetensors
 import torch
 from torch import Tensor
 
 from kirin_lava.base.errors import KirinError, UnsupportedError, UsageError
-from kirin_lava.base.readers import check_path, file_sha256, read_json, require_file
+from kirin_lava.base.readers import check_path, file_sha256, read_json
 from kirin_lava.models import family_of
 from kirin_lava.models.config import Config, ConfigError
-from kirin_lava.models.foreign import foreign_file, foreign_folder, foreign_names, names_in
+from kirin_lava.models.foreign import foreign_file, foreign_names, is_gguf, names_in, only_gguf
 from kirin_lava.models.layout import Family
-from kirin_lava.models.tokenizer import load_tokenizer
+from kirin_lava.models.sources.folder import CONFIG, SINGLE, SafetensorsFolder
+from kirin_lava.models.sources.gguf_file import GgufFile
+from kirin_lava.models.sources.packaged import PACKAGED, packaged_file
+from kirin_lava.models.sources.source import Entry, TensorSource, weights_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,31 +36,18 @@ __all__ = ["EMBEDDED_MODELS", "Checkpoint", "open_checkpoint", "open_config"]
 _DATA = Path(__file__).parent / "data"
 EMBEDDED_MODELS = {"demo": _DATA / "demo-llama", "demo-opt": _DATA / "demo-opt"}
 
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-_DTYPES = ("F16", "BF16", "F32", "F64")
 _DERIVED = "rotary_emb.inv_freq"  # older Llama files keep it; it follows from the config
 _HEAD = "lm_head.weight"
-_LFS = b"version https://git-lfs"
 _HUB_FILES = ["*.json", "*.safetensors", "tokenizer*", "*.model", "vocab*", "merges*"]
 _HUB_OTHERS = ["*/*", "consolidated*"]  # the same weights in other layouts
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """Where a tensor lies, as the header of its file says."""
-
-    file: Path
-    key: str
-    shape: tuple[int, ...]
-    dtype: str
-
-
 class Checkpoint:
-    """An opened checkpoint folder. Opening reads the headers of all files and checks every name, shape and type.
+    """An opened checkpoint. Opening reads the headers of all files and checks every name, shape and type.
 
     Attributes:
         name: what the user called it. revision: commit of a hub model, or None.
-        path: the folder. config: its parsed config.json. family: the one that converts it.
+        path: the folder or file. source: what reads it. config: its config. family: the one that converts it.
 
     Raises:
         UsageError: something is missing or damaged. UnsupportedError: a model that cannot be converted.
@@ -65,11 +55,11 @@ class Checkpoint:
 
     def __init__(self, path: Path, name: str, revision: str | None = None):
         self.path, self.name, self.revision = path, name, revision
-        self.config, self.family = _read_config(path / "config.json")
+        self.source = _source(path)
+        self.config, self.family = self.source.config, _family(self.source.config, self.source.config_place)
         self.dimensions = self.family.dimensions(self.config)
-        self._entries = {entry.key: entry for file in self._weight_files() for entry in _read_header(file)}
-        self._check_index()
-        self._check_names()
+        self._entries = self.source.entries()
+        self._used = self._check_names()
 
     def files(self) -> list[Path]:
         """The weight files, in order."""
@@ -77,16 +67,20 @@ class Checkpoint:
 
     def sha256(self) -> dict[str, str]:
         """Digest of every weight file and of the config, by file name."""
-        return {p.name: file_sha256(p) for p in [self.path / "config.json", *self.files()]}
+        return {p.name: file_sha256(p) for p in [*self.source.hashed(), *self.files()]}
+
+    def weights(self) -> dict[str, Any]:
+        """Types and bits of the model's tensors; see `weights_of`."""
+        return weights_of(self.source.form, self._used)
+
+    def bytes_as_float(self) -> int:
+        """Bytes of the model's tensors in float32."""
+        return sum(4 * prod(entry.shape) for entry in self._used)
 
     def load(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """One tensor as float32; `UsageError` for a missing, misshapen or damaged one, with its name and place."""
-        entry = self._find(name, shape)
-        try:
-            with safetensors.safe_open(entry.file, framework="pt") as file:
-                tensor: Tensor = file.get_tensor(entry.key).to(torch.float32)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise UsageError(f"{entry.file}: tensor {entry.key} cannot be read: {error}; fetch the file again") from None
+        entry = self._entries[self._find(name, shape)]
+        tensor = self.source.read(entry)
         bad = ~torch.isfinite(tensor)
         if bool(bad.any()):
             place = tuple(int(i) for i in bad.nonzero()[0])
@@ -98,7 +92,7 @@ class Checkpoint:
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The checkpoint's own tokenizer."""
-        return load_tokenizer(self.path)
+        return self.source.tokenizer()
 
     def check_tokens(self, rows: Iterable[Tensor]) -> None:
         """Raise `UsageError` for a token id that the embedding does not have."""
@@ -121,58 +115,32 @@ class Checkpoint:
                     "alone, or tie_word_embeddings: false"
                 )
 
-    def _find(self, name: str, shape: tuple[int, ...]) -> _Entry:
-        """Entry of a tensor; older files of a bare decoder lack the prefix `model.`, tied ones may keep the head alone."""
+    def _find(self, name: str, shape: tuple[int, ...]) -> str:
+        """Key of a tensor's entry; older files of a bare decoder lack the prefix `model.`, tied ones keep the head alone."""
         names = [name, name.removeprefix("model."), f"model.{name}"]
         if name.endswith("embed_tokens.weight"):
             names.append("lm_head.weight")
-        entry = next((self._entries[n] for n in names if n in self._entries), None)
-        if entry is None:
+        key = next((n for n in names if n in self._entries), None)
+        if key is None:
             raise UsageError(f"{self.path}: the checkpoint has no tensor {name}; {len(self._entries)} others are there")
+        entry = self._entries[key]
         if entry.shape != shape:
-            raise UsageError(f"{entry.file}: {entry.key} has shape {entry.shape}, config.json asks for {shape}")
-        if entry.dtype not in _DTYPES:
+            asks = self.source.config_word
+            raise UsageError(f"{entry.file}: {entry.key} has shape {entry.shape}, {asks} asks for {shape}")
+        if entry.dtype not in self.source.dtypes:
+            supported = ", ".join(self.source.dtypes)
             raise UnsupportedError(
-                f"{entry.file}: {entry.key} is {entry.dtype}; supported are: {', '.join(_DTYPES)}; convert the float checkpoint"
+                f"{entry.file}: {entry.key} is {entry.dtype}; supported are: {supported}; convert the float checkpoint"
             )
-        return entry
+        return key
 
-    def _weight_files(self) -> list[Path]:
-        """Files that hold the weights: the single one before the index, as transformers takes them."""
-        if os.path.lexists(self.path / SINGLE):  # a link that leads nowhere is told as one
-            return [self.path / SINGLE]
-        if os.path.lexists(self.path / INDEX):
-            return sorted({self.path / file for file in self._index().values()})
-        missing = UsageError(f"{self.path}: there is no {SINGLE} and no {INDEX}; fetch the checkpoint again")
-        raise foreign_folder(self.path) or missing
-
-    def _index(self) -> dict[str, str]:
-        """File name of every tensor of a sharded checkpoint; the files lie beside the index."""
-        path = self.path / INDEX
-        index = read_json(path).get("weight_map")
-        if not isinstance(index, dict) or not index:
-            raise UsageError(f"{path} has no weight_map; fetch it again")
-        for name, file in index.items():
-            if not isinstance(file, str) or file != Path(file).name or not file.endswith(".safetensors"):
-                raise UsageError(f"{path}: {name} points to {reprlib.repr(file)}, not to a safetensors file beside it")
-            if not os.path.lexists(self.path / file):
-                raise UsageError(f"{self.path}: the weight file {file} is missing; fetch the checkpoint again")
-        return index
-
-    def _check_index(self) -> None:
-        """A tensor must be in the file that the index gives for it."""
-        if os.path.lexists(self.path / SINGLE):
-            return
-        for name, file in self._index().items():
-            if name not in self._entries or self._entries[name].file.name != file:
-                raise UsageError(f"{self.path / file} holds no tensor {name}, though {INDEX} says so; fetch both again")
-
-    def _check_names(self) -> None:
-        """All tensors of the model are there in the right shape, and no layer holds one that would be left out."""
-        asked: set[str] = set()
+    def _check_names(self) -> list[Entry]:
+        """The tensors of the model: all are there in the right shape, and no layer holds one that would be left out."""
+        asked: dict[str, Entry] = {}
 
         def look(name: str, shape: tuple[int, ...]) -> Tensor:
-            asked.add(self._find(name, shape).key)
+            key = self._find(name, shape)
+            asked[key] = self._entries[key]
             # Matrices need no storage here; families hand vectors on as arrays.
             return torch.empty(shape, device="meta") if len(shape) > 1 else torch.zeros(shape)
 
@@ -183,72 +151,73 @@ class Checkpoint:
                 self.family.block(self.config, index, look)
             self.family.head(self.config, look)
         except ConfigError as error:
-            raise ConfigError(f"{self.path / 'config.json'}: {error}") from None
-        for key in self._entries:
+            raise ConfigError(f"{self.source.config_place}: {error}") from None
+        for key, entry in self._entries.items():
             if key not in asked and not key.endswith(_DERIVED) and not key.endswith(_HEAD):
                 raise UnsupportedError(
-                    f"{self._entries[key].file} holds {key}, which a {self.config['model_type']} model with this config.json "
-                    f"has no place for ({self.dimensions.layers} layers); supported are: checkpoints without "
-                    "adapters, quantisation scales, further layers or other heads"
+                    f"{entry.file} holds {entry.key}, which a {self.config['model_type']} model with this "
+                    f"{self.source.config_word.split()[-1]} has no place for ({self.dimensions.layers} layers); supported are: "
+                    "checkpoints without adapters, quantisation scales, further layers or other heads"
                 )
-        self._check_head(asked)
+        self._check_head(set(asked))
+        return list(asked.values())
 
 
-def _read_config(path: Path) -> tuple[Config, Family]:
-    """A config.json and the family that converts it; errors name the file, or say what else the folder is."""
-    if not os.path.lexists(path):
-        found = foreign_folder(path.parent)
-        if found is not None:
-            raise found
-    config = read_json(path)
+def _source(path: Path) -> TensorSource:
+    """What reads a folder or a file."""
+    if not os.path.isdir(path):
+        return GgufFile(path)
+    file = only_gguf(path)
+    return SafetensorsFolder(path) if file is None else GgufFile(file)
+
+
+def _family(config: Config, place: str) -> Family:
+    """The family that converts a config; errors name where that stands."""
     try:
-        return config, family_of(config)
+        return family_of(config)
     except (UsageError, UnsupportedError) as error:
-        raise type(error)(f"{path}: {error}") from None
+        raise type(error)(f"{place}: {error}") from None
 
 
-def _read_header(path: Path) -> list[_Entry]:
-    """What a safetensors file holds. The library checks sizes and offsets against the length of the file."""
-    if not str(path).isprintable() and os.fsencode(path).decode(errors="ignore") != str(path):
-        raise UsageError(f"{path}: the path is no UTF-8, which safetensors needs; rename the folder")
-    require_file(path, pointers=True)
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-            return [_Entry(path, key, tuple(s.get_shape()), s.get_dtype()) for key, s in slices.items()]
-    except (OSError, safetensors.SafetensorError) as error:
-        with open(path, "rb") as raw:
-            pointer = raw.read(len(_LFS)) == _LFS
-        way_out = "it is a pointer of git-lfs, run `git lfs pull`" if pointer else "it is damaged, fetch it again"
-        raise UsageError(f"{path} cannot be read as safetensors ({error}): {way_out}") from None
+def _checked_config(path: Path) -> Config:
+    """The config of a folder or file that a family converts; weights need not be there."""
+    source = _source(path)
+    _family(source.config, source.config_place)
+    return source.config
 
 
 def open_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
-    """Open an embedded model ("demo", "demo-opt"; a folder of that name is "./demo"), a local folder or a hub id.
+    """Open an embedded or packaged model ("demo", "smollm2"; a folder of that name is "./demo"), a folder, a GGUF file or a
+    hub id.
 
     Raises:
         UsageError: not found, not reachable, damaged. UnsupportedError: a model that cannot be converted.
     """
     if model in EMBEDDED_MODELS:
         return Checkpoint(EMBEDDED_MODELS[model], EMBEDDED_MODELS[model].name)
-    path = Path(model)
+    path = packaged_file(model) if model in PACKAGED else Path(model)
     if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
         return Checkpoint(path, path.resolve().name)
     embedded = f"embedded are: {', '.join(EMBEDDED_MODELS)}"
     if os.path.exists(path) or model.startswith((".", "/", "~")) or model.count("/") > 1:
         if os.path.exists(check_path(path)):
-            raise foreign_file(path)
+            if not is_gguf(path):
+                raise foreign_file(path)
+            return Checkpoint(path, path.stem)
         raise UsageError(f"{model} does not exist ({embedded})")
     return _fetch(model, revision, embedded)
 
 
 def open_config(model: str, revision: str | None = None) -> Config:
-    """The checked config.json of a model: of a folder (weights need not be there), an embedded model, a file, or a hub id."""
-    path = EMBEDDED_MODELS.get(model, Path(model))
-    if os.path.isdir(path):
-        return _read_config(path / "config.json")[0]
+    """The checked config of a model: of a folder (weights need not be there), an embedded or packaged one, a file (config.json
+    or GGUF), or a hub id."""
+    path = packaged_file(model) if model in PACKAGED else EMBEDDED_MODELS.get(model, Path(model))
+    if os.path.isdir(path) or (os.path.isfile(path) and is_gguf(path)):
+        return _checked_config(path)
     if os.path.isfile(path):
-        return _read_config(path)[0]
+        config = read_json(path)
+        _family(config, str(path))
+        return config
     return open_checkpoint(model, revision).config
 
 
@@ -258,8 +227,8 @@ def _fetch(model: str, revision: str | None, embedded: str) -> Checkpoint:
     from huggingface_hub import constants, errors
 
     try:
-        config = huggingface_hub.hf_hub_download(model, "config.json", revision=revision)
-        _read_config(Path(config))  # before gigabytes are fetched
+        config = Path(huggingface_hub.hf_hub_download(model, CONFIG, revision=revision))
+        _family(read_json(config), str(config))  # before gigabytes are fetched
         folder = huggingface_hub.snapshot_download(
             model, revision=revision, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_OTHERS
         )

@@ -9,10 +9,11 @@ from pathlib import Path
 from kirin_lava.base.errors import KirinError, UnsupportedError, UsageError
 from kirin_lava.base.readers import open_file, read_json
 
-__all__ = ["foreign_file", "foreign_folder", "foreign_names", "names_in"]
+__all__ = ["foreign_file", "foreign_folder", "foreign_names", "is_gguf", "names_in", "only_gguf"]
 
 _SAVE = "load it with transformers and save it anew (`from_pretrained`, then `save_pretrained`), which writes safetensors"
 _OTHERS = {".bin": "a pickle", ".pt": "a pickle", ".pth": "a pickle", ".ckpt": "a pickle"}
+_OURS = ("model.safetensors", "model.safetensors.index.json")
 _FRAMEWORKS = {".h5": "weights of TensorFlow", ".msgpack": "weights of Flax", ".onnx": "an ONNX graph"}
 
 
@@ -55,7 +56,7 @@ def foreign_names(names: Collection[str], where: str, base: str = "") -> KirinEr
             "with peft (`merge_and_unload`, then `save_pretrained`) and give that folder"
         )
     if gguf:
-        return _gguf(where, f" ({gguf[0]})")
+        return _gguf(where, gguf)
     if native and ("params.json" in found or "tekken.json" in found):
         return UnsupportedError(
             f"{where} has its authors' own layout (params.json, {native[0]}), which is not read: give the checkpoint as "
@@ -79,16 +80,44 @@ def foreign_names(names: Collection[str], where: str, base: str = "") -> KirinEr
 
 
 def foreign_file(path: Path) -> KirinError:
-    """What to say of a file in the place of a checkpoint's folder."""
-    with open_file(path) as file:
-        magic = file.read(4)
-    if magic == b"GGUF" or path.suffix.lower() == ".gguf":
-        return _gguf(str(path), "")
-    return UsageError(f"{path} is a file; give the folder of the checkpoint")
+    """What to say of a file in the place of a checkpoint that is no GGUF file."""
+    return UsageError(f"{path} is a file; give the folder of the checkpoint, or a GGUF file")
 
 
-def _gguf(where: str, file: str) -> KirinError:
-    return UnsupportedError(
-        f"{where} holds a model in GGUF form{file}, quantised already or not, which is not read: give the folder or hub id "
-        "of the float model in safetensors that it was made from"
+def is_gguf(path: Path) -> bool:
+    """Whether a file is meant for one, by its name or its first letters; `UsageError` where it is no regular file."""
+    if path.suffix.lower() == ".gguf":
+        return True
+    with open_file(path, pointers=True) as file:
+        return file.read(4) == b"GGUF"
+
+
+def only_gguf(folder: Path) -> Path | None:
+    """The GGUF file of a folder that holds one and no other model; None where it holds none, several, or others too."""
+    names = names_in(folder)
+    found = [name for name in names if name.lower().endswith(".gguf")]
+    return folder / found[0] if len(found) == 1 and not _beside(names) and not set(_OURS) & set(names) else None
+
+
+def _beside(names: Collection[str]) -> list[str]:
+    """What makes a folder with a GGUF file more than that: adapters, bundles, weights in other forms."""
+    marks = ("adapter_config.", "adapter_model.", "consolidated", "manifest.json", "journal.json")
+    suffixes = {*_OTHERS, *_FRAMEWORKS}
+    others = [name for name in names if os.path.splitext(name)[1] in suffixes and not name.startswith("training_args")]
+    return sorted({*others, *(name for name in names if name.startswith(marks))})
+
+
+def _gguf(where: str, files: list[str]) -> KirinError:
+    if where.endswith("(on the hub)"):
+        return UnsupportedError(
+            f"{where} holds a model in GGUF form ({_some(files)}): fetch one file and give it (-m FILE)"
+        )
+    beside = " beside other models" if len(files) == 1 else ""
+    return UsageError(
+        f"{where} holds no model.safetensors, but {_some(files)}{beside}: give the file that is meant "
+        f"(-m {os.path.join(where, files[0])})"
     )
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"

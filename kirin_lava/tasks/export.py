@@ -92,7 +92,7 @@ def export(
     """Convert a model and write the bundle `out`.
 
     Args:
-        model: folder, embedded model or hub id. revision: branch, tag or commit of a hub model.
+        model: folder, GGUF file, embedded or packaged model, or hub id. revision: branch, tag or commit of a hub model.
         recipe: name, YAML file or recipe.
         sample: the text to calibrate on. training: after rounding, in place of the recipe's.
         checks: what the bundle must pass. output: what is written.
@@ -144,8 +144,9 @@ def export(
     with BundleWriter(out, request, output.resume, output.force, provenance) as writer:
         if not writer.published:
             _convert(writer, checkpoint, tokens, chosen, wanted, sample.seed, training.device, report)
-            licensed = {**source, "license": source_license(model, checkpoint.revision)}
-            writer.finish(frame_of(checkpoint), licensed, chosen, checkpoint.path)
+            licence = checkpoint.source.license or source_license(model, checkpoint.revision)
+            told = {**source, "license": licence, "weights": checkpoint.weights()}
+            writer.finish(frame_of(checkpoint), told, chosen, checkpoint.source.save)
         bundle = Bundle(writer.folder)
         if checks.target == "loihi2":
             report("check ranges", 0, 1)
@@ -221,7 +222,7 @@ def _check_disk(out: Path, checkpoint: Checkpoint) -> None:
     parent = out.absolute().parent
     while not parent.exists():
         parent = parent.parent
-    need = sum(path.stat().st_size for path in checkpoint.files()) * _SPARE_DISK
+    need = checkpoint.bytes_as_float() * _SPARE_DISK
     free = shutil.disk_usage(parent).free
     if free < need:
         raise UsageError(f"{parent} has {in_bytes(free)} free, the bundle may need {in_bytes(need)}; give another folder")

@@ -142,8 +142,8 @@ def plan(
     """What a conversion would cost, from config.json alone: weights need not be at hand.
 
     Args:
-        model: folder, embedded model or hub id. recipe: name, YAML file or recipe. sample: the text to calibrate on.
-        checks: the context to plan for, and whether the export verifies, which takes memory.
+        model: folder, GGUF file, embedded or packaged model, or hub id. recipe: name, YAML file or recipe.
+        sample: the text to calibrate on. checks: the context to plan for, and whether the export verifies, which takes memory.
     """
     chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
     config, verified = open_config(model, revision), checks.backend != "none"

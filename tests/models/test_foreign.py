@@ -26,8 +26,8 @@ CASES: dict[str, tuple[int, dict[str, bytes], str]] = {
     "adapter": (3, ADAPTER, "holds an adapter of meta/base (LoRA or the like: adapter_config.json), not a whole model: merge"),
     "adapter whose config is damaged": (3, {**ADAPTER, "adapter_config.json": b"{"}, "holds an adapter (LoRA or the like"),
     "adapter of pickles": (3, {"adapter_config.json": b"{}", "adapter_model.bin": b"x"}, "holds an adapter (LoRA"),
-    "gguf": (3, {"model-q4.gguf": b"GGUF\3\0\0\0"}, "holds a model in GGUF form (model-q4.gguf)"),
-    "gguf and readme": (3, {"README.md": b"", "a-00001-of-2.GGUF": b"GGUF"}, "holds a model in GGUF form (a-00001-of-2.GGUF)"),
+    "two of gguf": (2, {"q4.gguf": b"GGUF", "q8.GGUF": b"GGUF"}, "but q4.gguf, q8.GGUF: give the file that is meant (-m"),
+    "gguf and pickle": (2, {"q4.gguf": b"GGUF", "model.bin": b"x"}, "but q4.gguf beside other models: give the file that is"),
     "meta": (3, META, "has its authors' own layout (params.json, consolidated.00.pth), which is not read: give the checkpoint"),
     "mistral": (3, {"params.json": b"{}", "consolidated.safetensors": b"x", "tekken.json": b"{}"}, "its authors' own layout"),
     "pickle": (2, {"pytorch_model.bin": b"x"}, "pytorch_model.bin is a pickle, which is never opened: save it as safetensors"),
@@ -66,12 +66,10 @@ def test_nothing_that_tells(refused: Refused, tmp_path: Path) -> None:
     assert f"{folder}: there is no model.safetensors and no model.safetensors.index.json; fetch" in refused(2, folder)
 
 
-@pytest.mark.parametrize("name", ["model.gguf", "model.bin"])
-def test_a_gguf_file(refused: Refused, tmp_path: Path, name: str) -> None:
-    """Told by its suffix or by its first letters."""
-    (tmp_path / name).write_bytes(b"GGUF\3\0\0\0")
-    assert f"{tmp_path / name} holds a model in GGUF form" in refused(3, tmp_path / name)
-    assert not (tmp_path / "refused-out.partial").exists()
+def test_many_gguf_files(refused: Refused, tmp_path: Path) -> None:
+    for index in range(9):
+        (tmp_path / f"q{index}.gguf").write_bytes(b"GGUF")
+    assert "q0.gguf, q1.gguf, q2.gguf, q3.gguf, q4.gguf and 4 more: give the file that is meant" in refused(2, tmp_path)
 
 
 def test_pointers_of_git_lfs(refused: Refused, cli: Cli, tmp_path: Path) -> None:
@@ -149,6 +147,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 def hub(tmp_path: Path) -> Iterator[str]:
     config = (save_model(tmp_path / "for-hub", num_hidden_layers=1) / "config.json").read_bytes()
     Hub.repositories = {f"org/{case.split()[0]}": files for case, (_, files, _) in CASES.items()}
+    Hub.repositories["org/gguf"] = {"model.gguf": b"GGUF"}
     Hub.repositories["org/pickle"] = {"config.json": config, "pytorch_model.bin": b"x"}
     Hub.repositories["org/empty"] = {"README.md": b"", "config.json": config}
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
@@ -162,7 +161,7 @@ def hub(tmp_path: Path) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("name", "code", "message"),
     [
-        ("gguf", 3, "org/gguf (on the hub) holds a model in GGUF form"),
+        ("gguf", 3, "org/gguf (on the hub) holds a model in GGUF form (model.gguf): fetch one file and give it"),
         ("adapter", 3, "org/adapter (on the hub) holds an adapter (LoRA or the like"),
         ("meta", 3, "org/meta (on the hub) has its authors' own layout"),
         ("pickle", 2, "org/pickle (on the hub): there is no model.safetensors, and pytorch_model.bin is a pickle"),

@@ -17,6 +17,7 @@ from kirin_lava.base.units import in_bytes
 from kirin_lava.export.bundle import Bundle, host_name
 from kirin_lava.export.netx.read import read_segment
 from kirin_lava.graph.ops.op import HOST
+from kirin_lava.models.sources.source import told
 from kirin_lava.spikes.codes import CODES
 
 __all__ = ["BundleReport", "SegmentInfo", "inspect_bundle"]
@@ -64,14 +65,14 @@ class BundleReport:
 
     def table(self) -> Group:
         """Facts, then one row per segment."""
-        facts = Table(title=self.path, show_header=False)
+        facts, weights = Table(title=self.path, show_header=False), self.source.get("weights")
         checks = "; ".join(
             f"{level}: {entry['compared']} integers, {entry['mismatches']} mismatches"
             for level, entry in (self.verification or {}).items()
         )
         rows = {
             "model": f"{self.source.get('name')} ({self.facts.get('model_type')}), "
-            f"revision {self.source.get('revision') or '-'}",
+            f"revision {self.source.get('revision') or '-'}" + (f"; {told(weights)}" if weights else ""),
             "layers": f"{self.facts.get('layers')}, width {self.facts.get('width')}, {self.facts.get('heads')} heads over "
             f"{self.facts.get('kv_heads')}, vocabulary {self.facts.get('vocabulary')}"
             + ("" if self.complete else " (only some layers were exported)"),

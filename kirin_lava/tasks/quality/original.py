@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kirin_lava.base.errors import UsageError
+from kirin_lava.base.errors import KirinError, UsageError
 from kirin_lava.graph.block import Model
 from kirin_lava.graph.ops import Norm
 from kirin_lava.models import float_model as twin
 from kirin_lava.models.checkpoint import Checkpoint
 from kirin_lava.models.config import Config, rope_theta
+from kirin_lava.models.sources.folder import SafetensorsFolder
 from kirin_lava.quantize.convert import rotary_of
 
 if TYPE_CHECKING:
@@ -59,16 +60,26 @@ def load_original(checkpoint: Checkpoint, row: Tensor, device: str = "cpu") -> P
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    source = checkpoint.source
+    folder = source.path if isinstance(source, SafetensorsFolder) else None
     try:
-        config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
+        if folder is not None:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        else:
+            config = AutoConfig.for_model(**checkpoint.config)
         theta = rope_theta(checkpoint.config)
         if theta is not None and hasattr(config, "rope_theta"):  # transformers 4 does not look into rope_parameters
             config.rope_theta = theta
         # Masks of sliding windows need a newer PyTorch than Lava has in the fused attention, not in the plain one.
         plain = {"attn_implementation": "eager"} if getattr(config, "sliding_window", None) else {}
-        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            checkpoint.path, config=config, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **plain
-        )
+        if folder is not None:
+            loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                folder, config=config, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **plain
+            )
+        else:
+            loaded = _filled(checkpoint, config, plain)
+    except KirinError:
+        raise
     except Exception as error:  # transformers raises whatever its models raise
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UsageError(
@@ -76,6 +87,24 @@ def load_original(checkpoint: Checkpoint, row: Tensor, device: str = "cpu") -> P
         ) from None
     network = loaded.to(device).eval()
     require_same_logits(checkpoint, network, row)
+    return network
+
+
+def _filled(checkpoint: Checkpoint, config: PretrainedConfig, options: dict[str, str]) -> PreTrainedModel:
+    """The network of transformers with the tensors of a file that it does not load by itself: GGUF.
+
+    What it makes of a GGUF file needs another package, and holds all tensors twice; here it is one tensor at a time, each as it
+    is converted.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.modeling_utils import no_init_weights
+
+    with no_init_weights():
+        network: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **options)
+    network.tie_weights()  # left out with the drawing of weights
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():  # a tied head is not among them
+            parameter.copy_(checkpoint.load(name, tuple(parameter.shape)))
     return network
 
 

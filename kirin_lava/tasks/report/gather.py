@@ -31,6 +31,7 @@ from kirin_lava.graph.executor import Executor
 from kirin_lava.hardware.observe import RangeObserver
 from kirin_lava.hardware.placement import planned_context
 from kirin_lava.methods.method import Method, Picture
+from kirin_lava.models.sources.source import told
 from kirin_lava.models.text import read_text, token_rows
 from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.tasks.inspect.bundle import inspect_bundle
@@ -180,6 +181,7 @@ def window_of(bundle: Bundle, picture: Picture) -> dict[str, Any]:
 def _source(source: dict[str, Any]) -> dict[str, Any]:
     """The source, its files as a list: their names hold dots, which separate the parts of a key."""
     plain = {key: value for key, value in source.items() if key != "sha256"}
+    plain["weights"] = told(source["weights"]) if "weights" in source else None
     return plain | {"files": [{"file": name, "sha256": digest} for name, digest in (source.get("sha256") or {}).items()]}
 
 

@@ -15,6 +15,7 @@ from kirin_lava.export.bundle_write import BundleWriter
 from kirin_lava.export.netx.model import StockModel
 from kirin_lava.graph.executor import Cache, Executor
 from kirin_lava.graph.ops import Linear, Op
+from kirin_lava.models.sources.folder import SafetensorsFolder
 from kirin_lava.quantize.record import probe_block
 from kirin_lava.spikes.neurons import Silence
 from kirin_lava.tasks.generate import generate
@@ -71,7 +72,7 @@ def test_a_fire_phase_that_stock_neurons_cannot_hold_is_computed_on_the_host(tmp
     with BundleWriter(tmp_path / "wide", {"blocks": [b.name for b in blocks]}) as writer:
         for item in blocks:
             writer.write_block(item, probe_block(item, rows, None))
-        writer.finish(frame, source.manifest["source"], source.recipe, source.path)
+        writer.finish(frame, source.manifest["source"], source.recipe, SafetensorsFolder(source.path).save)
         writer.publish()
     bundle = Bundle(tmp_path / "wide")
     with StockModel(bundle, timeout=300) as decoder:
