@@ -198,6 +198,8 @@ def open_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
     path = packaged_file(model) if model in PACKAGED else Path(model)
     if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
         return Checkpoint(path, path.resolve().name)
+    if path.suffix.lower() == ".gguf":
+        return Checkpoint(path, path.stem)
     embedded = f"embedded are: {', '.join(EMBEDDED_MODELS)}"
     if os.path.exists(path) or model.startswith((".", "/", "~")) or model.count("/") > 1:
         if os.path.exists(check_path(path)):
@@ -212,7 +214,7 @@ def open_config(model: str, revision: str | None = None) -> Config:
     """The checked config of a model: of a folder (weights need not be there), an embedded or packaged one, a file (config.json
     or GGUF), or a hub id."""
     path = packaged_file(model) if model in PACKAGED else EMBEDDED_MODELS.get(model, Path(model))
-    if os.path.isdir(path) or (os.path.isfile(path) and is_gguf(path)):
+    if os.path.isdir(path) or path.suffix.lower() == ".gguf" or (os.path.isfile(path) and is_gguf(path)):
         return _checked_config(path)
     if os.path.isfile(path):
         config = read_json(path)

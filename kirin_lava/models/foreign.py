@@ -109,9 +109,7 @@ def _beside(names: Collection[str]) -> list[str]:
 
 def _gguf(where: str, files: list[str]) -> KirinError:
     if where.endswith("(on the hub)"):
-        return UnsupportedError(
-            f"{where} holds a model in GGUF form ({_some(files)}): fetch one file and give it (-m FILE)"
-        )
+        return UnsupportedError(f"{where} holds a model in GGUF form ({_some(files)}): fetch one file and give it (-m FILE)")
     beside = " beside other models" if len(files) == 1 else ""
     return UsageError(
         f"{where} holds no model.safetensors, but {_some(files)}{beside}: give the file that is meant "

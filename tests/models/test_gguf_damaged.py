@@ -53,7 +53,7 @@ CASES: dict[str, tuple[bytes, str]] = {
     "counts cut off": (b"GGUF\3\0\0\0\1\0", "the counts would take 16 bytes, 2 are left"),
     "many tensors": (whole([], [], counts=(LARGE, 0)), f"it claims {LARGE} tensors, at most 131072 are read"),
     "many entries": (whole([], [], counts=(0, LARGE)), f"it claims {LARGE} entries, at most 4096 are read"),
-    "fewer entries than claimed": (whole([NUMBER], [], b"", counts=(0, 5)), "the entry  is there twice"),
+    "fewer entries than claimed": (whole([NUMBER], [], b"", counts=(0, 5)), "the key of an entry is ''"),
     "a long key": (
         whole([struct.pack("<Q", LARGE)], []),
         f"the key of an entry would have {LARGE} bytes, at most 1024 are read",
@@ -61,7 +61,9 @@ CASES: dict[str, tuple[bytes, str]] = {
     "a long string": (whole([entry("a", 8, struct.pack("<Q", LARGE))], []), f"a would take {LARGE} bytes, "),
     "no UTF-8": (whole([entry("a", 8, text(b"\xff\xfe"))], []), "a is no UTF-8"),
     "a key that is no UTF-8": (whole([entry(b"\xff", 4, b"\0" * 4)], []), "the key of an entry is no UTF-8"),
-    "a key with a line end": (whole([entry("a\nb", 77, b"")], []), "a b has the unknown type 77"),
+    "an unknown type of entry": (whole([entry("a", 77, b"")], []), "a has the unknown type 77"),
+    "a name with a line end": (whole([], [tensor("a\nb")]), r"the name of a tensor is 'a\nb'"),
+    "a key with a line end": (whole([entry("a\nb", 77, b"")], []), r"the key of an entry is 'a\nb'"),
     "an entry twice": (whole([NUMBER, NUMBER], []), "the entry a is there twice"),
     "a long array": (whole([entry("a", 9, struct.pack("<IQ", 8, LARGE))], []), f"a would hold {LARGE} items, "),
     "a long array of bytes": (whole([entry("a", 9, struct.pack("<IQ", 0, 1 << 40))], []), "a would hold 1099511627776 items"),
@@ -165,16 +167,17 @@ def test_cut_off_anywhere(tmp_path: Path, model: bytes) -> None:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "missing", "holes", "dangling"])
-def test_what_is_no_regular_file(cli: Cli, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "missing", "holes", "dangling", "loop"])
+def test_what_is_no_regular_file(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     path = tmp_path / "model.gguf"
     expected = {
         "pipe": "is a pipe, not a regular file",
         "device": "is a device, not a regular file",
         "folder": "config.json does not exist",
-        "missing": "does not exist",
+        "missing": "model.gguf does not exist",
         "holes": "it has more holes than content",
-        "dangling": "does not exist",
+        "dangling": "model.gguf leads nowhere",
+        "loop": "model.gguf cannot be opened: Too many levels of symbolic links",
     }
     if kind == "pipe":
         os.mkfifo(path)
@@ -186,10 +189,11 @@ def test_what_is_no_regular_file(cli: Cli, tmp_path: Path, kind: str) -> None:
         with path.open("wb") as file:
             file.write(b"GGUF\3\0\0\0")
             file.truncate(1 << 40)
-    elif kind == "dangling":
-        path.symlink_to(tmp_path / "nowhere")
-    for options in ((), ("--dry-run",)):
-        ran = cli("export", "-m", path, "-o", tmp_path / "out", *options)
+    elif kind in ("dangling", "loop"):
+        path.symlink_to("nowhere" if kind == "dangling" else path.name)
+    monkeypatch.chdir(tmp_path)
+    for model, options in ((path, ()), ("model.gguf", ()), ("model.gguf", ("--dry-run",))):  # a bare name is no hub id
+        ran = cli("export", "-m", model, "-o", tmp_path / "out", *options)
         assert (ran.code, ran.out) == (2, "") and ran.err.count("\n") == 1 and expected[kind] in ran.err
 
 

@@ -13,6 +13,7 @@ from random import Random
 from kirin_lava.export.bundle import MANIFEST, sealed
 from kirin_lava.hardware import profile
 from kirin_lava.methods.recipe import load_recipe
+from tests.gguf_models import save_gguf
 from tests.hf_models import save_model
 from tools.fuzz.damage import copy_of, damages_of
 from tools.fuzz.run import Ran, fault_of, run
@@ -59,6 +60,7 @@ KINDS: dict[str, Kind] = {
         "model", 9, ((5, DRY), (6, EXPORT), (1, [*EVAL, "--original", "model"]), (1, ["report", "model", "--json"]))
     ),
     "shards": Kind("shards", 3, ((4, [*EXPORT[:2], "shards", *EXPORT[3:]]), (1, [*DRY[:2], "shards", *DRY[3:]]))),
+    "gguf": Kind("model.gguf", 5, ((4, [*DRY[:2], "model.gguf", *DRY[3:]]), (4, [*EXPORT[:2], "model.gguf", *EXPORT[3:]]))),
     "recipe": Kind("recipe.yaml", 4, ((4, [*DRY, "--recipe", "recipe.yaml"]), (3, [*EXPORT, "--recipe", "recipe.yaml"]))),
     "profile": Kind("prices.yaml", 3, ((1, ["report", "model", "--profile", "prices.yaml", "--json"]),)),
     "text": Kind("text.txt", 4, ((3, [*EXPORT, "--calibration", "text.txt"]), (3, EVAL))),
@@ -130,6 +132,7 @@ class Campaign:
         (here / "recipe.yaml").write_text(load_recipe("kirin-w4a4-8").to_yaml())
         shutil.copyfile(Path(profile.__file__).parent / "profiles" / "yan-22nm.yaml", here / "prices.yaml")
         save_model(here / "model", num_hidden_layers=1)
+        save_gguf(here / "model.gguf", matrices="Q4_0", num_hidden_layers=1)
         shutil.copytree(here / "model", here / "shards")
         _split(here / "shards")
         made = run(["export", "-m", "model", "-o", "bundle", "--recipe", "kirin-w4a4-8", *SAMPLE], here)

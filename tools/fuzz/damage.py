@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 
 from tools.fuzz.arrays import hdf5_item, tensor_header, tensor_length, tensor_values
+from tools.fuzz.gguf_files import gguf_number, gguf_values, gguf_word
 from tools.fuzz.structure import json_leaf, odd_word, other_text, yaml_leaf
 
 __all__ = ["Damage", "copy_of", "damages_of"]
@@ -104,6 +105,8 @@ def damages_of(path: Path) -> list[Damage]:
         return [*ANY, encoding, *[yaml_leaf] * 10]
     if path.suffix == ".safetensors":
         return [*ANY, *[tensor_header] * 5, tensor_length, *[tensor_values] * 4]
+    if path.suffix == ".gguf":
+        return [*ANY, *[gguf_number] * 8, *[gguf_word] * 3, *[gguf_values] * 2]
     if path.suffix in (".net", ".h5", ".hdf5"):
         return [*ANY, *[hdf5_item] * 10]
     return [*ANY, encoding, *[other_text] * 5, *[odd_word] * 3]

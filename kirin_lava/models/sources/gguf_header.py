@@ -122,7 +122,7 @@ class _Head:
         self.require(entries <= _MOST_ENTRIES, f"it claims {entries} entries, at most {_MOST_ENTRIES} are read")
         values: dict[str, Value] = {}
         for _ in range(entries):
-            key = self.string("the key of an entry", _MOST_NAME)
+            key = self.name("the key of an entry")
             self.require(key not in values, f"the entry {key} is there twice")
             values[key] = self.value(key)
         rows = [self.tensor() for _ in range(tensors)]
@@ -158,6 +158,12 @@ class _Head:
     def unpack(self, layout: str, what: str) -> tuple[int, ...]:
         return struct.unpack(f"<{layout}", self.take(struct.calcsize(f"<{layout}"), what))
 
+    def name(self, what: str) -> str:
+        """A string that names something."""
+        found = self.string(what, _MOST_NAME)
+        self.require(found.isprintable() and bool(found), f"{what} is {reprlib.repr(found)}")
+        return found
+
     def string(self, what: str, most: int | None = None) -> str:
         (length,) = self.unpack("Q", f"the length of {what}")
         self.require(most is None or length <= most, f"{what} would have {length} bytes, at most {most} are read")
@@ -190,7 +196,7 @@ class _Head:
         """Name, shape, type, offset and size of the next tensor."""
         from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
-        name = self.string("the name of a tensor", _MOST_NAME)
+        name = self.name("the name of a tensor")
         (axes,) = self.unpack("I", f"the axes of {name}")
         self.require(0 < axes <= _MOST_AXES, f"the tensor {name} has {axes} axes")
         shape = tuple(reversed(self.unpack(f"{axes}Q", f"the shape of {name}")))
