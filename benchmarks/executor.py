@@ -195,7 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure and print; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", help="stories260K where it is at hand, demo and wide")
-    parser.add_argument("--recipe", default="kirin-signed-w4a4-8")
+    parser.add_argument("--recipe", default="kirin-w4a4-12")
     parser.add_argument("--tokens", type=int, default=256, help="of real text, in one batch")
     parser.add_argument("--decode", type=int, default=32, help="tokens one by one, at most half of those")
     parser.add_argument("--rounds", type=int, default=7)

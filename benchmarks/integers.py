@@ -32,7 +32,7 @@ import safetensors.numpy
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 RECORD = Path(__file__).parent / "integers.json"
-RECIPES = ("fast", "kirin-signed-w4a4-8", "kirin-uniform-w4a4-8", "kirin-w4a4-8", "kirin-w8a4-8")
+RECIPES = ("fast", "kirin-w4a4-12", "kirin-w4a5-12", "kirin-w4a4-8", "kirin-w8a5-12")
 _TOKENS = "24"
 
 

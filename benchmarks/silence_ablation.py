@@ -39,7 +39,7 @@ from kirin_lava.spikes.neurons.simulate import period_of, simulate
 
 Codes = npt.NDArray[np.integer[Any]]
 
-RECIPES = ("kirin-w4a4-8", "kirin-signed-w4a4-8")  # one of each code
+RECIPES = ("kirin-w4a4-8", "kirin-w4a4-12")  # one of each code
 WINDOWS = 64
 SHIFT = 3  # ramps in eighths of a sum
 

@@ -86,7 +86,7 @@ def test_whoever_may_read_the_folder_may_read_every_file(pristine: Path) -> None
 
 
 def test_another_request_gives_another_digest(model: Path, pristine: Path, tmp_path: Path) -> None:
-    changes: list[dict[str, Any]] = [{"seed": 1}, {"seq_len": 9}, {"recipe": "kirin-w8a4-8"}]
+    changes: list[dict[str, Any]] = [{"seed": 1}, {"seq_len": 9}, {"recipe": "kirin-w8a5-12"}]
     digests = {export(str(model), tmp_path / str(i), **{**SMALL, **c}).digest for i, c in enumerate(changes)}
     assert len(digests | {Bundle(pristine).digest()}) == 4
 
@@ -171,7 +171,7 @@ def test_resume_with_another_request(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     partial = interrupted(model, out, 1)
     before = contents(partial)
-    for changes, word in (({"seq_len": 9}, "source"), ({"recipe": "kirin-w8a4-8"}, "recipe"), ({"layers": (0, 1)}, "blocks")):
+    for changes, word in (({"seq_len": 9}, "source"), ({"recipe": "kirin-w8a5-12"}, "recipe"), ({"layers": (0, 1)}, "blocks")):
         with pytest.raises(UsageError, match=rf"out\.partial was begun with another {word}; leave out --resume"):
             converted(model, out, **changes)
         assert contents(partial) == before

@@ -25,7 +25,7 @@ from kirin_lava.spikes.steps import StaticStep
 from kirin_lava.tasks.verify.blocks import run_block_job
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 
-RECIPES = ["kirin-w4a4-8", "kirin-signed-w4a4-8"]
+RECIPES = ["kirin-w4a4-8", "kirin-w4a4-12"]
 
 
 class RasterCounter:
@@ -196,7 +196,7 @@ def test_result_is_json_with_the_totals_that_people_read(tmp_path: Path) -> None
 
 
 @pytest.mark.lava
-@pytest.mark.parametrize(("kind", "recipe"), [("llama", "kirin-signed-w4a4-8"), ("opt", "kirin-w4a4-8")])
+@pytest.mark.parametrize(("kind", "recipe"), [("llama", "kirin-w4a4-12"), ("opt", "kirin-w4a4-8")])
 def test_counts_equal_those_on_lava(tmp_path: Path, kind: str, recipe: str) -> None:
     """Spikes and messages per segment, as probes on Lava's connections count them."""
     model = converted(tmp_path, kind, recipe)

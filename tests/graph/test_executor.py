@@ -32,8 +32,8 @@ LENGTH = 24
 RECIPES: dict[str, Recipe] = {
     "fast": load_recipe("fast"),
     "offset": load_recipe("kirin-w4a4-8"),
-    "signed": load_recipe("kirin-signed-w4a4-8"),
-    "8-bit": load_recipe("kirin-w8a4-8"),
+    "signed": load_recipe("kirin-w4a4-12"),
+    "8-bit": load_recipe("kirin-w8a5-12"),
     "no outliers": replace(load_recipe("fast"), options=KirinOptions("signed", 8, Outliers(0.0))),
     "4-bit head": replace(load_recipe("kirin-w4a4-8"), head=HeadSpec(bits=4)),
 }

@@ -43,7 +43,7 @@ def test_they_agree_on_unusual_recipes(tmp_path: Path) -> None:
 
 def test_sizes_are_those_of_a_run(tmp_path: Path) -> None:
     """Neurons, products and host operations per token, at the context that the tokens see."""
-    recipe = load_recipe("kirin-signed-w4a4-8")
+    recipe = load_recipe("kirin-w4a4-12")
     model = convert_model(random_checkpoint(tmp_path, "llama"), random_rows(CONFIGS["llama"]), recipe)
     counter = Counter()
     Executor(model, observer=counter).forward(torch.stack(random_rows(CONFIGS["llama"], rows=1, length=7)))

@@ -204,7 +204,7 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.lava
-@pytest.mark.parametrize("recipe", ["kirin-uniform-w4a4-8", "fast"])
+@pytest.mark.parametrize("recipe", ["kirin-w4a5-12", "fast"])
 def test_a_new_family_and_a_new_host_operation_are_exact(toy: Path, recipe: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     export(str(toy), out, recipe, num_samples=2, seq_len=32, verify_with="none")

@@ -61,7 +61,7 @@ def test_every_layer_equals_that_of_transformers(tmp_path: Path, kind: str, chan
 def test_the_integers_stay_near_their_twin(tmp_path: Path, kind: str) -> None:
     """With 8-bit weights the executor follows the twin, layer by layer, for the same inputs."""
     checkpoint = random_checkpoint(tmp_path, kind)
-    model = convert_model(checkpoint, random_rows(CONFIGS[kind], rows=4), load_recipe("kirin-w8a4-8"))
+    model = convert_model(checkpoint, random_rows(CONFIGS[kind], rows=4), load_recipe("kirin-w8a5-12"))
     executor = BlockExecutor(model.rotary)
     x = twin.embed(checkpoint.family.embedding(checkpoint.config, checkpoint.load), random_rows(CONFIGS[kind], rows=1)[0][None])
     for index, block in enumerate(model.blocks):

@@ -52,7 +52,7 @@ def test_too_small_a_budget_is_an_error() -> None:
 def test_every_site_is_measured(tmp_path: Path, kind: str, sites: set[str]) -> None:
     checkpoint = Checkpoint(save_model(tmp_path, kind), kind)
     rows = [torch.randint(2, 250, (32,), generator=torch.Generator().manual_seed(i)) for i in range(2)]
-    curves = search_budget(checkpoint, rows, load_recipe("kirin-signed-w4a4-8"))
+    curves = search_budget(checkpoint, rows, load_recipe("kirin-w4a4-12"))
     assert {curve.site for curve in curves} == sites
     for curve in curves:
         assert curve.ratios == RATIOS

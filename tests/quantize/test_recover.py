@@ -25,7 +25,7 @@ ROWS = [torch.randint(2, 250, (24,), generator=torch.Generator().manual_seed(i))
 
 
 def _recipe(method: str, steps: int = 24) -> Recipe:
-    recipe = load_recipe("kirin-signed-w4a4-8")
+    recipe = load_recipe("kirin-w4a4-12")
     return replace(recipe, weights=replace(recipe.weights, method="rtn"), recovery=RecoverySpec(method, steps))
 
 

@@ -45,7 +45,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("pipeline") / "llama", num_hidden_layers=3)
 
 
-@pytest.mark.parametrize("recipe", ["kirin-w8a4-8", "kirin-w4a4-8"])
+@pytest.mark.parametrize("recipe", ["kirin-w8a5-12", "kirin-w4a4-8"])
 @pytest.mark.parametrize(("kind", "changes"), VARIANTS, ids=[f"{kind}-{'-'.join(c) or 'plain'}" for kind, c in VARIANTS])
 def test_every_family_becomes_a_bundle(tmp_path: Path, kind: str, changes: dict[str, Any], recipe: str) -> None:
     """It verifies, and computes nearly what the original does."""
@@ -59,7 +59,7 @@ def test_every_family_becomes_a_bundle(tmp_path: Path, kind: str, changes: dict[
         wanted = original(IDS).logits
     got = Executor(model).forward(IDS)
     error = float((got - wanted).norm() / (wanted - wanted.mean()).norm())
-    assert error < (0.25 if recipe == "kirin-w8a4-8" else 0.5)
+    assert error < (0.25 if recipe == "kirin-w8a5-12" else 0.5)
 
 
 def test_what_is_told_of_an_export(llama: Path, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_dead_channels_and_constant_weights(tmp_path: Path) -> None:
     tensors["model.layers.1.post_attention_layernorm.weight"][:] = 0
     tensors["model.embed_tokens.weight"][40] = 0
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    for recipe in ("kirin-w4a4-8", "kirin-signed-w4a4-8"):
+    for recipe in ("kirin-w4a4-8", "kirin-w4a4-12"):
         result = export(str(folder), tmp_path / recipe, **{**SMALL, "recipe": recipe, "verify_with": "reference"})
         assert result.verification is not None and result.verification.mismatches == 0
         assert bool(torch.isfinite(Executor(Bundle(tmp_path / recipe).model()).forward(IDS)).all())

@@ -23,7 +23,7 @@ from tests.conftest import Cli, Ran
 from tests.hf_models import save_model
 
 ROOT = Path(__file__).parents[2]
-KINDS = {"llama": "kirin-w4a4-8", "opt": "kirin-signed-w4a4-8"}
+KINDS = {"llama": "kirin-w4a4-8", "opt": "kirin-w4a4-12"}
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ def test_one_table_for_ours_and_rivals(tmp_path: Path, texts: tuple[Path, Path])
 
 def test_the_tables_fit_into_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    names = ("kirin-uniform-w4a4-8", "kirin-w4a4-8, distill")
+    names = ("kirin-w4a5-12", "kirin-w4a4-8, distill")
     rows = [
         Contender(name, "kirin", 1.0649, 0.0762, 0.8708, 16, 0.339, 0.5822, 0.0784, 0.2317, 481.0, 1_190_000, 185.0)
         for name in names
@@ -79,7 +79,7 @@ def test_windows_are_measured_against_those_of_8_bit_spikes() -> None:
 @pytest.mark.parametrize("model", ["demo", "demo-opt"])
 def test_the_recipes_keep_the_embedded_models(model: str) -> None:
     """At most a tenth of all codes are outliers, and the perplexity hardly changes."""
-    recipes = ["kirin-w4a4-8", "kirin-signed-w4a4-8", "kirin-w8a4-8", "kirin-uniform-w4a4-8"]
+    recipes = ["kirin-w4a4-8", "kirin-w4a4-12", "kirin-w8a5-12", "kirin-w4a5-12"]
     for row in compare(model, recipes, sample=Sample(rows=32), max_rows=8).contenders:
         assert row.outlier_share is not None and row.outlier_share <= 0.1, row.name
         assert row.perplexity_ratio < 1.02, row.name
