@@ -1,8 +1,9 @@
 """Calibration of one layer: what the user's text tells about its activations, gathered from the float model.
 
 Two passes over the layer's inputs. The first finds fixed steps, where layers fire on chip and have no host to choose a step per
-token. The second sums the second moments of the inputs *as they will be sent*, quantised, for weight rounding. Memory is the
-activations of a few thousand tokens and one (K, K) matrix per dense layer.
+token. The second sums the second moments of the inputs *as they will be sent*, quantised, for weight rounding; about their
+mean, because what rounding does to the mean goes into the bias. Memory is the activations of a few thousand tokens and one
+(K, K) matrix per dense layer.
 """
 
 from __future__ import annotations
@@ -82,11 +83,15 @@ def _sum_moments(sites: Sites, rows: list[Tensor], rotary: Rotary | None) -> lis
     """Second moments of what every dense layer will get, and the outputs of the layer. Rows are run, and parts of the matrices
     summed, by several threads; which part gets which terms in which order depends on the sizes alone."""
     moments = {op.name: torch.zeros(op.weight.shape[1], op.weight.shape[1]) for op in sites.block.denses()}
-    outputs = []
+    totals = {name: torch.zeros(len(matrix), dtype=torch.float64) for name, matrix in moments.items()}
+    outputs, tokens = [], 0
     for batch in _batches(rows):
         results = spread(lambda x: _run_row(sites, x, rotary), batch)
         outputs += [output for output, _ in results]
         sent = {name: torch.cat([found[name] for _, found in results]) for name in moments}
+        tokens += sum(x.shape[1] for x in batch)
+        for name, x in sent.items():
+            totals[name] += x.sum(0, dtype=torch.float64)
         parts = [(name, start) for name, matrix in moments.items() for start in range(0, len(matrix), _PART)]
 
         def add(part: tuple[str, int], sent: dict[str, Tensor] = sent) -> None:
@@ -96,7 +101,10 @@ def _sum_moments(sites: Sites, rows: list[Tensor], rotary: Rotary | None) -> lis
 
         spread(add, parts)
     for name, matrix in moments.items():  # the other half
-        sites.calibration.moments[name] = matrix.triu_().add_(matrix.triu(1).T)
+        mean = totals[name] / tokens
+        matrix.triu_().add_(matrix.triu(1).T)
+        sites.calibration.means[name] = mean.to(torch.float32)
+        sites.calibration.moments[name] = (matrix.double() - torch.outer(totals[name], mean)).to(torch.float32)
     return outputs
 
 

@@ -21,7 +21,7 @@ from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models import float_model
 from kirin_lava.models.checkpoint import Checkpoint
 from kirin_lava.quantize.calibrate import calibrate, run_rows
-from kirin_lava.quantize.lower import lower_block, round_block
+from kirin_lava.quantize.lower import corrected, lower_block, round_block
 from kirin_lava.quantize.recover import Layer, Student, recover
 from kirin_lava.quantize.sites import Calibration
 
@@ -67,7 +67,7 @@ def convert_blocks(
     left_out, width = skip or (lambda name: False), checkpoint.dimensions.width
     if recipe.recovery.method == "none":
         layers = _layers(checkpoint, tokens, recipe, left_out, stop)
-        yield from spread_out(Converted(_lowered(layer, recipe, width), rows) for layer, rows in layers)
+        yield from spread_out(Converted(_lowered(_rounded(layer, recipe), recipe, width), rows) for layer, rows in layers)
         return
     if stop != "head":
         raise UsageError("recovery trains the whole model: export all layers, or choose a recipe without recovery")
@@ -108,7 +108,8 @@ def _rounded(layer: Layer, recipe: Recipe) -> Layer:
     """The layer with integer weights; the head is rounded when it is lowered."""
     if layer.block.name == "head":
         return layer
-    return Layer(layer.block, layer.calibration, round_block(layer.block, recipe, layer.calibration))
+    codes = round_block(layer.block, recipe, layer.calibration)
+    return Layer(corrected(layer.block, recipe, layer.calibration, codes), layer.calibration, codes)
 
 
 def _lowered(layer: Layer, recipe: Recipe, width: int) -> Block:

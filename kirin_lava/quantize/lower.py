@@ -12,9 +12,11 @@ Everything else is a host operation already and is taken over as it is. How a si
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from kirin_lava.base.errors import UnsupportedError
 from kirin_lava.graph.block import Block
@@ -26,7 +28,7 @@ from kirin_lava.quantize.sites import Calibration, Sites
 from kirin_lava.quantize.weights import Matrix, WeightCodes, quantize_weights
 from kirin_lava.spikes.neurons import READ_OUT, Neuron
 
-__all__ = ["lower_block", "round_block", "weights_of"]
+__all__ = ["corrected", "lower_block", "round_block", "weights_of"]
 
 
 def weights_of(recipe: Recipe, block: str) -> WeightSpec:
@@ -36,12 +38,30 @@ def weights_of(recipe: Recipe, block: str) -> WeightSpec:
 
 def round_block(block: FloatBlock, recipe: Recipe, calibration: Calibration) -> dict[str, WeightCodes]:
     """Integer weights of the dense layers of a block, by name; steps of fired inputs become part of them."""
-    sites, spec, matrices = Sites(block, recipe, calibration), weights_of(recipe, block.name), {}
-    for op in block.denses():
-        fold = sites.fold(op)
-        weight = op.weight if fold is None else op.weight * torch.from_numpy(fold)
-        matrices[op.name] = Matrix(weight, spec, calibration.moments.get(op.name))
+    sites, spec = Sites(block, recipe, calibration), weights_of(recipe, block.name)
+    matrices = {op.name: Matrix(_folded(op, sites), spec, calibration.moments.get(op.name)) for op in block.denses()}
     return dict(zip(matrices, quantize_weights(list(matrices.values())), strict=True))
+
+
+def corrected(block: FloatBlock, recipe: Recipe, calibration: Calibration, rounded: Mapping[str, WeightCodes]) -> FloatBlock:
+    """The block with what rounding takes off the mean output of its dense layers in their biases, `(W - V) mean(x)`.
+
+    Only where the calibration has means: moments about them are what the weights were rounded for.
+    """
+    sites = Sites(block, recipe, calibration)
+    ops = list(block.ops)
+    for index, op in enumerate(ops):
+        if isinstance(op, Dense) and op.name in calibration.means:
+            left = _folded(op, sites) - torch.from_numpy(rounded[op.name].dequantized())
+            bias = left @ calibration.means[op.name]
+            ops[index] = replace(op, bias=bias if op.bias is None else op.bias + bias)
+    return replace(block, ops=tuple(ops))
+
+
+def _folded(op: Dense, sites: Sites) -> Tensor:
+    """The float weight (N, K) for inputs in the units of their codes where those are fired."""
+    fold = sites.fold(op)
+    return op.weight if fold is None else op.weight * torch.from_numpy(fold)
 
 
 def lower_block(

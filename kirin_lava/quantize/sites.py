@@ -28,11 +28,12 @@ class Calibration:
     Attributes:
         input_steps: step of the inputs of a dense layer that fires.
         output_steps: steps (N,) of its outputs, per neuron.
-        moments: (K, K) second moments of the inputs as sent.
+        means: (K,) mean input of a dense layer as sent. moments: (K, K) second moments about it.
     """
 
     input_steps: dict[str, float] = field(default_factory=dict)
     output_steps: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    means: dict[str, Tensor] = field(default_factory=dict)
     moments: dict[str, Tensor] = field(default_factory=dict)
 
 

@@ -30,11 +30,13 @@ def test_moments_are_those_of_what_is_sent(tmp_path: Path, monkeypatch: pytest.M
     rows = [torch.randn(1, length, 32, generator=generator) for length in (9, 14, 3, 11, 6)]
     rotary, sites = rotary_of(checkpoint), Sites(block, RECIPE)
     sums = {op.name: torch.zeros(op.weight.shape[1], op.weight.shape[1], dtype=torch.float64) for op in block.denses()}
+    totals = {name: torch.zeros(len(matrix), dtype=torch.float64) for name, matrix in sums.items()}
 
     def watch(op: FloatOp, values: dict[str, Tensor]) -> None:
         if isinstance(op, Dense):
             sent = sites.coding(op).sent(values[op.input]).flatten(0, -2).double()
             sums[op.name] += sent.T @ sent
+            totals[op.name] += sent.sum(0)
 
     with torch.no_grad():
         wanted = [float_model.run_block(block, x, rotary, watch) for x in rows]
@@ -47,7 +49,11 @@ def test_moments_are_those_of_what_is_sent(tmp_path: Path, monkeypatch: pytest.M
             torch.set_num_threads(1)
         assert all(torch.equal(a, b) for a, b in zip(outputs, wanted, strict=True))
         found.append(calibration.moments)
+        means = calibration.means
     for name, exact in sums.items():
+        total = totals[name]
+        assert torch.allclose(means[name].double(), total / 43, rtol=1e-5, atol=1e-6)
+        exact -= torch.outer(total, total) / 43
         assert torch.allclose(found[0][name].double(), exact, rtol=1e-5, atol=1e-4)
         assert torch.equal(found[0][name], found[0][name].T)
         assert torch.equal(found[0][name], found[1][name]) and torch.equal(found[0][name], found[2][name])

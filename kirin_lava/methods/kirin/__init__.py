@@ -1,7 +1,7 @@
 """Kirin, arXiv 2602.08817: W4A(4&8), single spikes whose time is their value, integers for outliers, a silence threshold.
 
-dense inputs, queries    spikes inside the code's range, messages beyond; a step per token that leaves few of them
-probabilities            the same, unsigned, with messages of 8 bits: they are never negative
+dense inputs             spikes inside the code's range, messages beyond; a step per token that leaves few of them
+queries, probabilities   the same with messages of 8 bits; probabilities are never negative
 keys and values          8-bit integers in a cache
 head                     integers, as wide as messages
 ReLU between two layers  neurons that fire: silent below 0, one spike above
@@ -103,8 +103,10 @@ class Kirin(Method):
     )
 
     def activations(self, options: KirinOptions) -> SpikeCode:
-        """Of dense inputs and queries."""
-        bits = options.outliers.bits
+        """Of dense inputs; of queries with messages of 8 bits, which lose nothing and whose products with keys fit 24 bits."""
+        return self._signed(options, options.outliers.bits)
+
+    def _signed(self, options: KirinOptions, bits: int) -> SpikeCode:
         return offset(bits) if options.encoding == "offset" else signed(options.window, bits)
 
     def _unsigned(self, options: KirinOptions) -> SpikeCode:
@@ -120,7 +122,8 @@ class Kirin(Method):
             return Coding(INTEGER8, TokenBudget(), site.name)
         if site.side == "p":
             return Coding(self._unsigned(options), RowBudget(share), site.name)
-        return Coding(self.activations(options), TokenBudget(share), site.name)
+        bits = 8 if site.side == "q" else options.outliers.bits
+        return Coding(self._signed(options, bits), TokenBudget(share), site.name)
 
     def fired(self, site: Site, options: KirinOptions) -> SpikeCode:
         """See `Method`."""
