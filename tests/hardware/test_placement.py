@@ -135,7 +135,7 @@ def test_caches_grow_with_the_context() -> None:
 @pytest.mark.parametrize(("config", "least"), [(OPT_125M, 3), (OPT_1_3B, 39), (LLAMA_2_7B, 206)])
 def test_known_models_need_at_least_the_chips_of_their_weights(config: dict[str, object], least: int) -> None:
     """The weights of all layers at 4 bits alone, without a head, take `least` chips."""
-    shape = shape_of_config(config, load_recipe("fast"))
+    shape = shape_of_config(config, load_recipe("kirin-w4a4-8"))
     placement = place(shape, 1)
     check(placement, shape)
     layers = sum(s.inputs * s.outputs for s in shape.segments if s.block != "head" and not s.heads) / 2
@@ -146,7 +146,9 @@ def test_known_models_need_at_least_the_chips_of_their_weights(config: dict[str,
 
 
 def test_shifted_groups_need_the_memory_of_eight_bits() -> None:
-    four, eight = (shape_of_config(LLAMA_2_7B, load_recipe(name)) for name in ("fast", "kirin-w4a4-8"))
+    recipe = load_recipe("kirin-w4a4-8")
+    shifted = replace(recipe, weights=replace(recipe.weights, group_size=8))
+    four, eight = (shape_of_config(LLAMA_2_7B, recipe) for recipe in (recipe, shifted))
     assert place(eight, 1).chips > 1.9 * place(four, 1).chips
 
 

@@ -26,7 +26,7 @@ def test_steps_against_an_eight_bit_code() -> None:
     assert rows[0].latency_reduction == pytest.approx(1 - 193 / 3073)
 
 
-@pytest.mark.parametrize(("recipe", "window"), [("kirin-w4a4-8", 16), ("fast", 8)])
+@pytest.mark.parametrize(("recipe", "window"), [("kirin-w4a4-8", 16), ("kirin-w4a4-12", 8)])
 def test_without_a_list_of_windows_the_models_own_is_compared(recipe: str, window: int) -> None:
     shape = shape_of_config(CONFIGS["llama"], load_recipe(recipe))
     assert [(row.scheme, row.window) for row in step_rows(shape)] == [("own codes", window), ("8-bit spike codes", 256)]
