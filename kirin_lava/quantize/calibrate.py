@@ -104,7 +104,9 @@ def _sum_moments(sites: Sites, rows: list[Tensor], rotary: Rotary | None) -> lis
         mean = totals[name] / tokens
         matrix.triu_().add_(matrix.triu(1).T)
         sites.calibration.means[name] = mean.to(torch.float32)
-        sites.calibration.moments[name] = (matrix.double() - torch.outer(totals[name], mean)).to(torch.float32)
+        about = matrix.double() - torch.outer(totals[name], mean)
+        about.diagonal().clamp_min_(0)  # of an input that hardly varies the rounding of sums is left
+        sites.calibration.moments[name] = about.to(torch.float32)
     return outputs
 
 

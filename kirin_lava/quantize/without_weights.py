@@ -7,6 +7,7 @@ bits it will need, and the others are 0, so that nothing is split: a head that a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from kirin_lava.graph.block import Block, Embedding, Model
 from kirin_lava.hardware.shapes import ModelShape, shape_of_model
 from kirin_lava.methods.recipe import Recipe, WeightSpec
 from kirin_lava.models import family_of
-from kirin_lava.models.layout import Config, FloatBlock
+from kirin_lava.models.layout import Config, Dense, FloatBlock
 from kirin_lava.quantize.grid import MAX_SHIFT
 from kirin_lava.quantize.lower import lower_block, weights_of
 from kirin_lava.quantize.sites import Calibration, Sites
@@ -38,6 +39,7 @@ def shape_of_config(config: Config, recipe: Recipe) -> ModelShape:
     head = recipe.method.rewrite(family.head(config, _without_storage))
 
     def lowered(block: FloatBlock) -> Block:
+        block = _with_biases(block, recipe)
         return lower_block(block, d.width, recipe, _calibration(block, recipe), _weights(block, weights_of(recipe, block.name)))
 
     positions = family.embedding(config, _without_storage).positions
@@ -51,6 +53,14 @@ def shape_of_config(config: Config, recipe: Recipe) -> ModelShape:
         facts={"model_type": config["model_type"]},
     )
     return shape_of_model(model)
+
+
+def _with_biases(block: FloatBlock, recipe: Recipe) -> FloatBlock:
+    """What calibrated rounding takes off the mean goes into a bias, see `kirin_lava.quantize.lower.corrected`."""
+    if recipe.weights.method != "gptq" or block.name == "head":
+        return block
+    ops = (replace(op, bias=torch.zeros(len(op.weight))) if isinstance(op, Dense) else op for op in block.ops)
+    return replace(block, ops=tuple(ops))
 
 
 class _Shape:

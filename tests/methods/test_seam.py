@@ -110,7 +110,7 @@ def test_a_new_method_is_exact_and_shown_everywhere(plain: str, model: str, tmp_
 
 @pytest.mark.slow
 def test_a_new_method_is_compared(plain: str) -> None:
-    result = compare("demo", [plain, "fast"], sample=Sample(rows=2, tokens=64), max_rows=2)
+    result = compare("demo", [plain, "kirin-w4a4-12"], sample=Sample(rows=2, tokens=64), max_rows=2)
     first, second = result.contenders
     assert (first.name, first.window, first.method) == ("plain-w8a8", 1, "plain")
     assert first.outlier_share == pytest.approx(1 - (first.silent_share or 0))

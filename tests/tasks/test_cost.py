@@ -29,7 +29,7 @@ json.dump(values, sys.stdout)
 """
 
 
-@pytest.mark.parametrize(("config", "chips"), [(LLAMA_2_7B, 420), (OPT_2_7B, 170)], ids=["llama-2-7b", "opt-2.7b"])
+@pytest.mark.parametrize(("config", "chips"), [(LLAMA_2_7B, 250), (OPT_2_7B, 120)], ids=["llama-2-7b", "opt-2.7b"])
 def test_a_large_model_in_little_memory(config: dict[str, object], chips: int) -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], input=json.dumps(config), capture_output=True, text=True, check=True)
     values = json.loads(done.stdout)
