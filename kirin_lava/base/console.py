@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 _WIDEST = 10_000
+_RATE_SECONDS = 600  # by which the time left is estimated: a layer of a large model takes minutes
 
 Report = Callable[[str, int, int], None]
 """Called with what is done now, how many parts are done and how many there are."""
@@ -113,17 +114,25 @@ def progress_bar(quiet: bool) -> Iterator[Report | None]:
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Seconds that a part takes, once one is done."""
+
+        def render(self, task: Task) -> Text:
+            return Text(f"{1 / task.speed:.3g} s each" if task.speed else "")
 
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
+        Rate(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=_console(sys.stderr), transient=True) as bar:
+    with Progress(*columns, console=_console(sys.stderr), transient=True, speed_estimate_period=_RATE_SECONDS) as bar:
         task = bar.add_task("start", total=1)
         yield lambda what, done, total: bar.update(task, description=plain_line(what), completed=done, total=total)
 

@@ -4,8 +4,8 @@ Both are estimates. Weights lie in the `.net` files as compressed bytes; `_STORE
 distributed and under gzip. Memory is that of the program itself, phase by phase; the largest phase is the peak:
 
     conversion      what the libraries take, the embedding, the tables of the rotary embedding, the activations of the text
-                    before and after a layer, and the costliest layer: its float32 and int8 weights, its moments, and what its
-                    costliest matrix needs while it is rounded and its ranges are proved
+                    before and after a layer, and the costliest layer: its float32 and int8 weights, its moments, the inputs
+                    that are summed to them, and what its costliest matrix needs while it is rounded and its ranges proved
     verification    the libraries, the embedding, the tables, the integers of a layer, and the outputs that are computed at once
 
 Processes of Lava, which `--verify lava` starts, come on top.
@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from kirin_lava.base.threads import usable
 from kirin_lava.hardware.shapes import ModelShape, Segment
 from kirin_lava.methods.recipe import Recipe
 
@@ -31,8 +32,11 @@ _LIBRARIES_BYTES = 600_000_000
 _TABLES_MADE = 2.5  # while cos and sin are computed in float64, as many times more than what is kept
 _ROUNDING = 6  # float32 copies of a matrix that is rounded to nearest
 _PROVING_BYTES = 5 * 8 * 2**21  # what is bounded at a time, in 64 bits
-_HESSIAN_BYTES = 8 * 8  # per entry of the second moments that gptq inverts: float64 matrices at a time
-_GPTQ_BYTES = 8 * 4 * 2**23  # what gptq tries at a time, in float32
+_MOMENTS_BYTES = 4 + 8  # per entry of second moments: as they were summed, and as gptq uses them
+_PREPARED_BYTES = 5 * 8  # per entry of those that are made ready: float64 matrices at a time
+_CHUNK_BYTES = 28 * 4  # per weight of a chunk that gptq rounds: its candidates in float32
+_CHUNK_ROWS = 512  # of a chunk, one per thread
+_BATCH_TOKENS = 2048  # whose inputs of all matrices are held at a time
 
 VERIFY_BYTES = 64 * 2**20
 """What a verification may use for the events of the outputs that it computes at once."""
@@ -81,11 +85,14 @@ def export_estimate(
     probes = sum(_PROBE_WINDOWS * (2 * segment.inputs + 4 * segment.outputs) + 4 * segment.outputs for segment in linears)
     embedding = _FLOAT * shape.host_parameters()
     biases = sum(_FLOAT * segment.outputs for segment in linears)
-    rows = _FLOAT * num_samples * min(seq_len, shape.max_positions) * shape.width
+    tokens = num_samples * min(seq_len, shape.max_positions)
+    rows = _FLOAT * tokens * shape.width
     layers = {block: [segment for segment in linears if segment.block == block] for block in shape.blocks()}
     tables = _table_bytes(shape)
     always = _LIBRARIES_BYTES + embedding + tables
-    most = max(round(_TABLES_MADE * tables), *(2 * rows + _layer_bytes(segments, recipe) for segments in layers.values()))
+    most = max(
+        round(_TABLES_MADE * tables), *(2 * rows + _layer_bytes(segments, recipe, tokens) for segments in layers.values())
+    )
     phases = {"conversion": always + most}
     if verified:
         phases["verification"] = always + max(_verified_bytes(segments) for segments in layers.values())
@@ -111,23 +118,27 @@ def _net_bytes(segment: Segment, recipe: Recipe) -> int:
     return round(segment.inputs * segment.outputs * each) + segment.outputs * _NEURON_BYTES + _FILE_BYTES
 
 
-def _layer_bytes(segments: list[Segment], recipe: Recipe) -> int:
-    """Float32 weights and int8 synapses of a layer, the moments of gptq, and what its costliest matrix needs."""
+def _layer_bytes(segments: list[Segment], recipe: Recipe, tokens: int) -> int:
+    """Float32 weights and int8 synapses of a layer, the moments of gptq and what they are summed from, and what its costliest
+    matrix needs."""
     weights = sum(segment.inputs * segment.outputs for segment in segments)
     gptq = recipe.weights.method == "gptq" and segments[0].block != "head"  # which is always rounded to nearest
-    moments = sum(_FLOAT * segment.inputs**2 for segment in segments) if gptq else 0
+    moments = 0
+    if gptq:
+        moments = sum(_MOMENTS_BYTES * segment.inputs**2 for segment in segments)
+        moments += 2 * _FLOAT * min(tokens, _BATCH_TOKENS) * sum(segment.inputs for segment in segments)
     return (_FLOAT + 1) * weights + moments + max(_matrix_bytes(segment, gptq) for segment in segments)
 
 
 def _matrix_bytes(segment: Segment, gptq: bool) -> int:
     """What a matrix needs beside itself while it becomes integers."""
     size = segment.inputs * segment.outputs
-    needs = [_ROUNDING * _FLOAT * size]
+    needs = [min(_PROVING_BYTES, 5 * 8 * size)]
     if gptq:
-        hessian = segment.inputs**2
-        needs.append(_FLOAT * size + _HESSIAN_BYTES * hessian)
-        needs.append(2 * _FLOAT * size + _HESSIAN_BYTES * 3 // 8 * hessian + min(_GPTQ_BYTES, 6 * 8 * _FLOAT * size))
-    needs.append(min(_PROVING_BYTES, 5 * 8 * size))
+        needs.append(_PREPARED_BYTES * segment.inputs**2)
+        needs.append(_CHUNK_BYTES * min(size, usable() * _CHUNK_ROWS * segment.inputs))
+    else:
+        needs.append(_ROUNDING * _FLOAT * size)
     return max(needs)
 
 

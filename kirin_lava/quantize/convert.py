@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from kirin_lava.base.errors import UsageError
+from kirin_lava.base.laps import Laps
 from kirin_lava.base.threads import spread_out
 from kirin_lava.graph.block import Block, Embedding, Model
 from kirin_lava.graph.values import rotary_tables
@@ -35,10 +36,11 @@ PROBE_ROWS = 4
 
 @dataclass
 class Converted:
-    """One lowered layer and the first rows of inputs it was calibrated on, each (1, L, width) float32."""
+    """One lowered layer, the first rows of inputs it was calibrated on, each (1, L, width) float32, and where the time went."""
 
     block: Block
     rows: list[Tensor]
+    laps: Laps
 
 
 def convert_blocks(
@@ -67,54 +69,71 @@ def convert_blocks(
     left_out, width = skip or (lambda name: False), checkpoint.dimensions.width
     if recipe.recovery.method == "none":
         layers = _layers(checkpoint, tokens, recipe, left_out, stop)
-        yield from spread_out(Converted(_lowered(_rounded(layer, recipe), recipe, width), rows) for layer, rows in layers)
+        yield from spread_out(_lowered(item, _rounded(item, recipe), recipe, width) for item in layers)
         return
     if stop != "head":
         raise UsageError("recovery trains the whole model: export all layers, or choose a recipe without recovery")
     found = list(spread_out(_layers(checkpoint, tokens, recipe, lambda name: False, stop)))
-    rounded = [_rounded(layer, recipe) for layer, _ in found]
+    rounded = [_rounded(item, recipe) for item in found]
     embedding = checkpoint.family.embedding(checkpoint.config, checkpoint.load)
     student = Student(embedding, rounded, recipe, rotary_of(checkpoint), device)
     trained = recover(student, list(tokens), seed, report or (lambda what, done, total: None), scratch)
-    for layer, (_, rows) in zip(trained, found, strict=True):
+    for layer, item in zip(trained, found, strict=True):
         if not left_out(layer.block.name):
-            yield Converted(_lowered(layer, recipe, width), rows)
+            yield _lowered(item, layer, recipe, width)
+
+
+@dataclass
+class _Calibrated:
+    layer: Layer
+    rows: list[Tensor]
+    laps: Laps
 
 
 def _layers(
     checkpoint: Checkpoint, tokens: Sequence[Tensor], recipe: Recipe, skip: Callable[[str], bool], stop: str
-) -> Iterator[tuple[Layer, list[Tensor]]]:
+) -> Iterator[_Calibrated]:
     """Calibrated layers with the first rows of their inputs, the head last."""
     rotary = rotary_of(checkpoint)
     embedding = checkpoint.family.embedding(checkpoint.config, checkpoint.load)
     rows = [float_model.embed(embedding, row.unsqueeze(0)) for row in tokens]
     del embedding
     for index in range(checkpoint.dimensions.layers):
-        block = recipe.method.rewrite(checkpoint.family.block(checkpoint.config, index, checkpoint.load))
+        laps = Laps()
+        with laps.lap("read"):
+            block = recipe.method.rewrite(checkpoint.family.block(checkpoint.config, index, checkpoint.load))
         if skip(block.name):
             following = run_rows(block, rows, rotary)
         else:
-            calibration, following = calibrate(block, rows, rotary, recipe)
-            yield Layer(block, calibration), rows[:PROBE_ROWS]
+            with laps.lap("calibrate"):
+                calibration, following = calibrate(block, rows, rotary, recipe)
+            yield _Calibrated(Layer(block, calibration), rows[:PROBE_ROWS], laps)
         if block.name == stop:
             return
         rows = following
     if not skip("head"):
-        head = recipe.method.rewrite(checkpoint.family.head(checkpoint.config, checkpoint.load))
-        yield Layer(head, Calibration()), rows[:PROBE_ROWS]
+        laps = Laps()
+        with laps.lap("read"):
+            head = recipe.method.rewrite(checkpoint.family.head(checkpoint.config, checkpoint.load))
+        yield _Calibrated(Layer(head, Calibration()), rows[:PROBE_ROWS], laps)
 
 
-def _rounded(layer: Layer, recipe: Recipe) -> Layer:
+def _rounded(item: _Calibrated, recipe: Recipe) -> Layer:
     """The layer with integer weights; the head is rounded when it is lowered."""
+    layer = item.layer
     if layer.block.name == "head":
         return layer
-    codes = round_block(layer.block, recipe, layer.calibration)
-    return Layer(corrected(layer.block, recipe, layer.calibration, codes), layer.calibration, codes)
+    with item.laps.lap("round"):
+        codes = round_block(layer.block, recipe, layer.calibration)
+        return Layer(corrected(layer.block, recipe, layer.calibration, codes), layer.calibration, codes)
 
 
-def _lowered(layer: Layer, recipe: Recipe, width: int) -> Block:
-    block = lower_block(layer.block, width, recipe, layer.calibration, layer.codes or None)
-    return make_provable(block)[0]  # a fan-in that could overflow becomes several segments, added exactly on the host
+def _lowered(item: _Calibrated, layer: Layer, recipe: Recipe, width: int) -> Converted:
+    """The rounded layer as a block; the head is rounded here."""
+    with item.laps.lap("lower"):
+        block = lower_block(layer.block, width, recipe, layer.calibration, layer.codes or None)
+        block = make_provable(block)[0]  # a fan-in that could overflow becomes several segments, added exactly on the host
+    return Converted(block, item.rows, item.laps)
 
 
 def rotary_of(checkpoint: Checkpoint) -> Rotary | None:

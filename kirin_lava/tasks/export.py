@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from kirin_lava.base.errors import UsageError
+from kirin_lava.base.laps import Laps
 from kirin_lava.base.memory import peak_memory
 from kirin_lava.base.units import in_bytes
 from kirin_lava.export.bundle import Bundle
@@ -54,6 +55,8 @@ class ExportResult:
 
     Attributes:
         path: the bundle. segments: linear segments written. bytes: size on disk. seconds: wall time, verification included.
+        phase_seconds: wall time of the parts of an export. block_seconds: of every block that was converted now, by what was
+            done. Where an export goes on, the blocks that were written before are left out.
         peak_memory_bytes: largest resident size of this process so far.
         digest: hash of the content, equal for equal requests.
         verification: of the requested level, or None.
@@ -70,6 +73,8 @@ class ExportResult:
     digest: str
     verification: Verification | None
     warnings: tuple[str, ...] = ()
+    phase_seconds: Mapping[str, float] = field(default_factory=dict)
+    block_seconds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -140,22 +145,28 @@ def export(
     content = {key: value for key, value in source.items() if key != "model"}  # the checkpoint may be moved
     request = {"source": content, "recipe": chosen.to_dict(), "blocks": wanted}
     torch.manual_seed(sample.seed)
+    phases, blocks = Laps(), {}
+    phases.seconds["read"] = time.monotonic() - start
     provenance = {"model": checkpoint.name, "revision": checkpoint.revision or "", "recipe": chosen.name}
     with BundleWriter(out, request, output.resume, output.force, provenance) as writer:
         if not writer.published:
-            _convert(writer, checkpoint, tokens, chosen, wanted, sample.seed, training.device, report)
-            licence = checkpoint.source.license or source_license(model, checkpoint.revision)
-            told = {**source, "license": licence, "weights": checkpoint.weights()}
-            writer.finish(frame_of(checkpoint), told, chosen, checkpoint.source.save)
+            with phases.lap("convert"):
+                blocks = _convert(writer, checkpoint, tokens, chosen, wanted, sample.seed, training.device, report)
+                licence = checkpoint.source.license or source_license(model, checkpoint.revision)
+                told = {**source, "license": licence, "weights": checkpoint.weights()}
+                writer.finish(frame_of(checkpoint), told, chosen, checkpoint.source.save)
         bundle = Bundle(writer.folder)
         if checks.target == "loihi2":
             report("check ranges", 0, 1)
-            _require_fit(bundle, tokens, positions)
+            with phases.lap("check ranges"):
+                _require_fit(bundle, tokens, positions)
         if "nir" in output.formats:
-            write_nir(bundle, writer.folder / "nir")
+            with phases.lap("write NIR"):
+                write_nir(bundle, writer.folder / "nir")
         verification = None
         if checks.backend != "none":
-            verification = verify(writer.folder, backend=checks.backend, timeout=checks.timeout, progress=progress)
+            with phases.lap("verify"):
+                verification = verify(writer.folder, backend=checks.backend, timeout=checks.timeout, progress=progress)
             verification.require()
             if verification.unwritten:
                 raise UsageError(verification.unwritten)
@@ -175,6 +186,8 @@ def export(
         digest=bundle.digest(),
         verification=verification,
         warnings=drawn.warnings,
+        phase_seconds=phases.seconds,
+        block_seconds=blocks,
     )
 
 
@@ -187,20 +200,26 @@ def _convert(
     seed: int,
     device: str,
     report: Progress,
-) -> None:
-    """Write all blocks that are not written yet."""
+) -> dict[str, dict[str, float]]:
+    """Write all blocks that are not written yet. Returns the seconds that each took, by what was done."""
     tables = rotary_of(checkpoint)
     rotary = None if tables is None else (tables[0].numpy(), tables[1].numpy())
     todo = [name for name in wanted if not writer.finished(name)]
     report("convert layers", len(wanted) - len(todo), len(wanted))
+    seconds: dict[str, dict[str, float]] = {}
     if not todo:
-        return
+        return seconds
     left_out = lambda name: name not in todo  # noqa: E731
     stop = wanted[-1] if recipe.recovery.method != "none" else todo[-1]
     for item in convert_blocks(checkpoint, tokens, recipe, left_out, stop, seed, report, writer.scratch, device):
-        writer.write_block(item.block, probe_block(item.block, item.rows, rotary))
+        with item.laps.lap("probe"):
+            probes = probe_block(item.block, item.rows, rotary)
+        with item.laps.lap("write"):
+            writer.write_block(item.block, probes)
         todo.remove(item.block.name)
+        seconds[item.block.name] = item.laps.seconds
         report("convert layers", len(wanted) - len(todo), len(wanted))
+    return seconds
 
 
 def _require_fit(bundle: Bundle, tokens: list[Tensor], context: int) -> None:

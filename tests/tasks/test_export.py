@@ -62,6 +62,18 @@ def test_every_family_becomes_a_bundle(tmp_path: Path, kind: str, changes: dict[
     assert error < (0.25 if recipe == "kirin-w8a5-12" else 0.5)
 
 
+def test_any_number_of_threads_gives_the_same_digest(llama: Path, tmp_path: Path) -> None:
+    digests = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            out = tmp_path / str(threads)
+            digests.append(export(str(llama), out, **{**SMALL, "recipe": "kirin-w4a4-8", "num_samples": 6}).digest)
+        finally:
+            torch.set_num_threads(1)
+    assert len(set(digests)) == 1
+
+
 def test_what_is_told_of_an_export(llama: Path, tmp_path: Path) -> None:
     text = tmp_path / "mine.txt"
     text.write_text(f"A text of my own.\n<|endoftext|>\nAnd another paragraph of it, {'longer ' * 12}than the first one.\n")
@@ -71,6 +83,11 @@ def test_what_is_told_of_an_export(llama: Path, tmp_path: Path) -> None:
     assert seen == [("open the checkpoint", 0, 1), *(("convert layers", done, 4) for done in range(5))]
     values = json.loads(json.dumps(result.to_dict()))
     assert values["digest"] == result.digest and values["verification"] is None
+    assert list(values["phase_seconds"]) == ["read", "convert"]
+    assert list(values["block_seconds"]) == ["blocks.0", "blocks.1", "blocks.2", "head"]
+    assert list(values["block_seconds"]["blocks.0"]) == ["read", "calibrate", "round", "lower", "probe", "write"]
+    parts = sum(sum(block.values()) for block in values["block_seconds"].values())
+    assert 0 < parts < values["phase_seconds"]["convert"] < sum(values["phase_seconds"].values()) < values["seconds"]
     manifest = Bundle(tmp_path / "out").manifest
     calibration = manifest["source"]["calibration"]
     assert (calibration["text"], calibration["rows"], calibration["tokens_per_row"], calibration["seed"]) == (

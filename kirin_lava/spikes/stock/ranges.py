@@ -85,7 +85,7 @@ def _measure(weight: Integers, payloads: Float64, gains: tuple[int, ...]) -> tup
     v = np.zeros_like(u)
     lowest, highest = np.zeros((2, len(weight))), np.zeros((2, len(weight)))
     for column, gain in enumerate(gains):
-        u += payloads[..., column] @ synapses
+        u += np.ascontiguousarray(payloads[..., column]) @ synapses  # what is not contiguous, NumPy multiplies without BLAS
         v += gain * u
         lowest = np.minimum(lowest, [u.min(0, initial=0), v.min(0, initial=0)])
         highest = np.maximum(highest, [u.max(0, initial=0), v.max(0, initial=0)])
