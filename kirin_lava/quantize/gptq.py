@@ -18,6 +18,7 @@ is in a few large products.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ __all__ = ["EFFORT", "Effort", "Moments", "damped", "layer_error", "round_rows"]
 
 DAMPING = 0.01
 """Share of the mean diagonal added to H: keeps it positive definite, and unseen inputs rounded to nearest."""
-_BLOCK = 32
+_BLOCK = 64
 
 
 def damped(hessian: Tensor) -> Tensor:
@@ -52,17 +53,19 @@ EFFORT = Effort(candidates=6, refinements=4)
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Second moments of K inputs, made ready for rounding. All but `order` are in rounding order, most active input first.
+    """Second moments H = M M^T of K inputs, made ready for rounding. All but `order` are in rounding order, most active first.
 
     Attributes:
         order: (K,) int64, the inputs.
-        matrix: (K, K) float32, H.
+        pull: (K, K) float32, row j: how far the other inputs' errors move the best value of j, H_ij / H_jj.
+        power: (K,) float32, H_jj.
         carried: (K, K) float32, row j: how much of the error of an input before j is for j to make good, M_ij / M_jj.
-        cost: (K,) float32, M_jj^2: of the squared error that an input leaves in the end.
+        cost: (K,) float32, M_jj^2, of the squared error that an input leaves in the end.
     """
 
     order: Tensor
-    matrix: Tensor
+    pull: Tensor
+    power: Tensor
     carried: Tensor
     cost: Tensor
 
@@ -72,9 +75,25 @@ class Moments:
         order = hessian.diagonal().argsort(descending=True, stable=True)
         matrix = hessian[order][:, order]
         lower = torch.linalg.cholesky(matrix.flip(0, 1)).flip(0, 1).T  # M^T: of the inputs backwards, turned round
-        diagonal = lower.diagonal()
-        carried = (lower / diagonal[:, None]).to(torch.float32).contiguous()
-        return Moments(order, matrix.to(torch.float32), carried, diagonal.square().to(torch.float32))
+        power, root = matrix.diagonal().clone(), lower.diagonal().clone()
+        pull, carried = matrix.div_(power[:, None]).to(torch.float32), lower.div_(root[:, None]).to(torch.float32)
+        return Moments(
+            order, pull.contiguous(), power.to(torch.float32), carried.contiguous(), root.square_().to(torch.float32)
+        )
+
+    @cached_property
+    def pulled_near(self) -> list[Tensor]:
+        """Rows of `pull`, from the beginning of their block to the diagonal."""
+        return _near(self.pull)
+
+    @cached_property
+    def carried_near(self) -> list[Tensor]:
+        """Rows of `carried`, from the beginning of their block to the diagonal."""
+        return _near(self.carried)
+
+
+def _near(matrix: Tensor) -> list[Tensor]:
+    return [matrix[j, j - j % _BLOCK : j] for j in range(len(matrix))]
 
 
 def round_rows(grid: Grid, weight: Tensor, moments: Moments, effort: Effort = EFFORT) -> tuple[Tensor, Tensor, Tensor]:
@@ -83,12 +102,16 @@ def round_rows(grid: Grid, weight: Tensor, moments: Moments, effort: Effort = EF
     weight: float32 (K, R), a row's largest magnitude 1. Returns codes (float32 integers, K, R), scale (R,), exponents int64
     (G, R). Inputs come and go in their own order.
     """
-    importance = torch.empty_like(moments.cost)
-    importance[moments.order] = moments.matrix.diagonal()
+    importance = torch.empty_like(moments.power)
+    importance[moments.order] = moments.power
     scales, exponents = search_scales(grid, weight, importance, effort.candidates)
-    group = moments.order // grid.group_size if grid.group_size else torch.zeros_like(moments.order)
+    group = (moments.order // grid.group_size).tolist() if grid.group_size else None
     ordered = weight[moments.order]
-    code, scale, exponent = _best_candidate(grid, ordered, scales, exponents, moments, group)
+    code, errors = _gptq(grid, ordered, scales, exponents, moments, group)
+    best = errors.argmin(0, keepdim=True)
+    code = code.gather(1, best.expand(len(code), 1, -1)).squeeze(1)
+    scale = scales.gather(0, best).squeeze(0)
+    exponent = exponents.gather(0, best[:, None].expand(1, exponents.shape[1], -1)).squeeze(0)
     if effort.refinements:
         code, scale = _refine(grid, ordered, code, scale, exponent, moments, group, effort.refinements)
     result = torch.empty_like(code)
@@ -101,51 +124,52 @@ def layer_error(difference: Tensor, hessian: Tensor) -> Tensor:
     return ((difference @ hessian) * difference).sum(1)
 
 
-def _best_candidate(
-    grid: Grid, weight: Tensor, scales: Tensor, exponents: Tensor, moments: Moments, group: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """GPTQ for every candidate of every row at once; the candidate with the lowest error wins.
+def _gptq(
+    grid: Grid, weight: Tensor, scales: Tensor, exponents: Tensor, moments: Moments, group: list[int] | None
+) -> tuple[Tensor, Tensor]:
+    """Codes (K, C, R) by GPTQ with C candidate scales side by side, and their layer errors (C, R).
 
-    weight (K, R), scales (C, R), exponents (C, G, R), group (K,): of every input.
+    weight (K, R) in rounding order, scales (C, R), exponents (C, G, R); group: of every input, None without groups. Within,
+    everything is in units of the scale.
     """
-    steps = (scales[:, None] * torch.exp2(exponents.to(weight.dtype))).transpose(0, 1).contiguous()
-    code, error = _gptq(grid, weight, steps, moments, group.tolist())
-    best = error.argmin(0, keepdim=True)
-    chosen = code.gather(1, best.expand(len(code), 1, -1)).squeeze(1)
-    exponent = exponents.gather(0, best[:, None].expand(1, exponents.shape[1], -1)).squeeze(0)
-    return chosen, scales.gather(0, best).squeeze(0), exponent
-
-
-def _gptq(grid: Grid, weight: Tensor, steps: Tensor, moments: Moments, group: list[int]) -> tuple[Tensor, Tensor]:
-    """Codes (K, C, R) by GPTQ and their layer errors (C, R).
-
-    weight (K, R) and `group`, of every input, in rounding order; steps (G, C, R).
-    """
-    inputs = len(weight)
-    shape = steps.shape[1:]
+    inputs, shape = len(weight), scales.shape
     wide = shape.numel()
     code, lost = weight.new_empty(inputs, *shape), weight.new_empty(inputs, wide)
-    block, error = weight.new_empty(_BLOCK, wide), weight.new_zeros(wide)
-    step, inverse = list(steps), list(steps.reciprocal())
-    weights, codes, losts = list(weight), list(code), list(lost.view(inputs, *shape))
+    wanted, left = weight.new_empty(2, _BLOCK, wide)
+    error = weight.new_zeros(wide)
+    before = [left[:j].T for j in range(_BLOCK)]
+    factors, inverses = _factors(exponents.transpose(0, 1), weight)
+    unscale = scales.reciprocal()
     for start in range(0, inputs, _BLOCK):
         end = min(start + _BLOCK, inputs)
-        want = block[: end - start]
+        own = (weight[start:end, None] * unscale).view(-1, wide)
+        want = wanted[: end - start]
         if start:
-            torch.mm(moments.carried[start:end, :start], lost[:start], out=want)
+            torch.addmm(own, moments.carried[start:end, :start], lost[:start], out=want)
         else:
-            want.zero_()
-        want.view(-1, *shape).add_(weight[start:end, None])
-        for at in range(start, end):
-            g, row = group[at], want[at - start]
+            want.copy_(own)
+        q = code[start:end].view(-1, wide)
+        columns = zip(want, q, own, left, before, moments.carried_near[start:end], range(start, end), strict=False)
+        for row, integer, exact, rest, earlier, near, at in columns:
             if at > start:
-                row.addmv_(lost[start:at].T, moments.carried[at, start:at])
-            row = row.view(shape)
-            q = torch.mul(row, inverse[g], out=codes[at]).round_().clamp_(grid.low, grid.high)
-            torch.addcmul(weights[at], q, step[g], value=-1, out=losts[at])
-            row.addcmul_(q, step[g], value=-1)
-        error.addmv_(want.square_().T, moments.cost[start:end])
-    return code, error.view(shape)
+                row.addmv_(earlier, near)
+            if group is None:
+                torch.round(row, out=integer).clamp_(grid.low, grid.high)
+                torch.sub(exact, integer, out=rest)
+            else:
+                torch.mul(row, inverses[group[at]], out=integer).round_().clamp_(grid.low, grid.high)
+                torch.addcmul(exact, integer, factors[group[at]], value=-1, out=rest)
+        lost[start:end] = left[: end - start]
+        # what an input leaves is its wanted value less its own: `left` has its weight instead of the wanted value
+        want.sub_(own).add_(left[: end - start]).square_()
+        error.addmv_(want.T, moments.cost[start:end])
+    return code, error.view(shape).mul_(scales.square())
+
+
+def _factors(exponents: Tensor, like: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """2^k and 2^-k by group, each flat, of exponents (G, ...)."""
+    power = exponents.to(like.dtype).flatten(1)
+    return list(torch.exp2(power)), list(torch.exp2(-power))
 
 
 def _refine(
@@ -155,60 +179,64 @@ def _refine(
     scale: Tensor,
     exponent: Tensor,
     moments: Moments,
-    group: Tensor,
+    group: list[int] | None,
     rounds: int,
 ) -> tuple[Tensor, Tensor]:
     """Least-squares scales and coordinate descent in turn, and a scale at the end. A row keeps what it had unless its error
     falls."""
-    factor = torch.exp2(exponent.to(weight.dtype))
-    factors = factor[group] if grid.group_size else factor
-    target = moments.matrix @ weight
-    before = code, scale
-    code = code.clone()
-    unit = code * factors
-    product = moments.matrix @ unit
-    first = _error(weight, unit, scale, target, product)
+    factor = 1.0 if group is None else torch.exp2(exponent.to(weight.dtype))[group]
+    before, unit = (code, scale), code * factor
+    target, product = moments.pull @ weight, moments.pull @ unit
+    first = _error(weight, unit, scale, target, product, moments)
     for _ in range(rounds):
-        scale = _fitted(unit, scale, target, product)
-        gradient = torch.addcmul(target, product, scale, value=-1)
-        _descend(grid, code, scale * factor, gradient, moments, group.tolist())
-        unit = code * factors
-        product = torch.sub(target, gradient).div_(scale)
-    scale = _fitted(unit, scale, target, product)
-    better = _error(weight, unit, scale, target, product) < first
-    return torch.where(better, code, before[0]), torch.where(better, scale, before[1])
+        scale = _fitted(unit, scale, target, product, moments)
+        _descend(grid, unit, product, target, scale, exponent, moments, group)
+    scale = _fitted(unit, scale, target, product, moments)
+    better = _error(weight, unit, scale, target, product, moments) < first
+    return torch.where(better, unit / factor, before[0]), torch.where(better, scale, before[1])
 
 
-def _fitted(unit: Tensor, scale: Tensor, target: Tensor, product: Tensor) -> Tensor:
-    """The scales of least error for weights `scale * unit`; target is H w, product H unit."""
-    power, overlap = (unit * product).sum(0), (unit * target).sum(0)
+def _fitted(unit: Tensor, scale: Tensor, target: Tensor, product: Tensor, moments: Moments) -> Tensor:
+    """The scales of least error for weights `scale * unit`; target is `pull @ w`, product `pull @ unit`."""
+    power, overlap = moments.power @ (unit * product), moments.power @ (unit * target)
     return torch.where((power > 0) & (overlap > 0), overlap / power, scale)
 
 
-def _error(weight: Tensor, unit: Tensor, scale: Tensor, target: Tensor, product: Tensor) -> Tensor:
+def _error(weight: Tensor, unit: Tensor, scale: Tensor, target: Tensor, product: Tensor, moments: Moments) -> Tensor:
     left = torch.addcmul(weight, unit, scale, value=-1)
-    return left.mul_(torch.addcmul(target, product, scale, value=-1)).sum(0)
+    return moments.power @ left.mul_(torch.addcmul(target, product, scale, value=-1))
 
 
-def _descend(grid: Grid, code: Tensor, steps: Tensor, gradient: Tensor, moments: Moments, group: list[int]) -> None:
-    """One sweep of coordinate descent, in place: each code in turn to its best value, the others fixed.
+def _descend(
+    grid: Grid,
+    unit: Tensor,
+    product: Tensor,
+    target: Tensor,
+    scale: Tensor,
+    exponent: Tensor,
+    moments: Moments,
+    group: list[int] | None,
+) -> None:
+    """One sweep of coordinate descent: each code in turn to its best value, the others fixed.
 
-    code (K, R), steps (G, R), gradient (K, R) `H (w - steps * code)`, which is kept up to date.
+    Changes `unit` (K, R), codes times 2^k, and `product`, `pull @ unit`.
     """
-    inputs, rows = code.shape
-    moved = code.new_empty(_BLOCK, rows)
-    step, inverse = list(steps), list(steps.reciprocal())
-    codes, gradients = list(code), list(gradient)
-    pull = moments.matrix.diagonal().reciprocal().tolist()
+    inputs, rows = unit.shape
+    moved, unscale = unit.new_empty(_BLOCK, rows), scale.reciprocal()
+    before = [moved[:j].T for j in range(_BLOCK)]
+    factors, inverses = _factors(exponent, unit)
     for start in range(0, inputs, _BLOCK):
         end = min(start + _BLOCK, inputs)
-        near = moments.matrix[start:end, start:end]
-        for at in range(start, end):
-            g, j, old = group[at], at - start, codes[at]
-            row = gradients[at]
-            if j:
-                row = row.addmv(moved[:j].T, near[j, :j], alpha=-1)
-            new = torch.addcmul(old, row, inverse[g], value=pull[at]).round_().clamp_(grid.low, grid.high)
-            torch.sub(new, old, out=moved[j]).mul_(step[g])
-            old.copy_(new)
-        gradient.addmm_(moments.matrix[:, start:end], moved[: end - start], alpha=-1)
+        old = unit[start:end]
+        best = torch.addcmul(old, target[start:end], unscale).sub_(product[start:end])
+        columns = zip(best, old, moved, before, moments.pulled_near[start:end], range(start, end), strict=False)
+        for row, last, way, earlier, near, at in columns:
+            if at > start:
+                row.addmv_(earlier, near, alpha=-1)
+            if group is None:
+                row.round_().clamp_(grid.low, grid.high)
+            else:
+                row.mul_(inverses[group[at]]).round_().clamp_(grid.low, grid.high).mul_(factors[group[at]])
+            torch.sub(row, last, out=way)
+        old.copy_(best)
+        product.addmm_(moments.pull[:, start:end], moved[: end - start])

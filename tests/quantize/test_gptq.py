@@ -43,7 +43,8 @@ def test_codes_are_those_of_the_textbook(inputs: int) -> None:
     ready = Moments.of(hessian)
     order = ready.order
     ready = replace(ready, carried=ready.carried.double(), cost=ready.cost.double())
-    codes, errors = gptq._gptq(grid, weight.T[order], scale[None], ready, [0] * inputs)
+    exponents = torch.zeros(2, 1, 12, dtype=torch.int64)
+    codes, errors = gptq._gptq(grid, weight.T[order], scale, exponents, ready, None)
     for i in range(2):
         step = scale[i][:, None].expand(12, inputs)
         expected = textbook(grid, weight[:, order], step, hessian[order][:, order])
