@@ -120,6 +120,10 @@ class Method(ABC):
         ReLU."""
         return None
 
+    def firing_code(self, site: Site, options: Any) -> SpikeCode:
+        """Code of the inputs of a dense layer that fires."""
+        return self.coding(site, options).code
+
     def input_step(self, site: Site, options: Any, sample: Tensor, peak: float) -> float:
         """Step of the inputs of a dense layer that fires, the same for every token: it has no host to choose one.
 

@@ -67,10 +67,12 @@ class Sites:
         """Code and rule; of the inputs of a dense layer that fires with its calibrated step."""
         site = self.site(op, side)
         coding = self.recipe.method.coding(site, self.recipe.options)
-        if op.name in self.firing and op.name in self.calibration.input_steps:
-            share = getattr(coding.rule, "ratio", 0.0)
-            return Coding(coding.code, StaticStep(self.calibration.input_steps[op.name], share), coding.name)
-        return coding
+        if op.name not in self.firing or side != "input":
+            return coding
+        code, rule = self.recipe.method.firing_code(site, self.recipe.options), coding.rule
+        if op.name in self.calibration.input_steps:
+            rule = StaticStep(self.calibration.input_steps[op.name], getattr(rule, "ratio", 0.0))
+        return Coding(code, rule, coding.name)
 
     def fired(self, op: Dense) -> SpikeCode | None:
         """Code that a dense layer fires into the next one; None where it is read out."""

@@ -129,9 +129,13 @@ class Kirin(Method):
         """See `Method`."""
         return self._unsigned(options)
 
+    def firing_code(self, site: Site, options: KirinOptions) -> SpikeCode:
+        """Messages of 8 bits: with a fixed step all inputs may be messages, and the membrane must hold them."""
+        return self._signed(options, 8)
+
     def input_step(self, site: Site, options: KirinOptions, sample: Tensor, peak: float) -> float:
         """The quantile that leaves as many messages as elsewhere, without clipping the peak."""
-        code = self.activations(options)
+        code = self.firing_code(site, options)
         assert code.spike_codes is not None
         limit = float(torch.quantile(sample.abs().flatten()[: 2**24], 1 - options.outliers.of(site.name)))
         step = max(limit / (code.spike_codes[1] + 0.499), peak / (code.code_max + 0.49))

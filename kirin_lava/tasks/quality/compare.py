@@ -11,7 +11,6 @@ from typing import Any
 
 from rich.console import Group
 from rich.table import Table
-from torch import Tensor
 
 from kirin_lava.base.console import csv_lines
 from kirin_lava.base.errors import UsageError
@@ -21,7 +20,7 @@ from kirin_lava.graph.executor import Executor
 from kirin_lava.hardware.timing import RATE_WINDOW
 from kirin_lava.methods.recipe import DEFAULT_RECIPE, Recipe, load_recipe, with_recovery
 from kirin_lava.models.calibration_text import draw_sample
-from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
+from kirin_lava.models.checkpoint import open_checkpoint
 from kirin_lava.models.passages import fingerprints
 from kirin_lava.models.text import (
     CALIBRATION_TEXT,
@@ -33,7 +32,7 @@ from kirin_lava.models.text import (
 )
 from kirin_lava.tasks.export import export
 from kirin_lava.tasks.options import Checks, Sample, Training
-from kirin_lava.tasks.quality.evaluate import Score, require_unseen, score
+from kirin_lava.tasks.quality.evaluate import Network, Score, require_unseen, score_all
 from kirin_lava.tasks.quality.original import load_original
 from kirin_lava.tasks.quality.rivals import RIVALS, build_rival
 
@@ -148,7 +147,7 @@ def compare(
     rivals: bool = False,
     progress: Report | None = None,
 ) -> Comparison:
-    """Export a model by several recipes and evaluate each with the integer executor.
+    """Export a model by several recipes and evaluate them side by side with the integer executor, all in memory.
 
     Args:
         recipes: names, YAML files or recipes. rivals: also the quantisers of `kirin_lava.tasks.quality.rivals`, held against
@@ -175,46 +174,36 @@ def compare(
     rows = token_rows(tokenizer, content, length)
     if max_rows is not None and max_rows < len(rows):
         rows = rows[:: -(-len(rows) // max_rows)]
-    original = _remembered(checkpoint, rows[0])
+    original = load_original(checkpoint, rows[0])
     report = progress or (lambda what, done, total: None)
     total = len(chosen) + (len(RIVALS) if rivals else 0)
-    found: list[Contender] = []
-    sums: Score | None = None
+    networks: list[Network] = []
+    counters: list[Counter] = []
+    exported: list[tuple[int, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         for recipe in chosen:
-            report(recipe.name, len(found), total)
+            report(recipe.name, len(networks), total)
             start = time.monotonic()
-            out = Path(folder) / str(len(found))
+            out = Path(folder) / str(len(networks))
             export(model, out, recipe, sample, checks=Checks("none"))
-            seconds = time.monotonic() - start
-            counter = Counter()
-            sums = score(Executor(Bundle(out).model(), observer=counter), original, rows)
             size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-            found.append(_ours(recipe.name, recipe.method.name, sums, counter, size, seconds))
+            exported.append((size, time.monotonic() - start))
+            counters.append(Counter())
+            networks.append(Executor(Bundle(out).model(), observer=counters[-1]))
         if rivals:
             against = chosen[0] if chosen else load_recipe(DEFAULT_RECIPE)
             for kind in RIVALS:
-                report(kind, len(found), total)
-                sums = score(build_rival(checkpoint, kind, drawn.rows, against), original, rows)
-                found.append(_contender(kind, RIVAL, sums))
-    assert sums is not None
-    read_as, warnings = protocol(tokenizer, content, length), drawn.warnings
+                report(kind, len(networks), total)
+                networks.append(build_rival(checkpoint, kind, drawn.rows, against))
+        scores = score_all(networks, lambda ids: original(ids).logits, rows, progress=progress)
+    found = [
+        _ours(recipe.name, recipe.method.name, sums, counter, *facts)
+        for recipe, sums, counter, facts in zip(chosen, scores, counters, exported, strict=False)
+    ]
+    found += [_contender(kind, RIVAL, sums) for kind, sums in zip(RIVALS, scores[len(chosen) :], strict=False)]
+    read_as, warnings, sums = protocol(tokenizer, content, length), drawn.warnings, scores[0]
     perplexity = sums.perplexity_float
     return Comparison(checkpoint.name, file.name, read_as, len(rows), sums.tokens, perplexity, tuple(found), warnings)
-
-
-def _remembered(checkpoint: Checkpoint, row: Tensor) -> Callable[[Tensor], Tensor]:
-    """The float original; what it said of a batch is kept, because every contender is asked the same."""
-    network = load_original(checkpoint, row)
-    known: dict[bytes, Tensor] = {}
-
-    def logits(ids: Tensor) -> Tensor:
-        key = ids.cpu().numpy().tobytes()
-        if key not in known:
-            known[key] = network(ids).logits
-        return known[key]
-
-    return logits
 
 
 def _contender(name: str, method: str, sums: Score, **counted: Any) -> Contender:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,9 +31,10 @@ from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.tasks.quality.layer_errors import LayerError, layer_errors, worst_first
 from kirin_lava.tasks.quality.original import load_original, require_converted
 
-__all__ = ["Evaluation", "Score", "check_unseen", "evaluate", "require_unseen", "score"]
+__all__ = ["Evaluation", "Score", "check_unseen", "evaluate", "require_unseen", "score", "score_all"]
 
 _BATCH_TOKENS = 2048
+_PART_ELEMENTS = 2**22  # logits that are looked at at a time, in float64
 _ERROR_ROWS = 4
 
 
@@ -46,6 +47,10 @@ class Score:
     nll: float
     kl: float
     agreed: int
+
+    def __add__(self, other: Score) -> Score:
+        """Sums over the tokens of both."""
+        return Score(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(Score)))
 
     @property
     def perplexity_float(self) -> float:
@@ -115,43 +120,64 @@ class Network(Protocol):
         ...
 
 
-@torch.inference_mode()
 def score(
-    executor: Network,
+    network: Network,
     original: Callable[[Tensor], Tensor],
     rows: list[Tensor],
     fresh: list[int] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Score:
-    """Run both networks over rows of tokens.
+    """`score_all` of one network."""
+    return score_all([network], original, rows, fresh, progress)[0]
+
+
+@torch.inference_mode()
+def score_all(
+    networks: Sequence[Network],
+    original: Callable[[Tensor], Tensor],
+    rows: list[Tensor],
+    fresh: list[int] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Score]:
+    """Run networks over rows of tokens, each beside the original, which computes every row once.
 
     Args:
         original: (B, L) ids -> (B, L, vocabulary) logits.
         fresh: for every row the number of its last tokens to score; None scores all but the first token.
     """
-    tokens = agreed = 0
-    nll_float = nll = kl = 0.0
+    sums = [Score(0, 0.0, 0.0, 0.0, 0)] * len(networks)
     index = 0
     while index < len(rows):
         length = len(rows[index])
         batch = [i for i in range(index, min(index + max(1, _BATCH_TOKENS // length), len(rows))) if len(rows[i]) == length]
-        ids = torch.stack([rows[i] for i in batch]).to(executor.device)
-        ours = F.log_softmax(executor.forward(ids)[:, :-1].double(), -1)
-        theirs = F.log_softmax(original(ids)[:, :-1].double(), -1)
-        counted = torch.ones(len(batch), length - 1, dtype=torch.bool, device=ids.device)
+        ids = torch.stack([rows[i] for i in batch])
+        counted = torch.ones(len(batch), length - 1, dtype=torch.bool)
         for i, row in enumerate(batch):
             if fresh is not None:
                 counted[i, : length - 1 - fresh[row]] = False
-        target = ids[:, 1:, None]
-        tokens += int(counted.sum())
-        nll -= float(ours.gather(-1, target).squeeze(-1)[counted].sum())
-        nll_float -= float(theirs.gather(-1, target).squeeze(-1)[counted].sum())
-        kl += float((theirs.exp() * (theirs - ours)).sum(-1)[counted].sum())
-        agreed += int((ours.argmax(-1) == theirs.argmax(-1))[counted].sum())
+        theirs, target = original(ids)[:, :-1][counted], ids[:, 1:][counted]
+        for which, network in enumerate(networks):
+            ours = network.forward(ids.to(network.device))[:, :-1]
+            sums[which] = sums[which] + _scored(ours[counted.to(ours.device)], theirs, target)
+            del ours  # before the next network's: of a large vocabulary one is hundreds of megabytes
         index += len(batch)
         if progress is not None:
             progress("evaluate", index, len(rows))
-    return Score(tokens, nll_float, nll, kl, agreed)
+    return sums
+
+
+def _scored(ours: Tensor, theirs: Tensor, target: Tensor) -> Score:
+    """Sums over tokens from logits (tokens, vocabulary) and the ids (tokens,) that follow; a part at a time, in float64."""
+    result = Score(0, 0.0, 0.0, 0.0, 0)
+    part = max(1, _PART_ELEMENTS // ours.shape[-1])
+    for mine, wanted, ids in zip(ours.split(part), theirs.split(part), target.split(part), strict=True):
+        p = F.log_softmax(mine.double(), -1)
+        q = F.log_softmax(wanted.to(p.device).double(), -1)
+        column = ids.to(p.device).unsqueeze(-1)
+        agreed = int((p.argmax(-1) == q.argmax(-1)).sum())
+        nll_float, nll = -float(q.gather(-1, column).sum()), -float(p.gather(-1, column).sum())
+        result = result + Score(len(ids), nll_float, nll, float((q.exp() * (q - p)).sum()), agreed)
+    return result
 
 
 def evaluate(

@@ -41,8 +41,8 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_one_table_for_ours_and_rivals(tmp_path: Path, texts: tuple[Path, Path]) -> None:
     model = save_model(tmp_path / "model")
-    result = compare(str(model), ["fast"], texts[1], Sample(texts[0], 4, 48), Training("blocks", 2), rivals=True)
-    assert [row.name for row in result.contenders] == ["fast", "fast, blocks", *RIVALS]
+    result = compare(str(model), ["kirin-w4a4-12"], texts[1], Sample(texts[0], 4, 48), Training("blocks", 2), rivals=True)
+    assert [row.name for row in result.contenders] == ["kirin-w4a4-12", "kirin-w4a4-12, blocks", *RIVALS]
     ours, rivals = result.contenders[:2], {row.name: row for row in result.contenders[2:]}
     for row in ours:
         assert row.silent_share is not None and row.outlier_share is not None and row.spikes_per_element is not None
