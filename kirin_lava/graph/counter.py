@@ -27,12 +27,17 @@ __all__ = ["Counter", "stored_bits", "together"]
 
 def together(*observers: Observer) -> Observer:
     """One observer that calls several."""
+    return _Together(observers)
 
-    def observe(block: Block, op: Op, values: dict[str, Value]) -> None:
-        for observer in observers:
+
+class _Together:
+    def __init__(self, observers: tuple[Observer, ...]) -> None:
+        self._observers = observers
+        self.in_pieces = all(getattr(observer, "in_pieces", False) for observer in observers)
+
+    def __call__(self, block: Block, op: Op, values: dict[str, Value]) -> None:
+        for observer in self._observers:
             observer(block, op, values)
-
-    return observe
 
 
 def stored_bits(op: CoreOp, block: Block) -> int:
@@ -67,6 +72,8 @@ class _Tally:
 
 class Counter:
     """Counts all blocks that it observes. One counter may see many runs; their counts add up."""
+
+    in_pieces = True
 
     def __init__(self) -> None:
         self._ops: dict[tuple[str, str], tuple[Block, Op, _Tally]] = {}

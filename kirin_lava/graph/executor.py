@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,22 +20,30 @@ from torch import Tensor
 from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.base.exact import FLOAT32_EXACT, ExactMatmul
 from kirin_lava.base.loihi2 import STATE_MAX
+from kirin_lava.base.threads import at_most, spread, threads_for, usable
 from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.cache import Cache
-from kirin_lava.graph.ops import Decode, Encode, HostOp, Linear, Mix, Op, Score, require_ops
+from kirin_lava.graph.ops import Encode, HostOp, Linear, Mix, Op, Score, require_ops
 from kirin_lava.graph.ops.softmax import visible
-from kirin_lava.graph.values import Codes, Constants, Float32, HostContext, Value, Values, codes_in
+from kirin_lava.graph.stages import Phase, Stage, phases_of
+from kirin_lava.graph.values import Codes, Constants, Float32, HostContext, Turns, Value, Values, codes_in
 from kirin_lava.spikes.neurons.neuron import check_state
 
 __all__ = ["BlockExecutor", "Cache", "Executor", "Observer", "SegmentBackend", "answer_of", "cached_name"]
 
+_PIECE, _FEW_TOKENS = 128, 64  # tokens at a time, of all rows; so few are not divided
 _ATTENTION_ELEMENTS = 2**18  # of scores at a time: what a core's cache holds
 _ATTENTION_ROWS = 16  # but not fewer tokens
 _MAX_CACHED = 127  # largest magnitude of a cached code
 _LARGE_BLOCK = 7 * 2**20  # float32 numbers, just below the 32 MiB up to which glibc learns
 
 Observer = Callable[[Block, Op, dict[str, Value]], None]
-"""Called after every operation with all values of the block so far, cached rows of codes under `cached_name`."""
+"""Called after every operation with all values of the block so far, cached rows of codes under `cached_name`.
+
+It sees all tokens of a run at once. One that has an attribute `in_pieces`, and it is true, is called for some tokens after the
+others, with their values alone: then a text of any length is run as fast, and in as little memory, as without it.
+"""
+_Call = Callable[[Values, HostContext, Cache], Value]
 SegmentBackend = Callable[[Linear, Codes], Value]
 """Computes a segment from codes (B, L, K): sums (B, L, N), or codes where it fires."""
 
@@ -43,13 +53,23 @@ def cached_name(cache: str) -> str:
     return f"{cache}.cached"
 
 
+@dataclass
+class _Piece:
+    """Some consecutive tokens on their way through a block."""
+
+    values: Values
+    context: HostContext
+
+
 class BlockExecutor:
     """Runs single blocks; `Executor` runs a model with it.
+
+    Many tokens are taken in pieces that a core's cache holds, on all threads that the caller has; an operator has one thread.
 
     Args:
         rotary: cos and sin, each (positions, head_dim) float32, or None.
         device: "cpu" or "cuda"; the integers are the same.
-        observer: called after every operation.
+        observer: called after every operation, in the order of the block.
         segment: computes the linear segments instead of matrix products, on another backend.
     """
 
@@ -63,10 +83,13 @@ class BlockExecutor:
         _keep_freed_memory()
         self.device = torch.device(device)
         self.observer = observer
+        self._in_pieces = segment is None and (observer is None or bool(getattr(observer, "in_pieces", False)))
         self._segment = segment or self._linear
         self._matmuls: dict[Linear, ExactMatmul] = {}
-        self._stages: dict[Block, list[tuple[Op, ...]]] = {}
+        self._phases: dict[Block, tuple[Phase, ...]] = {}
+        self._calls: dict[Op, _Call] = {}
         self._constants: Constants = {}
+        self._turns: Turns = {}
         self._rotary = None
         if rotary is not None:
             self._rotary = (torch.from_numpy(rotary[0]).to(self.device), torch.from_numpy(rotary[1]).to(self.device))
@@ -74,71 +97,108 @@ class BlockExecutor:
     @torch.inference_mode()
     def run(self, block: Block, x: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """One block on (B, L, width) -> (B, L, width), at absolute positions (L,) that follow what the cache holds."""
-        context = self._context(positions, cache.steps.setdefault(block.name, {}))
-        values: Values = {"x": x}
-        if block not in self._stages:
-            self._stages[block] = _stages(block)
-        for stage in self._stages[block]:
-            if len(stage) > 1 and self.observer is None:
-                values[stage[-1].output] = self._attend(block, stage, values, context, cache)
-                continue
-            for op in stage:
-                values[op.output] = self._compute(block, op, values, context, cache)
-                if self.observer is not None:
-                    if isinstance(op, (Score, Mix)):
-                        values[cached_name(op.cache)] = cache.used(block.name, op.cache)
-                    self.observer(block, op, values)
-        result = values[block.output]
-        assert isinstance(result, Tensor)
-        if not math.isfinite(float(result.sum())):
-            raise FitError(
-                f"{block.name}: {_first_broken(block, values)} is NaN or infinite; the checkpoint or the input is broken"
-            )
-        return result
+        if block not in self._phases:
+            self._prepare(block)
+        steps = cache.steps.setdefault(block.name, {})
+        rows = self._rows(*x.shape[:2])
+        pieces = [
+            _Piece({"x": some}, self._context(at, steps))
+            for some, at in zip(x.split(rows, 1), positions.split(rows), strict=True)
+        ]
+        for phase in self._phases[block]:
+            self._go_through(block, phase, pieces, cache)
+        if len(pieces) == 1:
+            return _result(block, pieces[0].values)
+        whole = x.new_empty(*x.shape[:2], block.ports[block.output].width)
+        for piece, place in zip(pieces, whole.split(rows, 1), strict=True):
+            place.copy_(_result(block, piece.values))
+            piece.values = {}  # logits of many tokens are large
+        return whole
+
+    def _prepare(self, block: Block) -> None:
+        self._phases[block] = phases_of(block)
+        self._calls |= {op: self._call(block, op) for op in block.ops}
+        if self._segment == self._linear:
+            for op in block.linears():
+                self._matmuls[op] = ExactMatmul(op.weight, op.code.largest, self.device, signed=op.code.signed)
+
+    def _rows(self, batch: int, length: int) -> int:
+        """Tokens of a row that are taken at a time."""
+        if not self._in_pieces or self.device.type != "cpu" or batch * length <= _FEW_TOKENS:
+            return length
+        threads = usable() if self.observer is None else 1
+        pieces = -(-batch * length // (_PIECE * threads)) * threads
+        return -(-length // pieces)
 
     def _context(self, positions: Tensor, steps: dict[str, Tensor]) -> HostContext:
-        return HostContext(positions, self._rotary, steps, self._constants, check=False)
+        return HostContext(positions, self._rotary, steps, self._constants, self._turns, check=False)
 
-    def _compute(self, block: Block, op: Op, values: Values, context: HostContext, cache: Cache) -> Value:
+    def _call(self, block: Block, op: Op) -> _Call:
+        """What computes an operation."""
         if isinstance(op, Linear):
-            return self._segment(op, codes_in(values, op.input))
-        if isinstance(op, Score):
-            return _score(op, codes_in(values, op.input), cache.columns(block.name, op.cache, context.stop))
-        if isinstance(op, Mix):
-            return _mix(op, codes_in(values, op.input), cache.columns(block.name, op.cache, context.stop))
+            return lambda values, context, cache: self._segment(op, codes_in(values, op.input))
+        if isinstance(op, (Score, Mix)):
+            product: Callable[[Any, Codes, Tensor], Value] = _score if isinstance(op, Score) else _mix
+            return lambda values, context, cache: product(
+                op, codes_in(values, op.input), cache.columns(block.name, op.cache, context.stop)
+            )
         assert isinstance(op, HostOp)
-        value = op.compute(values, context)
-        if isinstance(op, Encode) and op.cached:
-            assert isinstance(value, Codes)
-            context.remember(op.output, value.step)
-            held = cache.append(block.name, op.output, value.q, op.groups)
-            if held != context.stop:
-                raise UsageError(
-                    f"{block.name}: tokens up to position {context.stop} do not follow the "
-                    f"{held - value.q.shape[1]} positions that the cache holds"
-                )
-        return value
+        compute = op.compute
+        return lambda values, context, cache: compute(values, context)
 
-    def _attend(self, block: Block, ops: tuple[Op, ...], values: Values, context: HostContext, cache: Cache) -> Value:
+    def _go_through(self, block: Block, phase: Phase, pieces: list[_Piece], cache: Cache) -> None:
+        """One phase, at whose end the codes are kept that are cached."""
+
+        def go(piece: _Piece) -> None:
+            for stage in phase.stages:
+                if len(stage) > 1 and self._in_pieces:
+                    self._attend(block, stage, piece, cache)
+                else:
+                    self._compute(block, stage, piece.values, piece.context, cache)
+            if len(pieces) > 1:
+                piece.values = {name: value for name, value in piece.values.items() if name in phase.kept}
+
+        if len(pieces) > 1 and self.observer is None:
+            spread(go, pieces)
+        else:
+            for piece in pieces:
+                go(piece)
+        for op in phase.cached:
+            for piece in pieces:
+                _keep(block, op, piece, cache)
+
+    def _compute(self, block: Block, ops: Stage, values: Values, context: HostContext, cache: Cache) -> None:
+        """Operations one after another."""
+        for op in ops:
+            values[op.output] = self._calls[op](values, context, cache)
+            if self.observer is not None:
+                if isinstance(op, (Score, Mix)):
+                    values[cached_name(op.cache)] = cache.columns(block.name, op.cache, context.stop).transpose(2, 3)
+                self.observer(block, op, values)
+
+    def _attend(self, block: Block, ops: Stage, piece: _Piece, cache: Cache) -> None:
         """An attention on as many tokens at a time as fit a core's cache, without the columns that none of them sees."""
-        score = ops[0]
+        score, values, context = ops[0], piece.values, piece.context
         assert isinstance(score, Score)
-        query = codes_in(values, score.input)
-        batch, length = query.q.shape[:2]
+        batch, length = codes_in(values, score.input).q.shape[:2]
         rows = max(_ATTENTION_ROWS, _ATTENTION_ELEMENTS // (batch * score.heads * context.stop))
-        pieces: list[Value] = []
+        if rows >= length:
+            self._compute(block, ops, values, context, cache)
+            return
+        read = {name for op in ops for name in op.reads() if name in values}
+        parts = []
         for start in range(0, length, rows):
             tokens = slice(start, start + rows)
-            part: Values = {score.input: Codes(query.q[:, tokens], query.step[:, tokens])}
-            at = self._context(context.positions[tokens], context.steps)
+            parts.append({name: _tokens(values[name], tokens) for name in read})
+            self._compute(block, ops, parts[-1], self._context(context.positions[tokens], context.steps), cache)
             for op in ops:
-                part[op.output] = self._compute(block, op, part, at, cache)
-            pieces.append(part[ops[-1].output])
-        return pieces[0] if len(pieces) == 1 else _joined(pieces)
+                if block.ports[op.output].by_position:
+                    del parts[-1][op.output]
+        for op in ops:
+            if not block.ports[op.output].by_position:
+                values[op.output] = _joined([part[op.output] for part in parts])
 
     def _linear(self, op: Linear, x: Codes) -> Value:
-        if op not in self._matmuls:
-            self._matmuls[op] = ExactMatmul(op.weight, op.code.largest, self.device, signed=op.code.signed)
         matmul = self._matmuls[op]
         sums = matmul(x.q)
         if matmul.bound > STATE_MAX:
@@ -161,6 +221,7 @@ class Executor:
         self.model = model
         self.device = torch.device(device)
         self.blocks = BlockExecutor(model.rotary, device, observer, segment)
+        self._largest = max((op.weight.size for block in model.blocks for op in block.linears()), default=0)
         self._tokens = torch.from_numpy(model.embedding.tokens).to(self.device)
         positions = model.embedding.positions
         self._positions = None if positions is None else torch.from_numpy(positions).to(self.device)
@@ -180,12 +241,13 @@ class Executor:
         cache = Cache() if cache is None else cache
         x = self.embed(tokens, cache.length)
         positions = torch.arange(cache.length, cache.length + tokens.shape[1])
-        for block in self.model.blocks:
-            x = self.blocks.run(block, x, positions, cache)
-        cache.length += tokens.shape[1]
-        if last_only:
-            x, positions = x[:, -1:], positions[-1:]
-        return self.blocks.run(self.model.head, x, positions, cache)
+        with at_most(threads_for(tokens.numel() * self._largest) if tokens.numel() <= _FEW_TOKENS else 1):
+            for block in self.model.blocks:
+                x = self.blocks.run(block, x, positions, cache)
+            cache.length += tokens.shape[1]
+            if last_only:
+                x, positions = x[:, -1:], positions[-1:]
+            return self.blocks.run(self.model.head, x, positions, cache)
 
     def embed(self, tokens: Tensor, start: int = 0) -> Tensor:
         """(B, L) ids at positions start.. -> (B, L, width) float32."""
@@ -205,22 +267,26 @@ class Executor:
         return x
 
 
-def _stages(block: Block) -> list[tuple[Op, ...]]:
-    """The operations one by one, but those of the attention together: from the score to what decodes its result."""
-    stages: list[tuple[Op, ...]] = []
-    attention: list[Op] = []
-    for op in block.ops:
-        if isinstance(op, Score) or attention:
-            attention.append(op)
-            if not isinstance(op, Mix):
-                continue
-            stages.append(tuple(attention))
-            attention = []
-        elif isinstance(op, Decode) and isinstance(mix := stages[-1][-1], Mix) and op.input == mix.output:
-            stages[-1] += (op,)
-        else:
-            stages.append((op,))
-    return stages
+def _keep(block: Block, op: Encode, piece: _Piece, cache: Cache) -> None:
+    """Put codes of new tokens into the cache."""
+    codes, stop = codes_in(piece.values, op.output), piece.context.stop
+    piece.context.remember(op.output, codes.step)
+    held = cache.append(block.name, op.output, codes.q, op.groups)
+    if held != stop:
+        raise UsageError(
+            f"{block.name}: tokens up to position {stop} do not follow the "
+            f"{held - codes.q.shape[1]} positions that the cache holds"
+        )
+
+
+def _result(block: Block, values: Values) -> Tensor:
+    result = values[block.output]
+    assert isinstance(result, Tensor)
+    if not math.isfinite(float(result.sum())):
+        raise FitError(
+            f"{block.name}: {_first_broken(block, values)} is NaN or infinite; the checkpoint or the input is broken"
+        )
+    return result
 
 
 def _first_broken(block: Block, values: Values) -> str:
@@ -231,6 +297,11 @@ def _first_broken(block: Block, values: Values) -> str:
         if shown is not None and not bool(torch.isfinite(shown).all()):
             return op.output
     return "the sum of all results"
+
+
+def _tokens(value: Value, tokens: slice) -> Value:
+    """Some tokens of a value (B, L, width)."""
+    return value[:, tokens] if isinstance(value, Tensor) else Codes(value.q[:, tokens], value.step[:, tokens])
 
 
 def _joined(pieces: list[Value]) -> Value:

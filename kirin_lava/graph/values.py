@@ -4,7 +4,6 @@ them."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,29 @@ from torch import Tensor
 
 from kirin_lava.spikes.steps import Codes
 
-__all__ = ["Array", "Codes", "Constants", "Float32", "HostContext", "Value", "Values", "codes_in", "rotary_tables", "tensor_in"]
+__all__ = [
+    "Array",
+    "Codes",
+    "Constants",
+    "Float32",
+    "HostContext",
+    "Turns",
+    "Value",
+    "Values",
+    "codes_in",
+    "rotary_tables",
+    "tensor_in",
+]
 
 Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
 Constants = dict[int, tuple[Array, Tensor]]
+Turns = dict[tuple[int, int], tuple[Tensor, Tensor]]
 Value = Tensor | Codes
 Values = dict[str, Value]
+
+
+_MOST_TURNS = 64
 
 
 @dataclass
@@ -32,6 +47,7 @@ class HostContext:
         rotary: cos and sin, each (max_positions, head_dim) float32, or None.
         steps: steps of cached codes by value name, (B, groups, J) float32, the tokens at hand included.
         constants: arrays of operations as tensors, by identity; a caller that keeps it saves their conversion.
+        turns: what `turn` gave before, by first and last position; a caller that keeps it saves computing it in every block.
         check: whether to look for NaN and infinity in whatever is encoded. They turn into steps that are not finite, and reach
             the end of a block: a caller that looks there can do without.
     """
@@ -40,6 +56,7 @@ class HostContext:
     rotary: tuple[Tensor, Tensor] | None = None
     steps: dict[str, Tensor] = field(default_factory=dict)
     constants: Constants = field(default_factory=dict)
+    turns: Turns = field(default_factory=dict)
     check: bool = True
 
     def __post_init__(self) -> None:
@@ -52,14 +69,20 @@ class HostContext:
             self.constants[id(array)] = array, torch.from_numpy(array).to(device)
         return self.constants[id(array)][1]
 
-    @cached_property
+    @property
     def turn(self) -> tuple[Tensor, Tensor]:
         """cos and sin at the tokens' positions, (L, 1, head_dim); the first half of sin is negative."""
-        if self.rotary is None:
-            raise TypeError("a rotary embedding without rotary tables")
-        cos, sin = (table[self.start : self.stop].unsqueeze(1) for table in self.rotary)
-        low, high = sin.chunk(2, -1)
-        return cos, torch.cat([-low, high], -1)
+        key = self.start, self.stop
+        found = self.turns.get(key)
+        if found is None:
+            if self.rotary is None:
+                raise TypeError("a rotary embedding without rotary tables")
+            if len(self.turns) >= _MOST_TURNS:
+                self.turns.clear()
+            cos, sin = (table[self.start : self.stop].unsqueeze(1) for table in self.rotary)
+            low, high = sin.chunk(2, -1)
+            found = self.turns[key] = cos, torch.cat([-low, high], -1)
+        return found
 
     def remember(self, name: str, step: Tensor) -> None:
         """Append the steps (B, L, groups) of newly cached codes."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from kirin_lava.graph import executor
 from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.counter import Counter, together
 from kirin_lava.graph.counts import CoreCounts
@@ -141,11 +142,36 @@ def test_batch_and_single_tokens_count_alike(tmp_path: Path) -> None:
     executor, cache = Executor(model, observer=stepwise), Cache()
     for column in tokens.T:
         executor.forward(column.unsqueeze(1), cache)
-    first, second = whole.result(), stepwise.result()
-    assert first.codes == second.codes
+    assert_equal_counts(whole, stepwise)
+
+
+def assert_equal_counts(one: Counter, other: Counter) -> None:
+    """All but the rates, which are rounded."""
+    first, second = one.result(), other.result()
+    assert first.codes == second.codes and first.host == second.host
     for a, b in zip(first.core, second.core, strict=True):
         assert a.rate_adds == pytest.approx(b.rate_adds) and a.rate_spikes == pytest.approx(b.rate_spikes)
         assert replace(a, rate_adds=0.0, rate_spikes=0.0) == replace(b, rate_adds=0.0, rate_spikes=0.0)
+
+
+class Whole(Counter):
+    """One that sees all tokens at once."""
+
+    in_pieces = False
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt"])
+def test_pieces_count_like_the_whole(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = converted(tmp_path, kind, "kirin-w4a4-8")
+    monkeypatch.setattr(executor, "_PIECE", 14)
+    monkeypatch.setattr(executor, "_FEW_TOKENS", 4)
+    monkeypatch.setattr(executor, "_ATTENTION_ELEMENTS", 1)
+    monkeypatch.setattr(executor, "_ATTENTION_ROWS", 3)
+    tokens = torch.stack(random_rows(CONFIGS[kind], length=40))
+    whole, divided = Whole(), Counter()
+    for counter in (whole, divided):
+        Executor(model, observer=together(counter)).forward(tokens)
+    assert_equal_counts(whole, divided)
 
 
 def test_a_layer_counted_by_hand() -> None:

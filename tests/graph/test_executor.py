@@ -211,6 +211,61 @@ def test_pieces_of_an_attention_change_nothing(folder: Path, recipe: str, monkey
         assert torch.equal(Executor(model).forward(tokens), whole)
 
 
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text is divided as one of thousands of tokens is, and its attention once more."""
+    monkeypatch.setattr(reference, "_PIECE", 14)
+    monkeypatch.setattr(reference, "_FEW_TOKENS", 4)
+    monkeypatch.setattr(reference, "_ATTENTION_ELEMENTS", 1)
+    monkeypatch.setattr(reference, "_ATTENTION_ROWS", 3)
+
+
+class PieceRecorder(Recorder):
+    in_pieces = True
+
+
+@pytest.mark.parametrize(("kind", "recipe"), [("llama", "signed"), ("qwen3", "offset"), ("opt", "offset")])
+def test_pieces_of_a_text_and_threads_change_no_token(
+    folder: Path, kind: str, recipe: str, request: pytest.FixtureRequest, two_threads: None
+) -> None:
+    """From a cache that holds something, on 1, 2 and 3 threads; pieces are of unequal length."""
+    model = model_of(folder, kind, recipe)
+    tokens = sample(model, 2, 60)
+    whole = in_pieces(Executor(model), tokens, [11, 1, 48])
+    request.getfixturevalue("small_pieces")
+    divided = PieceRecorder()
+    assert torch.equal(in_pieces(Executor(model, observer=divided), tokens, [11, 1, 48]), whole)
+    assert max(map(len, divided.values.values())) > 12, "it was divided"
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        assert torch.equal(in_pieces(Executor(model), tokens, [11, 1, 48]), whole)
+        assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(("kind", "recipe"), [("llama", "signed"), ("qwen3", "offset"), ("opt", "offset")])
+@pytest.mark.usefixtures("small_pieces")
+def test_an_observer_sees_the_same_integers_in_pieces(folder: Path, kind: str, recipe: str) -> None:
+    model = model_of(folder, kind, recipe)
+    tokens = sample(model, 2, 60)
+    whole, divided = Recorder(), PieceRecorder()
+    logits = [in_pieces(Executor(model, observer=recorder), tokens, [45, 15]) for recorder in (whole, divided)]
+    assert torch.equal(*logits)
+    assert {len(pieces) for pieces in whole.values.values()} == {2}
+    assert len(divided.values["blocks.0", "attn.score"]) > len(divided.values["blocks.0", "attn.q.encode"]) > 5
+    assert_equal_integers(whole, divided)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_broken_activation_in_a_piece_is_an_error(folder: Path) -> None:
+    model = model_of(folder, "llama", "fast")
+    tokens = model.embedding.tokens.copy()
+    tokens[5, 3] = np.nan
+    text = torch.full((1, 50), 7)
+    text[0, 33] = 5
+    with pytest.raises(FitError, match=r"blocks.0: .* is NaN or infinite"):
+        Executor(replace(model, embedding=Embedding(tokens))).forward(text)
+
+
 def test_last_only_gives_the_last_logits(folder: Path) -> None:
     model = model_of(folder, "opt", "fast")
     tokens = sample(model, 2, 9)
@@ -281,6 +336,7 @@ def test_membranes_beyond_the_state_are_an_error() -> None:
     block = Block("b", (wide,), "sums", 700)
     q, step = torch.full((1, 1, 700), 127.0), torch.ones(1, 1, 1)
     executor = BlockExecutor(None)
+    executor._prepare(block)
     with pytest.raises(FitError, match="wide: a membrane reaches 11290300, beyond the 24-bit state"):
         executor._linear(wide, Codes(q, step))
     assert float(executor._linear(wide, Codes(q[..., :] * 0 + 7, step)).max()) == 700 * 127 * 7  # type: ignore[union-attr]
