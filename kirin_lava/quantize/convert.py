@@ -31,7 +31,7 @@ __all__ = ["Converted", "convert_blocks", "convert_model", "frame_of", "rotary_o
 Rotary = tuple[Tensor, Tensor]
 Report = Callable[[str, int, int], None]
 
-PROBE_ROWS = 4
+PROBE_ROWS, PROBE_TOKENS = 4, 256  # first rows, and first tokens of each, that lowered layers are probed with
 
 
 @dataclass
@@ -107,7 +107,7 @@ def _layers(
         else:
             with laps.lap("calibrate"):
                 calibration, following = calibrate(block, rows, rotary, recipe)
-            yield _Calibrated(Layer(block, calibration), rows[:PROBE_ROWS], laps)
+            yield _Calibrated(Layer(block, calibration), [row[:, :PROBE_TOKENS] for row in rows[:PROBE_ROWS]], laps)
         if block.name == stop:
             return
         rows = following
@@ -115,7 +115,7 @@ def _layers(
         laps = Laps()
         with laps.lap("read"):
             head = recipe.method.rewrite(checkpoint.family.head(checkpoint.config, checkpoint.load))
-        yield _Calibrated(Layer(head, Calibration()), rows[:PROBE_ROWS], laps)
+        yield _Calibrated(Layer(head, Calibration()), [row[:, :PROBE_TOKENS] for row in rows[:PROBE_ROWS]], laps)
 
 
 def _rounded(item: _Calibrated, recipe: Recipe) -> Layer:
