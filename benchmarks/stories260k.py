@@ -44,6 +44,9 @@ def measured(result: Comparison) -> dict[str, Any]:
                 "window": row.window,
                 "perplexity_ratio": row.perplexity_ratio,
                 "outlier_share": row.outlier_share,
+                "synapse_bits": row.synapse_bits,
+                "chips": row.chips,
+                "steps": row.steps_per_token,
                 "seconds": row.seconds,
             }
             for (name, recover), row in zip(runs, result.contenders[: len(runs)], strict=True)

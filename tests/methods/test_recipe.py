@@ -64,7 +64,9 @@ def test_the_help_says_what_a_recipe_is_and_costs(name: str) -> None:
     runs = json.loads(MEASURED.read_text())["runs"]
     (run,) = (run for run in runs if (run["recipe"], run["recover"]) == (name, "none"))
     assert run["digest"] == recipe_digest(name)
-    assert line.split()[3:5] == [f"x{run['perplexity_ratio']:.3f}", f"{run['seconds']:.0f}"]
+    price = [f"x{run['perplexity_ratio']:.3f}", f"{100 * run['outlier_share']:.1f}%", str(run["synapse_bits"])]
+    price += [str(run["chips"]), f"{run['steps']:.0f}", f"{run['seconds']:.0f}"]
+    assert line.split()[3:9] == price
 
 
 @pytest.fixture
@@ -79,12 +81,12 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_edited_recipe_loses_its_price(copied: Path) -> None:
     path = copied / f"{DEFAULT_RECIPE}.yaml"
     before = recipe_help()
-    assert any("--recover distill" in line for line in before)
+    assert any("+ distill" in line for line in before)
     path.write_text(path.read_text().replace("description: ", "# a comment\ndescription: "))
     assert recipe_help() == before
-    path.write_text(path.read_text().replace("ratio: 0.25", "ratio: 0.2"))
+    path.write_text(path.read_text().replace("ratio: 0.1", "ratio: 0.2"))
     assert "not measured" in line_of(DEFAULT_RECIPE) and "not measured" not in line_of("fast")
-    assert not any("--recover distill" in line for line in recipe_help())
+    assert not any("+ distill" in line for line in recipe_help())
 
 
 def test_a_new_recipe_has_no_price_yet(copied: Path) -> None:

@@ -17,7 +17,8 @@ DEFAULT_RECIPE = "kirin-w4a4-8"
 _FOLDER = Path(__file__).parent
 MEASURED = _FOLDER / "measured.json"
 
-_ROW = "{:<20}  {:>8}  {:>2}  {:>12}  {}"
+_ROW = "{:<13} {:>9} {:>2}  {:<34}  {}"
+_PRICE = "{:>6} {:>5} {:>3} {:>5} {:>6} {:>4}"
 
 
 def recipe_names() -> list[str]:
@@ -39,26 +40,29 @@ def recipe_digest(name: str) -> str:
 def recipe_help() -> list[str]:
     """A line per recipe with its price, as wide as a terminal of 80 columns takes, and what the price was measured on."""
     measured = json.loads(MEASURED.read_text(encoding="utf-8"))
-    lines = [_ROW.format("", "bits", "T", "ratio     s", "")]
+    lines = [_ROW.format("", "bits", "T", _PRICE.format("ratio", "msgs", "syn", "chips", "steps", "s"), "")]
     for name in recipe_names():
         entries, digest = _entries(name), recipe_digest(name)
         runs = {run["recover"]: run for run in measured["runs"] if (run["recipe"], run["digest"]) == (name, digest)}
         known = next(iter(runs.values()), None)
         setting = ("", "") if known is None else (known["setting"], known["window"])
         lines.append(_ROW.format(name, *setting, _price(runs.pop("none", None)), entries["description"]))
-        lines += [
-            _ROW.format(f"  --recover {recover}", *setting, _price(run), "with training") for recover, run in runs.items()
-        ]
+        lines += [_ROW.format(f"  + {recover}", *setting, _price(run), "--recover") for recover, run in runs.items()]
     return [line.rstrip() for line in lines] + [
         "",
-        "W, A: bits of weights and activations; 4&8: spikes & outliers. T: steps.",
-        f"ratio: perplexity against float32; s: seconds of the conversion (threads: {measured['threads']}).",
+        "bits: of weights W and activations A, spikes & messages; T: steps of a window.",
+        "ratio: perplexity against float32; msgs: messages among all codes; syn: bits of a",
+        "synapse on chip; chips: of Loihi 2; steps: of a token; s: seconds to convert,",
+        f"threads: {measured['threads']}.",
         f"Measured on {measured['model']} with {measured['rows']} rows of {measured['text']}.",
     ]
 
 
 def _price(run: dict[str, Any] | None) -> str:
-    return "not measured" if run is None else f"x{run['perplexity_ratio']:.3f} {run['seconds']:>5.0f}"
+    if run is None:
+        return "not measured"
+    ratio, messages = f"x{run['perplexity_ratio']:.3f}", f"{100 * run['outlier_share']:.1f}%"
+    return _PRICE.format(ratio, messages, run["synapse_bits"], run["chips"], f"{run['steps']:.0f}", f"{run['seconds']:.0f}")
 
 
 def _entries(name: str) -> dict[str, Any]:

@@ -15,8 +15,11 @@ from rich.table import Table
 from kirin_lava.base.console import csv_lines
 from kirin_lava.base.errors import UsageError
 from kirin_lava.export.bundle import Bundle
+from kirin_lava.graph.block import Model
 from kirin_lava.graph.counter import Counter
 from kirin_lava.graph.executor import Executor
+from kirin_lava.hardware.placement import place
+from kirin_lava.hardware.shapes import shape_of_model
 from kirin_lava.hardware.timing import RATE_WINDOW
 from kirin_lava.methods.recipe import DEFAULT_RECIPE, Recipe, load_recipe, with_recovery
 from kirin_lava.models.calibration_text import draw_sample
@@ -52,6 +55,7 @@ class Contender:
         method: that converted it, run as integers; "rival" for a quantiser that is simulated in float.
         window: T. spikes_per_element: spikes of a code on average.
         outlier_share: of all codes; outlier_share_linear: of those that go into dense layers.
+        synapse_bits: of a stored weight of the decoder, the most. chips: of Loihi 2, caches for `rows` of the table's length.
         bundle_bytes, seconds: size on disk and wall time of the export.
     """
 
@@ -66,6 +70,8 @@ class Contender:
     outlier_share: float | None = None
     outlier_share_linear: float | None = None
     steps_per_token: float | None = None
+    synapse_bits: int | None = None
+    chips: int | None = None
     bundle_bytes: int | None = None
     seconds: float | None = None
 
@@ -108,10 +114,13 @@ class Comparison:
         title = f"{self.model} on {self.text}: perplexity {self.perplexity_float:.4f} in float32"
         quality = _table(title, protocol, "recipe", "method", "ratio", "KL", "top-1", "MB", "s")
         codes = (
-            f"T: time steps of a window; fewer: than the {RATE_WINDOW} of an 8-bit spike code; steps: of a token; spikes: per "
-            "code; the others are shares of all codes, dense: of those that enter dense layers"
+            f"T: time steps of a window (an 8-bit spike code takes {RATE_WINDOW}); steps: of a token; spikes: per code; then "
+            "shares of all codes, dense: of those that enter dense layers; synapse: bits of a stored weight; chips: of Loihi 2, "
+            "with caches for a row"
         )
-        sent = _table("what it sends", codes, "recipe", "T", "fewer", "steps", "spikes", "silent", "outliers", "dense")
+        sent = _table(
+            "what it sends", codes, "recipe", "T", "steps", "spikes", "silent", "outliers", "dense", "synapse", "chips"
+        )
         for c in self.contenders:
             quality.add_row(
                 c.name,
@@ -127,12 +136,13 @@ class Comparison:
             sent.add_row(
                 c.name,
                 str(c.window),
-                _percent(c.window_reduction),
                 "" if c.steps_per_token is None else f"{c.steps_per_token:.0f}",
                 "" if c.spikes_per_element is None else f"{c.spikes_per_element:.3f}",
                 _percent(c.silent_share),
                 _percent(c.outlier_share),
                 _percent(c.outlier_share_linear),
+                "" if c.synapse_bits is None else str(c.synapse_bits),
+                "" if c.chips is None else str(c.chips),
             )
         return Group(quality, sent) if sent.row_count else Group(quality)
 
@@ -179,7 +189,7 @@ def compare(
     total = len(chosen) + (len(RIVALS) if rivals else 0)
     networks: list[Network] = []
     counters: list[Counter] = []
-    exported: list[tuple[int, float]] = []
+    exported: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for recipe in chosen:
             report(recipe.name, len(networks), total)
@@ -187,9 +197,11 @@ def compare(
             out = Path(folder) / str(len(networks))
             export(model, out, recipe, sample, checks=Checks("none"))
             size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-            exported.append((size, time.monotonic() - start))
+            seconds = time.monotonic() - start
+            converted = Bundle(out).model()
+            exported.append({"bundle_bytes": size, "seconds": seconds, **_on_chip(converted, length)})
             counters.append(Counter())
-            networks.append(Executor(Bundle(out).model(), observer=counters[-1]))
+            networks.append(Executor(converted, observer=counters[-1]))
         if rivals:
             against = chosen[0] if chosen else load_recipe(DEFAULT_RECIPE)
             for kind in RIVALS:
@@ -197,7 +209,7 @@ def compare(
                 networks.append(build_rival(checkpoint, kind, drawn.rows, against))
         scores = score_all(networks, lambda ids: original(ids).logits, rows, progress=progress)
     found = [
-        _ours(recipe.name, recipe.method.name, sums, counter, *facts)
+        _ours(recipe.name, recipe.method.name, sums, counter, facts)
         for recipe, sums, counter, facts in zip(chosen, scores, counters, exported, strict=False)
     ]
     found += [_contender(kind, RIVAL, sums) for kind, sums in zip(RIVALS, scores[len(chosen) :], strict=False)]
@@ -211,7 +223,14 @@ def _contender(name: str, method: str, sums: Score, **counted: Any) -> Contender
     return Contender(name, method, ratio, sums.kl / sums.tokens, sums.agreed / sums.tokens, **counted)
 
 
-def _ours(name: str, method: str, sums: Score, counter: Counter, size: int, seconds: float) -> Contender:
+def _on_chip(model: Model, context: int) -> dict[str, int]:
+    """Bits of a stored weight of the decoder, the most, and chips with caches for `context` positions."""
+    shape = shape_of_model(model)
+    bits = max(segment.bits for segment in shape.segments if segment.kind in ("read", "fire") and segment.block != "head")
+    return {"synapse_bits": bits, "chips": place(shape, context).chips}
+
+
+def _ours(name: str, method: str, sums: Score, counter: Counter, facts: dict[str, Any]) -> Contender:
     stats = counter.result()
     decoder = [row for row in stats.core if row.block != "head"]
     elements, dense = sum(row.elements for row in decoder), [row for row in decoder if row.kind in ("read", "fire")]
@@ -225,8 +244,7 @@ def _ours(name: str, method: str, sums: Score, counter: Counter, size: int, seco
         outlier_share=sum(row.outliers for row in decoder) / elements,
         outlier_share_linear=sum(row.outliers for row in dense) / sum(row.elements for row in dense),
         steps_per_token=stats.total()["steps_per_token"],
-        bundle_bytes=size,
-        seconds=seconds,
+        **facts,
     )
 
 

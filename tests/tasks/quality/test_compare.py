@@ -58,7 +58,7 @@ def test_the_tables_fit_into_80_columns(capsys: pytest.CaptureFixture[str], monk
     monkeypatch.setenv("COLUMNS", "80")
     names = ("kirin-w4a5-12", "kirin-w4a4-8, distill")
     rows = [
-        Contender(name, "kirin", 1.0649, 0.0762, 0.8708, 16, 0.339, 0.5822, 0.0784, 0.2317, 481.0, 1_190_000, 185.0)
+        Contender(name, "kirin", 1.0649, 0.0762, 0.8708, 16, 0.339, 0.5822, 0.0784, 0.2317, 12481.0, 4, 123, 1_190_000, 185.0)
         for name in names
     ]
     found = Comparison(
