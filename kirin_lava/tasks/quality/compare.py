@@ -115,12 +115,10 @@ class Comparison:
         quality = _table(title, protocol, "recipe", "method", "ratio", "KL", "top-1", "MB", "s")
         codes = (
             f"T: time steps of a window (an 8-bit spike code takes {RATE_WINDOW}); steps: of a token; spikes: per code; then "
-            "shares of all codes, dense: of those that enter dense layers; synapse: bits of a stored weight; chips: of Loihi 2, "
-            "with caches for a row"
+            "shares of all codes, dense: of those that enter dense layers; syn: bits of a stored weight; chips: of Loihi "
+            "2, with caches for a row"
         )
-        sent = _table(
-            "what it sends", codes, "recipe", "T", "steps", "spikes", "silent", "outliers", "dense", "synapse", "chips"
-        )
+        sent = _table("what it sends", codes, "recipe", "T", "steps", "spikes", "silent", "outliers", "dense", "syn", "chips")
         for c in self.contenders:
             quality.add_row(
                 c.name,
@@ -138,9 +136,9 @@ class Comparison:
                 str(c.window),
                 "" if c.steps_per_token is None else f"{c.steps_per_token:.0f}",
                 "" if c.spikes_per_element is None else f"{c.spikes_per_element:.3f}",
-                _percent(c.silent_share),
-                _percent(c.outlier_share),
-                _percent(c.outlier_share_linear),
+                _percent(c.silent_share, 1),
+                _percent(c.outlier_share, 1),
+                _percent(c.outlier_share_linear, 1),
                 "" if c.synapse_bits is None else str(c.synapse_bits),
                 "" if c.chips is None else str(c.chips),
             )
@@ -255,5 +253,5 @@ def _table(title: str, caption: str, *columns: str) -> Table:
     return table
 
 
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.2f} %"
+def _percent(share: float | None, digits: int = 2) -> str:
+    return "" if share is None else f"{100 * share:.{digits}f} %"
