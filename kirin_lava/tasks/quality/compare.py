@@ -115,10 +115,10 @@ class Comparison:
         quality = _table(title, protocol, "recipe", "method", "ratio", "KL", "top-1", "MB", "s")
         codes = (
             f"T: time steps of a window (an 8-bit spike code takes {RATE_WINDOW}); steps: of a token; spikes: per code; then "
-            "shares of all codes, dense: of those that enter dense layers; syn: bits of a stored weight; chips: of Loihi "
+            "shares of all codes, msgs: messages, dense: those of dense layers; syn: bits of a stored weight; chips: of Loihi "
             "2, with caches for a row"
         )
-        sent = _table("what it sends", codes, "recipe", "T", "steps", "spikes", "silent", "outliers", "dense", "syn", "chips")
+        sent = _table("what it sends", codes, "recipe", "T", "steps", "spikes", "silent", "msgs", "dense", "syn", "chips")
         for c in self.contenders:
             quality.add_row(
                 c.name,
