@@ -317,6 +317,7 @@ def compare(form: str | None, quiet: bool, **arguments: Any) -> None:
     with progress_bar(quiet) as progress:
         result = kirin_lava.compare(sample=sample, training=training, progress=progress, **arguments)
     _print_as(result, form)
+    result.require()
 
 
 @main.command()

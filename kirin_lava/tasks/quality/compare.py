@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 
 from kirin_lava.base.console import csv_lines
-from kirin_lava.base.errors import UsageError
+from kirin_lava.base.errors import KirinError, UsageError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph.block import Model
 from kirin_lava.graph.counter import Counter
@@ -86,8 +86,20 @@ class Contender:
 
 
 @dataclass(frozen=True)
+class Failed:
+    """A recipe that could not be exported."""
+
+    name: str
+    error: KirinError
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """Result of `compare`; perplexity of the float32 original on the same rows. warnings: of the calibration, one line each."""
+    """Result of `compare`; perplexity of the float32 original on the same rows.
+
+    Attributes:
+        warnings: of the calibration, one line each. failed: recipes that could not be exported, and why.
+    """
 
     model: str
     text: str
@@ -97,10 +109,20 @@ class Comparison:
     perplexity_float: float
     contenders: tuple[Contender, ...]
     warnings: tuple[str, ...] = ()
+    failed: tuple[Failed, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return asdict(self) | {"contenders": [c.to_dict() for c in self.contenders]}
+        failed = [{"name": f.name, "error": str(f.error), "exit_code": f.error.exit_code} for f in self.failed]
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return own | {"contenders": [c.to_dict() for c in self.contenders], "failed": failed}
+
+    def require(self) -> None:
+        """Raise the error of the first recipe that failed, with the names of all."""
+        if self.failed:
+            first = self.failed[0].error
+            names = ", ".join(failed.name for failed in self.failed)
+            raise type(first)(f"left out: {names}: {first}")
 
     def to_csv(self) -> str:
         """One line per contender."""
@@ -181,39 +203,47 @@ def compare(
     drawn = draw_sample(tokenizer, learned, length, sample.rows, sample.seed)
     rows = token_rows(tokenizer, content, length)
     if max_rows is not None and max_rows < len(rows):
-        rows = rows[:: -(-len(rows) // max_rows)]
+        rows = [rows[len(rows) * i // max_rows] for i in range(max_rows)]
     original = load_original(checkpoint, rows[0])
     report = progress or (lambda what, done, total: None)
     total = len(chosen) + (len(RIVALS) if rivals else 0)
     networks: list[Network] = []
-    counters: list[Counter] = []
-    exported: list[dict[str, Any]] = []
+    exported: list[tuple[Recipe, Counter, dict[str, Any]]] = []
+    failed: list[Failed] = []
     with tempfile.TemporaryDirectory() as folder:
         for recipe in chosen:
-            report(recipe.name, len(networks), total)
+            report(recipe.name, len(networks) + len(failed), total)
             start = time.monotonic()
             out = Path(folder) / str(len(networks))
-            export(model, out, recipe, sample, checks=Checks("none"))
+            try:
+                export(model, out, recipe, sample, checks=Checks("none"))
+            except KirinError as error:  # the others are not lost with it
+                failed.append(Failed(recipe.name, error))
+                continue
             size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
             seconds = time.monotonic() - start
             converted = Bundle(out).model()
-            exported.append({"bundle_bytes": size, "seconds": seconds, **_on_chip(converted, length)})
-            counters.append(Counter())
-            networks.append(Executor(converted, observer=counters[-1]))
+            counter = Counter()
+            exported.append((recipe, counter, {"bundle_bytes": size, "seconds": seconds, **_on_chip(converted, length)}))
+            networks.append(Executor(converted, observer=counter))
         if rivals:
             against = chosen[0] if chosen else load_recipe(DEFAULT_RECIPE)
             for kind in RIVALS:
-                report(kind, len(networks), total)
+                report(kind, len(networks) + len(failed), total)
                 networks.append(build_rival(checkpoint, kind, drawn.rows, against))
+        if not networks:
+            raise failed[0].error
         scores = score_all(networks, lambda ids: original(ids).logits, rows, progress=progress)
     found = [
         _ours(recipe.name, recipe.method.name, sums, counter, facts)
-        for recipe, sums, counter, facts in zip(chosen, scores, counters, exported, strict=False)
+        for (recipe, counter, facts), sums in zip(exported, scores, strict=False)
     ]
-    found += [_contender(kind, RIVAL, sums) for kind, sums in zip(RIVALS, scores[len(chosen) :], strict=False)]
+    found += [_contender(kind, RIVAL, sums) for kind, sums in zip(RIVALS, scores[len(exported) :], strict=False)]
     read_as, warnings, sums = protocol(tokenizer, content, length), drawn.warnings, scores[0]
     perplexity = sums.perplexity_float
-    return Comparison(checkpoint.name, file.name, read_as, len(rows), sums.tokens, perplexity, tuple(found), warnings)
+    return Comparison(
+        checkpoint.name, file.name, read_as, len(rows), sums.tokens, perplexity, tuple(found), warnings, tuple(failed)
+    )
 
 
 def _contender(name: str, method: str, sums: Score, **counted: Any) -> Contender:

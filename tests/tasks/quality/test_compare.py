@@ -23,6 +23,7 @@ from kirin_lava.tasks.quality.compare import Comparison, Contender, compare
 from kirin_lava.tasks.quality.evaluate import evaluate, score
 from kirin_lava.tasks.quality.original import load_original
 from kirin_lava.tasks.quality.rivals import RIVALS, build_rival, min_max, symmetric
+from tests.conftest import Cli
 from tests.exports import export
 from tests.hf_models import save_model
 
@@ -68,6 +69,24 @@ def test_the_tables_fit_into_80_columns(capsys: pytest.CaptureFixture[str], monk
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert [sum(name in line for line in lines) for name in (*names, "w8a8")] == [2, 2, 1], "a rival sends nothing"
+
+
+def test_what_works_is_not_lost_with_what_fails(cli: Cli, texts: tuple[Path, Path], tmp_path: Path) -> None:
+    """A recipe for a site that the model does not have: the other's row is printed, then the error, with its exit code."""
+    model, bad = save_model(tmp_path / "model"), tmp_path / "bad.yaml"
+    bad.write_text("name: bad\nkirin: {outliers: {sites: {mlp.fc1: 0.2}}}\n")
+    ran = cli("compare", bad, "fast", "-m", model, "--text", texts[1], "--calibration", texts[0], "--seq-len", 32, "-q")
+    assert ran.code == 2 and "left out: bad: " in ran.err and "mlp.fc1" in ran.err
+    assert any(line.split()[:2] == ["fast", "kirin"] for line in ran.out.splitlines())
+    with pytest.raises(UsageError, match=r"mlp\.fc1"):
+        compare(str(model), [str(bad)], texts[1], Sample(texts[0], 4, 32))
+
+
+def test_as_many_rows_as_were_asked_for(texts: tuple[Path, Path], tmp_path: Path) -> None:
+    model = str(save_model(tmp_path / "model"))
+    whole = compare(model, ["fast"], texts[1], Sample(texts[0], 4, 8)).rows
+    assert whole > 5
+    assert compare(model, ["fast"], texts[1], Sample(texts[0], 4, 8), max_rows=whole - 1).rows == whole - 1
 
 
 def test_windows_are_measured_against_those_of_8_bit_spikes() -> None:
