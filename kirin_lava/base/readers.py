@@ -33,6 +33,7 @@ __all__ = [
     "parse_yaml",
     "read_bytes",
     "read_json",
+    "read_json_list",
     "read_text",
     "read_yaml",
     "require_file",
@@ -173,8 +174,21 @@ def _check_kind(path: Path, found: os.stat_result) -> None:
 
 def read_json(path: Path, most: int = MOST_JSON) -> dict[str, Any]:
     """A JSON object from a file; `UsageError` names the file and what is wrong with it."""
+    return parse_json(_json_text(path, most), str(path))
+
+
+def read_json_list(path: Path, most: int = MOST_JSON) -> list[Any]:
+    """A JSON array from a file; errors as of `read_json`."""
+    value = _json_value(_json_text(path, most), str(path))
+    if not isinstance(value, list):
+        raise UsageError(f"{path} holds no JSON array: it begins with [ and ends with ]")
+    _check_values(value, str(path))
+    return value
+
+
+def _json_text(path: Path, most: int) -> str:
     try:
-        return parse_json(read_bytes(path, most).decode("utf-8"), str(path))
+        return read_bytes(path, most).decode("utf-8")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} cannot be read as JSON: {error}") from None
 
@@ -185,16 +199,20 @@ def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
     Refused are numbers that JSON does not have (NaN, Infinity, 1e999), numbers of more than 40 digits, and values nested more
     than 100 deep.
     """
-    try:
-        value = json.loads(text, parse_int=_integer, parse_float=_real, parse_constant=_Odd)
-    except RecursionError:
-        raise UsageError(f"{where} cannot be read as JSON: it is nested too deep") from None
-    except ValueError as error:  # UnicodeDecodeError among them
-        raise UsageError(f"{where} cannot be read as JSON: {error}") from None
+    value = _json_value(text, where)
     if not isinstance(value, dict):
         raise UsageError(f"{where} holds no JSON object")
     _check_values(value, where)
     return value
+
+
+def _json_value(text: str | bytes, where: str) -> Any:
+    try:
+        return json.loads(text, parse_int=_integer, parse_float=_real, parse_constant=_Odd)
+    except RecursionError:
+        raise UsageError(f"{where} cannot be read as JSON: it is nested too deep") from None
+    except ValueError as error:  # UnicodeDecodeError among them
+        raise UsageError(f"{where} cannot be read as JSON: {error}") from None
 
 
 class _Odd:

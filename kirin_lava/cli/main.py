@@ -221,11 +221,35 @@ def doctor(as_json: bool, timeout: float | None) -> None:
 
 @main.command()
 @click.argument("bundle", type=options.EXISTING)
-@click.option("--prompt", default="Once upon a time", show_default=True, type=options.WORDS, help="Text to go on from.")
+@click.option("--prompt", type=options.WORDS, metavar="TEXT", help="Text to go on from.", show_default="Once upon a time")
+@click.option("--chat", is_flag=True, help="The prompt is a message to the model, in the form of its chat template.")
+@click.option(
+    "--messages",
+    type=options.EXISTING,
+    metavar="FILE",
+    help='A conversation to answer instead: JSON, [{"role": "user", "content": "..."}, ...].',
+)
 @click.option("--max-new-tokens", default=100, show_default=True, type=options.COUNT, metavar="N", help="Stop after so many.")
 @click.option("--temperature", default=0.0, show_default=True, type=options.TEMPERATURE, metavar="T", help="0 is greedy.")
 @click.option("--top-k", default=0, show_default=True, type=options.COUNT_OR_NONE, metavar="N", help="0: all tokens.")
+@click.option(
+    "--top-p",
+    default=1.0,
+    show_default=True,
+    type=options.Number(0, 1),
+    metavar="P",
+    help="The most likely tokens that make up this share.",
+)
+@click.option(
+    "--repetition-penalty",
+    default=1.0,
+    show_default=True,
+    type=options.Number(0, 100, min_open=True),
+    metavar="R",
+    help="Above 1 tokens that came before are less likely.",
+)
 @click.option("--seed", default=0, show_default=True, type=options.SEED, metavar="N", help="Seed of what is drawn.")
+@click.option("--show-special", is_flag=True, help="Print special tokens, and what the template makes of messages.")
 @click.option(
     "--backend",
     type=click.Choice(["reference", "lava", "stock", "loihi2"]),
@@ -235,7 +259,8 @@ def doctor(as_json: bool, timeout: float | None) -> None:
     "unmodified lava-dl on that simulator; loihi2: the same files on a board.",
 )
 @click.option("--device", default="cpu", show_default=True, callback=options.device, help="Of the reference: cpu or cuda.")
-@click.option("--stats", type=options.PATH, metavar="FILE", help="Write spike counts per layer as JSON.")
+@click.option("--count", is_flag=True, help="Count spikes, and print how many a token takes.")
+@click.option("--stats", type=options.PATH, metavar="FILE", help="Count spikes, and write them per layer as JSON.")
 @options.timeout_option
 def run(bundle: Path, **arguments: Any) -> None:
     """Generate text with a converted model."""

@@ -43,7 +43,7 @@ from kirin_lava.graph.block import Block, Embedding, Model
 from kirin_lava.graph.ops import Linear, Rotary
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models.config import MOST, MOST_LAYERS, MOST_POSITIONS
-from kirin_lava.models.tokenizer import TOKENIZER_FILES
+from kirin_lava.models.tokenizer import CHAT_FILES, TOKENIZER_FILES
 from kirin_lava.quantize.record import Probe
 
 __all__ = [
@@ -65,7 +65,7 @@ __all__ = [
 
 FORMAT = 2
 MANIFEST, JOURNAL, EMBEDDING = "manifest.json", "journal.json", "host/embedding.safetensors"
-SOURCE_FILES = ("config.json", "generation_config.json", *TOKENIZER_FILES)  # some tokenizers are found by the config
+SOURCE_FILES = ("config.json", "generation_config.json", *TOKENIZER_FILES, *CHAT_FILES)  # some tokenizers need the config
 """Copied from the source where it has them; one that comes up later would change what is generated."""
 _NOT_CONTENT = ("kirin_lava", "versions", "digest", "checksum", "verified", "verification", "physical_fit_verified")
 _BLOCK = re.compile(r"blocks\.\d{1,6}|head")

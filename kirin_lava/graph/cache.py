@@ -16,12 +16,12 @@ class _Rows:
     codes: Tensor
     length: int = 0
 
-    def append(self, q: Tensor, kv_heads: int) -> int:
+    def append(self, q: Tensor, kv_heads: int, capacity: int) -> int:
         """q: (B, L, kv_heads * head_dim). Returns the new length."""
         new = q.unflatten(-1, (kv_heads, -1)).permute(0, 2, 3, 1)
         need = self.length + new.shape[3]
         if need > self.codes.shape[3]:
-            grown = new.new_zeros(*new.shape[:3], max(need, 2 * self.codes.shape[3]))
+            grown = new.new_zeros(*new.shape[:3], max(need, capacity, 2 * self.codes.shape[3]))
             grown[..., : self.length] = self.codes[..., : self.length]
             self.codes = grown
         self.codes[..., self.length : need] = new
@@ -34,17 +34,21 @@ class Cache:
     """Keys and values of the tokens seen so far, as integer codes and steps, by block and value name.
 
     An error in the middle of a run leaves it between two tokens: drop it then.
+
+    Attributes:
+        length: tokens so far. capacity: for how many it reserves memory at once; it grows beyond them.
     """
 
     length: int = 0
     rows: dict[tuple[str, str], _Rows] = field(default_factory=dict)
     steps: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    capacity: int = 0
 
     def append(self, block: str, value: str, q: Tensor, kv_heads: int) -> int:
         """Keep codes (B, L, kv_heads * head_dim) of new tokens; returns how many positions are held now."""
         if (block, value) not in self.rows:
             self.rows[block, value] = _Rows(q.new_zeros(len(q), kv_heads, q.shape[-1] // kv_heads, 0))
-        return self.rows[block, value].append(q, kv_heads)
+        return self.rows[block, value].append(q, kv_heads, self.capacity)
 
     def columns(self, block: str, value: str, stop: int) -> Tensor:
         """Codes of the positions before `stop`, (B, kv_heads, head_dim, stop)."""

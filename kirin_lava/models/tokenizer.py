@@ -14,7 +14,7 @@ from kirin_lava.base.readers import open_file, require_file
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["TOKENIZER_FILES", "load_tokenizer"]
+__all__ = ["CHAT_FILES", "TOKENIZER_FILES", "load_tokenizer"]
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -27,7 +27,9 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "spiece.model",
 )
-_READ_TOO = ("config.json", "chat_template.json", "chat_template.jinja", "processor_config.json")
+CHAT_FILES = ("chat_template.jinja", "chat_template.json")
+"""The chat template, where it is not in tokenizer_config.json."""
+_READ_TOO = ("config.json", *CHAT_FILES, "processor_config.json")
 _MOST = 1 << 28  # bytes; the largest known have 40 MB
 _TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+=* \d+\n")  # a token in base64 and its rank
 

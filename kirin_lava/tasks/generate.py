@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,15 +13,19 @@ from torch import Tensor
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import disk_errors, require_place, save_json
-from kirin_lava.base.readers import read_json
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.netx.model import StockModel
 from kirin_lava.graph.counter import Counter
 from kirin_lava.graph.executor import Cache, Executor
 from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.processes.runtime import require_backend
+from kirin_lava.tasks.prompt import Message, Writer, chat_prompt, read_messages, stop_ids, text_prompt
+from kirin_lava.tasks.sampling import Sampler, Sampling
 
-__all__ = ["Generation", "choose", "generate", "stop_ids"]
+__all__ = ["PROMPT", "Generation", "generate"]
+
+PROMPT = "Once upon a time"
+"""What is gone on from where nothing is said."""
 
 
 class _Backend(Protocol):
@@ -35,9 +39,9 @@ class _Backend(Protocol):
 class _Reference:
     """The integer executor with its cache."""
 
-    def __init__(self, bundle: Bundle, device: str, counter: Counter):
+    def __init__(self, bundle: Bundle, device: str, counter: Counter | None, capacity: int):
         self._executor = Executor(bundle.model(), device, counter)
-        self._cache = Cache()
+        self._cache = Cache(capacity=capacity)
 
     def step(self, tokens: Tensor) -> Tensor:
         return self._executor.forward(tokens.unsqueeze(0), self._cache, last_only=True)[0, -1].cpu()
@@ -52,8 +56,8 @@ class Generation:
 
     Attributes:
         tokens: new ids. text: their text. prompt_tokens: ids of the prompt.
-        seconds: wall time of everything after loading.
-        counts: spike counts of the run, JSON-able; None where the backend does not count.
+        seconds: wall time of everything after loading. prompt_seconds: of the prompt and the first token.
+        counts: spike counts of the run, JSON-able; None where nobody asked for them.
         host_fires: segments whose fire phase the host computed, because stock neurons could not hold it.
         unwritten: why the counts are in no file though they were asked for.
     """
@@ -63,14 +67,19 @@ class Generation:
     tokens: list[int]
     text: str
     seconds: float
+    prompt_seconds: float
     counts: dict[str, Any] | None
     host_fires: tuple[str, ...] = ()
     unwritten: str | None = None
 
     def summary(self) -> str:
         """One line for people."""
-        rate = len(self.tokens) / self.seconds if self.seconds else 0.0
+        rest = max(self.seconds - self.prompt_seconds, 1e-9)
+        later = len(self.tokens) - 1
+        rate = later / rest if later > 0 else len(self.tokens) / max(self.seconds, 1e-9)
         line = f"{len(self.tokens)} tokens by the {self.backend} backend, {rate:.1f} tokens/s"
+        if later > 0:
+            line += f" after {self.prompt_seconds:.1f} s for a prompt of {self.prompt_tokens}"
         if self.counts is not None:
             total = self.counts["total"]
             line += (
@@ -84,7 +93,7 @@ class Generation:
 
 def generate(
     bundle: Path,
-    prompt: str = "Once upon a time",
+    prompt: str | None = None,
     max_new_tokens: int = 100,
     temperature: float = 0.0,
     top_k: int = 0,
@@ -94,77 +103,97 @@ def generate(
     stats: Path | None = None,
     timeout: float | None = None,
     on_text: Callable[[str], None] | None = None,
+    *,
+    top_p: float = 1.0,
+    repetition_penalty: float = 1.0,
+    chat: bool = False,
+    messages: Sequence[Message] | Path | None = None,
+    show_special: bool = False,
+    count: bool = False,
 ) -> Generation:
-    """Continue a prompt.
+    """Continue a prompt, or answer messages.
 
     Args:
-        temperature: 0 takes the most likely token; top_k: 0 draws from all tokens.
+        prompt: text, "Once upon a time" by default.
+        temperature, top_k, top_p, repetition_penalty, seed: see `kirin_lava.tasks.sampling.Sampling`.
         backend: "reference"; "lava", our own Processes on Lava's CPU simulator; "stock", the `.net` files in unmodified
             lava-dl on that simulator; "loihi2", the same files on a board (see `kirin_lava.export.netx.live`).
         stats: JSON file for the spike counts.
         timeout: limit in seconds of each call to Lava.
-        on_text: called with every new piece of text, the prompt first.
+        on_text: called with every new piece of text, the prompt first, but for messages.
+        chat: the prompt is the message of a user, in the form of the model's chat template.
+        messages: a conversation to answer, `[{"role": "user", "content": "..."}, ...]`, or a JSON file that holds it; instead
+            of a prompt.
+        show_special: special tokens are part of the text, and so is the prompt that a template makes of messages.
+        count: count spikes, also without a file.
 
     Raises:
         BackendError: the backend is missing; before anything is loaded.
-        UsageError: the prompt leaves no room in the model's context; `stats` cannot be written, as far as that shows before.
+        UsageError: the prompt leaves no room in the model's context; the model has no chat template, or messages do not fit it;
+            `stats` cannot be written, as far as that shows before.
     """
+    if messages is not None and prompt is not None:
+        raise UsageError("a prompt and messages: give one of them; the last message of a conversation is what is answered")
     if backend != "reference":
-        if stats is not None:
+        if stats is not None or count:
             raise UsageError("--stats counts on the reference backend, which computes the same spikes; use it there")
         require_backend("cpu" if backend in ("lava", "stock") else backend)
     if stats is not None:
         require_place(stats)
+    sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed)
+    if isinstance(messages, Path):
+        messages = read_messages(messages)
     opened = Bundle(bundle)
     opened.require_whole()
     tokenizer = load_tokenizer(opened.path)
-    ids = torch.tensor(tokenizer(prompt).input_ids, dtype=torch.int64)
-    if not len(ids):
-        ids = torch.tensor([tokenizer.bos_token_id or 0])
-    room = opened.manifest["max_positions"] - len(ids)
+    text = PROMPT if prompt is None else prompt
+    if messages is None and not chat:
+        given = text_prompt(tokenizer, text)
+    else:
+        given = chat_prompt(tokenizer, messages or [{"role": "user", "content": text}], opened.path)
+    context = opened.manifest["max_positions"]
+    room = min(context - len(given.ids), max_new_tokens)
     if room < 1:
-        context = opened.manifest["max_positions"]
-        raise UsageError(f"the prompt has {len(ids)} tokens, the model's context {context}: shorten it")
-    stops = stop_ids(opened.path)
-    counter = Counter()
+        raise UsageError(f"the prompt has {len(given.ids)} tokens, the model's context {context}: shorten it")
+    stops = stop_ids(opened.path) | given.stops
+    counter = Counter() if backend == "reference" and (count or stats is not None) else None
     runner: _Backend
     if backend == "reference":
-        runner = _Reference(opened, device, counter)
+        runner = _Reference(opened, device, counter, len(given.ids) + room)
     elif backend in ("stock", "loihi2"):
         runner = StockModel(opened, "cpu" if backend == "stock" else backend, timeout)
     else:
         from kirin_lava.processes.model import LavaModel
 
-        capacity = len(ids) + min(max_new_tokens, room)
-        runner = LavaModel(opened.model(), capacity, timeout)
+        runner = LavaModel(opened.model(), len(given.ids) + room, timeout)
     emit = on_text or (lambda piece: None)
-    generator = torch.Generator().manual_seed(seed)
+    sampler = Sampler(sampling, given.ids)
+    writer = Writer(tokenizer, given.ids, not show_special)
     tokens: list[int] = []
-    shown = tokenizer.decode(ids, skip_special_tokens=True)
-    emit(shown)
+    if given.shown or show_special:
+        emit(tokenizer.decode(given.ids, skip_special_tokens=not show_special))
     start = time.monotonic()
     try:
-        logits = runner.step(ids)
+        logits = runner.step(torch.tensor(given.ids, dtype=torch.int64))
+        prompt_seconds = time.monotonic() - start
         while True:
-            token = choose(logits, temperature, top_k, generator)
+            token = sampler(logits)
             if token in stops:
                 break
             tokens.append(token)
-            text = tokenizer.decode([*ids.tolist(), *tokens], skip_special_tokens=True)
-            if not text.endswith("\ufffd"):  # half a character
-                emit(text[len(shown) :])
-                shown = text
-            if len(tokens) == min(max_new_tokens, room):
+            if piece := writer.write(token):
+                emit(piece)
+            if len(tokens) == room:
                 break
             logits = runner.step(torch.tensor([token]))
     finally:
         runner.close()
-    counts = counter.to_dict() if backend == "reference" else None
+    counts = None if counter is None else counter.to_dict()
     seconds = time.monotonic() - start
     unwritten = None if stats is None else _write(stats, counts)
-    whole = tokenizer.decode(tokens, skip_special_tokens=True)
+    whole = tokenizer.decode(tokens, skip_special_tokens=not show_special)
     host_fires = runner.host_fires if isinstance(runner, StockModel) else ()
-    return Generation(backend, len(ids), tokens, whole, seconds, counts, host_fires, unwritten)
+    return Generation(backend, len(given.ids), tokens, whole, seconds, prompt_seconds, counts, host_fires, unwritten)
 
 
 def _write(stats: Path, counts: dict[str, Any] | None) -> str | None:
@@ -175,25 +204,3 @@ def _write(stats: Path, counts: dict[str, Any] | None) -> str | None:
     except UsageError as error:
         return str(error)
     return None
-
-
-def choose(logits: Tensor, temperature: float, top_k: int, generator: torch.Generator) -> int:
-    """The next token from logits (vocabulary,)."""
-    if temperature == 0:
-        return int(logits.argmax())
-    scaled = (logits.double() - logits.max().double()) / temperature  # the largest is 0, however cold it is
-    if top_k:
-        least = scaled.topk(min(top_k, len(scaled))).values[-1]
-        scaled = scaled.masked_fill(scaled < least, -torch.inf)
-    return int(torch.multinomial(scaled.softmax(-1), 1, generator=generator))
-
-
-def stop_ids(folder: Path) -> set[int]:
-    """End-of-text ids of the source's generation config, or of its config where that has none."""
-    for name in ("generation_config.json", "config.json"):
-        path = folder / name
-        value = read_json(path).get("eos_token_id") if path.is_file() else None
-        ids = {i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)}
-        if ids:
-            return ids
-    return set()

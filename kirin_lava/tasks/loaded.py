@@ -19,6 +19,7 @@ from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.tasks.generate import Generation, generate
 from kirin_lava.tasks.inspect.bundle import BundleReport, inspect_bundle
 from kirin_lava.tasks.inspect.net import NetReport, inspect_net
+from kirin_lava.tasks.prompt import Message
 from kirin_lava.tasks.quality.harness import HarnessResult, harness
 from kirin_lava.tasks.quality.original import load_original, require_converted
 from kirin_lava.tasks.report import Report, make_report
@@ -92,7 +93,7 @@ class Loaded:
 
     def generate(
         self,
-        prompt: str = "Once upon a time",
+        prompt: str | None = None,
         max_new_tokens: int = 100,
         temperature: float = 0.0,
         top_k: int = 0,
@@ -102,10 +103,34 @@ class Loaded:
         stats: Path | str | None = None,
         timeout: float | None = None,
         on_text: Callable[[str], None] | None = None,
+        *,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        chat: bool = False,
+        messages: Sequence[Message] | Path | str | None = None,
+        show_special: bool = False,
+        count: bool = False,
     ) -> Generation:
-        """Continue a prompt; see `kirin_lava.tasks.generate.generate`."""
-        file = None if stats is None else Path(stats)
-        return generate(self.path, prompt, max_new_tokens, temperature, top_k, seed, backend, device, file, timeout, on_text)
+        """Continue a prompt, or answer messages; see `kirin_lava.tasks.generate.generate`."""
+        return generate(
+            self.path,
+            prompt,
+            max_new_tokens,
+            temperature,
+            top_k,
+            seed,
+            backend,
+            device,
+            None if stats is None else Path(stats),
+            timeout,
+            on_text,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            chat=chat,
+            messages=Path(messages) if isinstance(messages, str) else messages,
+            show_special=show_special,
+            count=count,
+        )
 
     def verify(
         self,

@@ -27,7 +27,7 @@ from kirin_lava.base.console import print_json, print_table, survive_any_text
 from kirin_lava.cli.main import main
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.methods.recipes import recipe_help, recipe_names
-from kirin_lava.tasks.generate import stop_ids
+from kirin_lava.tasks.prompt import stop_ids
 from tests.conftest import Cli
 from tests.hf_models import save_model
 

@@ -19,7 +19,7 @@ from kirin_lava.base.errors import UsageError
 from kirin_lava.cli.main import main
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.publish import Place
-from kirin_lava.tasks.generate import choose
+from kirin_lava.tasks.sampling import Sampling, choose
 from tests.conftest import Cli
 from tests.hf_models import save_model
 from tests.models.test_checkpoint import Refused, edit_config, edit_index
@@ -102,7 +102,7 @@ def test_the_coldest_temperature_is_greedy(cli: Cli, bundle: Path) -> None:
 
     logits = torch.tensor([1.0, 9.0, -3.0])
     for temperature in (5e-324, 1e-300, 1e-30):
-        assert choose(logits, temperature, 2, torch.Generator().manual_seed(0)) == 1
+        assert choose(logits, Sampling(temperature, 2), torch.Generator().manual_seed(0)) == 1
     ran = cli("run", bundle, "--temperature", "1e-320", "--max-new-tokens", 2)
     assert ran.code == 0, ran.err
 

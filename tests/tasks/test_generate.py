@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from kirin_lava.base.errors import UsageError
+from kirin_lava.base.readers import read_json
 from kirin_lava.export.bundle import Bundle
-from kirin_lava.graph.executor import Executor
+from kirin_lava.graph import executor
+from kirin_lava.graph.counter import Counter
+from kirin_lava.graph.executor import Cache, Executor
 from kirin_lava.models.tokenizer import load_tokenizer
-from kirin_lava.tasks.generate import choose, generate, stop_ids
+from kirin_lava.tasks.generate import generate
+from kirin_lava.tasks.prompt import stop_ids
 from tests.exports import export
 from tests.hf_models import save_model
 
@@ -64,10 +70,98 @@ def test_the_text_ends_with_the_context_or_at_the_number_asked_for(bundle: Path,
     assert prompt + made <= CONTEXT
 
 
-def test_what_is_drawn_lies_among_the_most_likely() -> None:
-    logits = torch.tensor([0.0, 3.0, 2.5, -1.0, 2.9])
-    drawn = [choose(logits, 1.5, 3, torch.Generator().manual_seed(seed)) for seed in range(200)]
-    assert set(drawn) == {1, 2, 4}
-    assert {choose(logits, 1.5, 1, torch.Generator().manual_seed(seed)) for seed in range(50)} == {1}
-    assert {choose(logits, 5.0, 0, torch.Generator().manual_seed(seed)) for seed in range(300)} == {0, 1, 2, 3, 4}
-    assert choose(logits, 0.0, 3, torch.Generator()) == 1
+@pytest.mark.parametrize("threads", [2, 3])
+def test_tokens_are_those_of_one_thread(bundle: Path, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prompt is divided over the threads, and a token is not."""
+    monkeypatch.setattr(executor, "_FEW_TOKENS", 4)
+    monkeypatch.setattr(executor, "_PIECE", 8)
+    one = generate(bundle, "Once upon a time there was", 20, 0.8)
+    torch.set_num_threads(threads)
+    try:
+        assert generate(bundle, "Once upon a time there was", 20, 0.8).tokens == one.tokens
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_counts_are_made_where_they_are_asked_for_and_change_nothing(bundle: Path, tmp_path: Path) -> None:
+    plain, counted = generate(bundle, "Once", 6), generate(bundle, "Once", 6, count=True)
+    filed = generate(bundle, "Once", 6, stats=tmp_path / "stats.json")
+    assert plain.tokens == counted.tokens == filed.tokens
+    assert plain.counts is None and counted.counts == filed.counts
+    assert json.loads(json.dumps(filed.counts)) == read_json(tmp_path / "stats.json")
+    assert "spikes" not in plain.summary() and " spikes, " in counted.summary() and "tokens/s after" in plain.summary()
+
+    counter = Counter()  # the same run, by hand
+    ids, cache, runner = load_tokenizer(bundle)("Once").input_ids, Cache(), Executor(Bundle(bundle).model(), observer=counter)
+    for piece in (ids, *([token] for token in plain.tokens[:-1])):
+        runner.forward(torch.tensor([piece]), cache, last_only=True)
+    assert counted.counts == counter.to_dict()
+
+
+def test_a_prompt_and_messages_exclude_each_other(bundle: Path) -> None:
+    with pytest.raises(UsageError, match="a prompt and messages: give one of them"):
+        generate(bundle, "Once", messages=[{"role": "user", "content": "Hi"}])
+
+
+def test_a_model_without_a_template_takes_no_messages(bundle: Path) -> None:
+    with pytest.raises(UsageError, match="has no chat template, so the model was not trained on messages"):
+        generate(bundle, "Once", chat=True)
+
+
+TEMPLATE = (
+    "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"
+    "<s>{{ m.role }}:{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}<s>assistant:{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def talking(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same weights with a chat template, in the file where transformers keeps it."""
+    source = tmp_path_factory.mktemp("talking") / "model"
+    shutil.copytree(model, source)
+    (source / "chat_template.jinja").write_text(TEMPLATE)
+    export(str(source), source.with_name("bundle"), **SMALL)  # type: ignore[arg-type]
+    return source.with_name("bundle")
+
+
+def test_a_chat_goes_on_from_what_the_template_makes(talking: Path, bundle: Path, tmp_path: Path) -> None:
+    """<s> is 0 and </s> is 1; the template's end of an answer stops it."""
+    assert (talking / "chat_template.jinja").read_text() == TEMPLATE
+    tokenizer = load_tokenizer(talking)
+    said = [{"role": "user", "content": "Hi"}]
+    ids = tokenizer.apply_chat_template(said, add_generation_prompt=True)
+    result = generate(talking, "Hi", 6, chat=True)
+    assert result.prompt_tokens == len(ids)
+    runner, expected = Executor(Bundle(talking).model()), list(ids)
+    for _ in range(6):
+        token = int(runner.forward(torch.tensor([expected]))[0, -1].argmax())
+        if token == 1:
+            break
+        expected.append(token)
+    assert result.tokens == expected[len(ids) :]
+    file = tmp_path / "said.json"
+    file.write_text(json.dumps(said))
+    assert generate(talking, None, 6, messages=said).tokens == result.tokens
+    assert generate(talking, None, 6, messages=file).tokens == result.tokens
+    assert generate(talking, "Hi", 6).tokens == generate(bundle, "Hi", 6).tokens, "plain text is no message"
+
+
+def test_people_see_the_answer_or_everything(talking: Path) -> None:
+    pieces: dict[bool, list[str]] = {True: [], False: []}
+    results = {
+        special: generate(talking, "Hi", 6, 1.0, chat=True, show_special=special, on_text=shown.append)
+        for special, shown in pieces.items()
+    }
+    assert results[True].tokens == results[False].tokens
+    assert "".join(pieces[True]).startswith("<s>user:Hi</s><s>assistant:")
+    assert "assistant" not in "".join(pieces[False])
+    for special, expected in ((False, "Once"), (True, "<s>Once")):
+        plain: list[str] = []
+        generate(talking, "<s>Once", 1, show_special=special, on_text=plain.append)
+        assert plain[0] == expected
+
+
+def test_what_a_template_does_not_take_is_one_line(talking: Path) -> None:
+    with pytest.raises(UsageError, match="the chat template does not take these messages: no tools here"):
+        generate(talking, messages=[{"role": "tool", "content": "x"}])

@@ -20,7 +20,7 @@ from kirin_lava.export.bundle import MANIFEST, SOURCE_FILES, Bundle, sealed
 from kirin_lava.models.sources.gguf_file import GgufFile
 from kirin_lava.models.text import read_text, token_rows
 from kirin_lava.models.tokenizer import load_tokenizer
-from kirin_lava.tasks.generate import stop_ids
+from kirin_lava.tasks.prompt import stop_ids
 from kirin_lava.tasks.quality.evaluate import evaluate
 from tests.conftest import Cli
 from tests.exports import export

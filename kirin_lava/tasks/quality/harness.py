@@ -20,7 +20,8 @@ from kirin_lava.base.errors import BackendError, UsageError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph.executor import Cache, Executor
 from kirin_lava.models.tokenizer import load_tokenizer
-from kirin_lava.tasks.generate import choose, stop_ids
+from kirin_lava.tasks.prompt import stop_ids
+from kirin_lava.tasks.sampling import Sampling, choose
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -130,7 +131,7 @@ class KirinLM(TemplateLM):
         logits = self._executor.forward(torch.tensor([ids]), cache, last_only=True)[0, -1]
         tokens: list[int] = []
         while len(tokens) < limit:
-            token = choose(logits, temperature, 0, generator)
+            token = choose(logits, Sampling(temperature), generator)
             if token in self._stops:
                 break
             tokens.append(token)

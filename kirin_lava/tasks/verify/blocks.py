@@ -24,7 +24,7 @@ from kirin_lava.graph.values import Codes, Float32, Value
 from kirin_lava.models.text import EVALUATION_TEXT, read_text, token_rows
 from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.processes.runtime import run_job
-from kirin_lava.tasks.generate import choose
+from kirin_lava.tasks.sampling import Sampling, choose
 from kirin_lava.tasks.verify.result import Row, Verification
 
 __all__ = ["lava_logits", "real_tokens", "run_block_job", "verify_blocks", "verify_model"]
@@ -97,7 +97,7 @@ def verify_model(bundle: Bundle, tokens: int, timeout: float | None, progress: P
         result.rows += [grown, chosen]
         ours, theirs = expected[-1], got[-1]
         for _ in range(_NEW_TOKENS):
-            token, other = choose(ours, 0, 0, generator), choose(theirs, 0, 0, generator)
+            token, other = choose(ours, Sampling(), generator), choose(theirs, Sampling(), generator)
             result.note(chosen, "native", np.array([[token]]), np.array([[other]]))
             ours = executor.forward(torch.tensor([[token]]), cache)[0, -1]
             theirs = decoder.step(torch.tensor([other]))
