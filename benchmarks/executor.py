@@ -109,7 +109,8 @@ def _convert_wide(checkpoint: Checkpoint, recipe: Recipe) -> Model:
     blocks = []
     for layer in layers:
         codes = {op.name: _repeated(rounded[op.name], len(op.weight) // _ROUNDED_ROWS) for op in layer.denses()}
-        blocks.append(make_provable(lower_block(layer, width, recipe, Calibration(), codes))[0])
+        block = lower_block(layer, width, recipe, Calibration(), codes)
+        blocks.append(make_provable(block, checkpoint.dimensions.max_positions)[0])
     head = lower_block(family.head(config, checkpoint.load), width, recipe, Calibration())
     return Model(blocks=tuple(blocks), head=head, **frame_of(checkpoint))
 

@@ -125,7 +125,7 @@ def timeout_option(command: Command) -> Command:
 
 def context_option(command: Command) -> Command:
     """--context."""
-    text = "Positions to plan the chip for: caches, ranges, cost.  [default: the model's own, 4096 at most]"
+    text = "Positions to plan the chip for: caches, ranges, cost.  [default: the model's own; of plans 4096 at most]"
     return click.option("--context", type=COUNT, metavar="N", help=text)(command)
 
 

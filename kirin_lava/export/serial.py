@@ -49,6 +49,8 @@ def _to_json(value: Any, prefix: str, arrays: dict[str, Array]) -> dict[str, Any
     result: dict[str, Any] = {"kind": type(value).__name__}
     for item in fields(value):
         content = getattr(value, item.name)
+        if content is None and item.metadata.get("left_out"):
+            continue
         if isinstance(content, np.ndarray):
             key = f"{prefix}.{item.name}"
             arrays[key] = content
@@ -111,6 +113,8 @@ def _from_json(values: dict[str, Any], kinds: dict[str, type[Any]], arrays: Mapp
             f"{place}: kind {reprlib.repr(word)} is none of {', '.join(kinds)}; was it written by another version?"
         )
     entries = {item.name: item for item in fields(kind)}
+    for name in (name for name, item in entries.items() if item.metadata.get("left_out")):
+        values.setdefault(name, None)
     if set(values) != set(entries):
         odd = ", ".join(sorted(map(str, set(values) ^ set(entries))))
         raise UsageError(f"{place} ({kind.__name__}): entries {odd[:200]} are missing or unknown")

@@ -112,6 +112,8 @@ class Counter:
         for (name, _), (at, op, tally) in self._ops.items():
             if isinstance(op, (Linear, Score, Mix)):
                 core.append(_core_row(at, op, tally, codes.get((name, op.output))))
+                if isinstance(op, Mix) and op.part is not None:
+                    host.append(_sum_of_parts(core[-1], at.ports[op.output].width))
             else:
                 elements, tokens = tally.integer("elements"), tally.integer("tokens")
                 host.append(
@@ -181,7 +183,9 @@ def _mix(op: Mix, weights: Codes, cached: Tensor, tally: _Tally) -> None:
     pairs = heads * _visible(q)
     tally.add(tokens=batch * tokens, elements=pairs, spikes=_total(spikes), outliers=_total(outliers))
     tally.add(spiking=_total(op.code.split(q)[0]))
-    tally.add(neurons=batch * tokens * heads * width, dense_macs=pairs * width)
+    positions = q.shape[3]
+    parts = sum(op.parts(seen) for seen in range(positions - tokens + 1, positions + 1))
+    tally.add(neurons=batch * parts * heads * width, dense_macs=pairs * width)
     tally.add(synaptic_adds=(spikes * existing).sum(), macs=(outliers * existing).sum())
     tally.add(rate_spikes=rates.sum(), rate_adds=(rates * existing).sum())
 
@@ -255,6 +259,11 @@ def _core_row(block: Block, op: CoreOp, tally: _Tally, fired: CodeCounts | None)
         rate_adds=float(tally.summed["rate_adds"]),
         **n,
     )
+
+
+def _sum_of_parts(mix: CoreCounts, width: int) -> HostCounts:
+    """Additions of the membranes of its parts."""
+    return HostCounts(mix.block, f"{mix.op}.sum", "Sum", mix.tokens, mix.tokens * width, mix.neurons - mix.tokens * width)
 
 
 def _codes(values: dict[str, Value], name: str) -> Codes:

@@ -25,6 +25,7 @@ from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.cache import Cache
 from kirin_lava.graph.ops import Encode, HostOp, Linear, Mix, Op, Score, require_ops
 from kirin_lava.graph.ops.softmax import visible
+from kirin_lava.graph.parts import check_parts
 from kirin_lava.graph.stages import Phase, Stage, phases_of
 from kirin_lava.graph.values import Codes, Constants, Float32, HostContext, Turns, Value, Values, codes_in
 from kirin_lava.spikes.neurons.neuron import check_state
@@ -339,7 +340,10 @@ def _mix(op: Mix, weights: Codes, cached: Tensor) -> Tensor:
     else:
         sums = cached.double() @ flat.double()
     sums = sums.view(batch, op.kv_heads, cached.shape[2], -1, length).permute(0, 4, 1, 3, 2).reshape(batch, length, -1)
-    if bound > STATE_MAX:
+    if op.part is not None and op.part < columns:
+        if op.part * op.code.largest * _MAX_CACHED > STATE_MAX:
+            check_parts(op, weights.q, cached.transpose(2, 3), _MAX_CACHED)
+    elif bound > STATE_MAX:
         check_state(sums, op.name)
     return sums
 

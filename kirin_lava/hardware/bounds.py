@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kirin_lava.graph.block import Block
-from kirin_lava.graph.ops import Encode, Op, Slice
+from kirin_lava.graph.ops import Encode, Linear, Mix, Op, Score, Slice
 from kirin_lava.spikes.codes import SpikeCode
 
-__all__ = ["Arrivals", "Span", "arrivals", "code_extremes", "payload_extremes", "source_of"]
+__all__ = ["Arrivals", "Span", "arrivals", "cache_extremes", "code_extremes", "payload_extremes", "source_of", "weights_of"]
 
 Int64 = npt.NDArray[np.int64]
 Integers = npt.NDArray[np.integer[Any]]
@@ -44,7 +44,7 @@ class Span:
         return int(self.low.min()), int(self.high.max())
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Arrivals:
     """What the codes of a window can be.
 
@@ -81,6 +81,18 @@ def arrivals(block: Block, value: str, code: SpikeCode, width: int, context: int
     whole = context if op.rule.by_row else block.ports[op.output].width // op.groups
     budget = op.rule.budget(code, whole)
     return Arrivals(code, None if budget is None else min(budget, width))
+
+
+def weights_of(linear: Linear) -> npt.NDArray[np.int8]:
+    """Weights to bound: (N, K), or (1, K) of a plan, whose rows are all one and the same."""
+    return linear.weight[: None if linear.weight.strides[0] else 1]
+
+
+def cache_extremes(block: Block, op: Score | Mix, inputs: int) -> Int64:
+    """Cached codes as far from zero as they come: (2, inputs), one row per sign."""
+    cached = block.ports[op.cache].code
+    largest = 127 if cached is None else cached.largest
+    return np.repeat([[largest], [-largest]], inputs, axis=1).astype(np.int64)
 
 
 def code_extremes(weight: Integers, seen: Arrivals) -> Span:

@@ -7,10 +7,10 @@
 
 All four read their weights from the same memory, send the same values between host and chip, and leave norms, softmax and the
 like to the host; float16 needs no coding. States are 24 bits wide; our neurons read and write all of theirs in every step, an
-integrate-and-fire neuron has one, a dense one writes its sum once. An outlier of the integer twin takes the bits of a message
-and 16 for its place; a graded message of more than 8 bits costs in proportion to both, and its products
-one MAC for every 8 bits. On platforms of events alone the twin sends each code that is not silent as a graded message in a
-window of one step.
+integrate-and-fire neuron has one, a dense one writes its sum once. What could pass those bits is split over several neurons,
+but for float16. An outlier of the integer twin takes the bits of a message and 16 for its place; a graded message of more than
+8 bits costs in proportion to both, and its products one MAC for every 8 bits. On platforms of events alone the twin sends each
+code that is not silent as a graded message in a window of one step.
 """
 
 from __future__ import annotations
@@ -208,9 +208,9 @@ def _fp16(s: SegmentWork) -> Counts:
     return {
         "mac_fp16": s.dense_macs,
         "weight_bit": 16 * (s.dense_macs + s.written),
-        "state_bit": 16 * s.neurons,
+        "state_bit": 16 * s.neurons / s.parts,
         "dense_bit_hop": 16 * s.elements,
-        "host_bit": 16 * (_hosted(s) * s.elements + s.readouts + s.written),
+        "host_bit": 16 * (_hosted(s) * s.elements + s.readouts / s.parts + s.written),
     }
 
 

@@ -18,11 +18,12 @@ from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.graph.block import Block
 from kirin_lava.graph.executor import cached_name
 from kirin_lava.graph.ops import CoreOp, Linear, Mix, Op, Score
+from kirin_lava.graph.parts import sums_by_part
 from kirin_lava.graph.values import Codes, Value
-from kirin_lava.hardware.bounds import Int64, Span, arrivals, payload_extremes
+from kirin_lava.hardware.bounds import Span, arrivals, cache_extremes, payload_extremes
 from kirin_lava.spikes.codes import SpikeCode
 
-__all__ = ["RangeObserver", "cache_extremes", "shift_of"]
+__all__ = ["RangeObserver", "shift_of"]
 
 Product = Callable[[Tensor], Tensor]
 
@@ -55,7 +56,8 @@ class RangeObserver:
             found = {"membrane": _span(sums.transpose(1, 3))}
         else:
             product = self._product(block, op, values)
-            sums = product(q) if isinstance(result, Codes) else result
+            apart = isinstance(result, Codes) or (isinstance(op, Mix) and op.parts(q.shape[-1]) > 1)
+            sums = product(q) if apart else cast(Tensor, result)
             found = {"membrane": _span(sums)}
             if not self._proved(block, op, q.shape[-1]):
                 found |= {name: span.scaled(2 ** shift_of(op)) for name, span in _trajectory(q, code, product).items()}
@@ -73,21 +75,14 @@ class RangeObserver:
                 device = cast(Codes, values[op.input]).q.device
                 self._matmuls[key] = ExactMatmul(op.weight, op.code.max_message, device)
             return self._matmuls[key]
-        cached = cast(Tensor, values[cached_name(op.cache)]).double()
-        repeat = op.heads // op.kv_heads
-
-        def mix(weights: Tensor) -> Tensor:
-            batch, heads, tokens, columns = weights.shape
-            flat = weights.double().reshape(batch, op.kv_heads, repeat * tokens, columns)
-            return (flat @ cached).view(batch, heads, tokens, -1).transpose(1, 2).flatten(2)
-
-        return mix
+        cached, mix = cast(Tensor, values[cached_name(op.cache)]), op
+        return lambda weights: sums_by_part(mix, weights, cached)
 
     def _proved(self, block: Block, op: Linear | Mix, columns: int) -> bool:
         """Whether u and v fit in the worst case."""
         key = (block.name, op.name, 0 if isinstance(op, Linear) else columns)
         if key not in self._fits:
-            weight = op.weight if isinstance(op, Linear) else cache_extremes(block, op, columns)
+            weight = op.weight if isinstance(op, Linear) else cache_extremes(block, op, min(columns, op.part or columns))
             seen = arrivals(block, op.input, op.code, weight.shape[1], columns)
             low, high = payload_extremes(weight, seen).outer()
             self._fits[key] = max(-low, high) * 2 ** shift_of(op) <= STATE_MAX
@@ -97,13 +92,6 @@ class RangeObserver:
 def shift_of(op: CoreOp) -> int:
     """f, where the synapses of a segment hold 2^f times its weights."""
     return op.neuron.shift if isinstance(op, Linear) else 0
-
-
-def cache_extremes(block: Block, op: Score | Mix, inputs: int) -> Int64:
-    """Cached codes as far from zero as they come: (2, inputs), one row per sign."""
-    cached = block.ports[op.cache].code
-    largest = 127 if cached is None else cached.largest
-    return np.repeat([[largest], [-largest]], inputs, axis=1).astype(np.int64)
 
 
 def _span(values: Tensor) -> Span:

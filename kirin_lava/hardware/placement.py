@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 from kirin_lava.base import loihi2
@@ -60,7 +61,7 @@ class Placed:
 
     Attributes:
         neurons: all of them, partial ones of a fan-in in parts included.
-        fan_in, fan_in_parts: inputs of a neuron, cut into how many parts.
+        fan_in, fan_in_parts: inputs that meet in an output, cut into how many parts.
         lines, control_lines: input lines of the segment; of a fire segment in its stock form, lines that do not carry codes.
         outlier_lines: lines that must be able to carry graded messages.
         synapse_bytes, cache_bytes: stored weights, and stored keys or values.
@@ -170,6 +171,38 @@ class _Unit:
         core.tasks[task] = core.tasks.get(task, 0) + neurons
 
 
+@dataclass
+class _Floor:
+    """Cores so far. open: those that hold the rest of something. tried: how many of them had no room for a unit; they fill up,
+    so that they never will."""
+
+    cores: list[Core] = field(default_factory=list)
+    open: list[int] = field(default_factory=list)
+    tried: dict[_Unit, int] = field(default_factory=dict)
+
+    def pack(self, unit: _Unit) -> Iterator[tuple[int, int]]:
+        """Core and number of neurons, until all are placed."""
+        left = unit.neurons
+        full = unit.room(Core())
+        while left >= full:
+            self.cores.append(Core())
+            yield len(self.cores) - 1, full
+            left -= full
+        if not left:
+            return
+        need = left * unit.synapse_bytes
+        for place in range(self.tried.get(unit, 0), len(self.open)):
+            core = self.cores[self.open[place]]
+            self.tried[unit] = place
+            if need <= loihi2.SYNAPSE_MEMORY_BYTES - core.synapse_bytes and left <= unit.room(core):
+                yield self.open[place], left
+                return
+        self.tried[unit] = len(self.open)
+        self.cores.append(Core())
+        self.open.append(len(self.cores) - 1)
+        yield len(self.cores) - 1, left
+
+
 def control_lines(segment: Segment) -> int:
     """Control lines of the stock form of a fire segment: two numbers of three digits, and at most one line per fire step.
 
@@ -200,10 +233,9 @@ def place(shape: ModelShape, context: int | None = None) -> Placement:
         FitError: a context beyond the model's positions, or a segment that no core can hold.
     """
     positions = planned_context(shape.max_positions, context)
-    cores: list[Core] = []
-    open_cores: list[int] = []
-    placed = [_place_segment(segment, positions, cores, open_cores) for segment in shape.segments]
-    return Placement(positions, _chips_per_position(shape, positions), tuple(placed), tuple(cores))
+    floor = _Floor()
+    placed = [_place_segment(segment, positions, floor) for segment in shape.segments]
+    return Placement(positions, _chips_per_position(shape, positions), tuple(placed), tuple(floor.cores))
 
 
 def _chips_per_position(shape: ModelShape, context: int) -> float:
@@ -223,23 +255,22 @@ def _cache_cores(shape: ModelShape, context: int) -> int:
     for block in shape.blocks():
         attention = tuple(replace(s, block="") for s in shape.segments if s.heads and s.block == block)
         if attention not in known:
-            cores: list[Core] = []
-            open_cores: list[int] = []
+            floor = _Floor()
             for segment in attention:
-                _place_segment(segment, context, cores, open_cores)
-            known[attention] = len(cores)
+                _place_segment(segment, context, floor)
+            known[attention] = len(floor.cores)
         total += known[attention]
     return total
 
 
-def _place_segment(segment: Segment, context: int, cores: list[Core], open_cores: list[int]) -> Placed:
+def _place_segment(segment: Segment, context: int, floor: _Floor) -> Placed:
     units = list(_units(segment, context))
     task = (segment.block, segment.name)
     used: dict[int, int] = {}  # core -> neurons
     copies = 0
     for unit in units:
-        for index, neurons in _pack(unit, cores, open_cores):
-            unit.put(cores[index], neurons, task)
+        for index, neurons in floor.pack(unit):
+            unit.put(floor.cores[index], neurons, task)
             used[index] = used.get(index, 0) + neurons
             copies += 1
     by_chip: dict[int, int] = {}
@@ -255,7 +286,7 @@ def _place_segment(segment: Segment, context: int, cores: list[Core], open_cores
         name=segment.name,
         kind=segment.kind,
         neurons=sum(unit.neurons for unit in units),
-        fan_in=segment.fan_in(context),
+        fan_in=segment.row(context),
         fan_in_parts=parts,
         bits=segment.bits,
         lines=lines,
@@ -271,9 +302,10 @@ def _place_segment(segment: Segment, context: int, cores: list[Core], open_cores
 
 
 def _units(segment: Segment, context: int) -> Iterator[_Unit]:
-    """The groups of neurons that share their inputs: the whole segment, or a head; each cut by inputs where it is too wide."""
-    heads = max(segment.heads, 1)
-    neurons, fan_in = segment.neurons(context) // heads, segment.fan_in(context)
+    """The groups of neurons that share their inputs: the whole segment, or a part of a head; each cut by inputs where it is too
+    wide."""
+    heads, fan_ins = max(segment.heads, 1), segment.fan_ins(context)
+    neurons, fan_in = segment.neurons(context) // (heads * len(fan_ins)), fan_ins[0]
     states = segment.state_words
     control = control_lines(segment)
     parts = 1
@@ -286,28 +318,6 @@ def _units(segment: Segment, context: int) -> Iterator[_Unit]:
             f"{segment.block} {segment.name}: a fan-in of {fan_in} fits no core, and neurons that fire cannot share it: "
             "read their membranes out on the host instead"
         )
-    for _ in range(heads):
-        for part in range(parts):
-            width = fan_in * (part + 1) // parts - fan_in * part // parts
-            yield _Unit(neurons, width, control, segment.bits, states)
-
-
-def _pack(unit: _Unit, cores: list[Core], open_cores: list[int]) -> Iterator[tuple[int, int]]:
-    """Core and number of neurons, until all are placed."""
-    left = unit.neurons
-    full = unit.room(Core())
-    while left >= full:
-        cores.append(Core())
-        yield len(cores) - 1, full
-        left -= full
-    if not left:
-        return
-    need = left * unit.synapse_bytes
-    for index in open_cores:
-        core = cores[index]
-        if need <= loihi2.SYNAPSE_MEMORY_BYTES - core.synapse_bytes and left <= unit.room(core):
-            yield index, left
-            return
-    cores.append(Core())
-    open_cores.append(len(cores) - 1)
-    yield len(cores) - 1, left
+    for width in fan_ins * heads:
+        edges = [width * part // parts for part in range(parts + 1)]
+        yield from (_Unit(neurons, stop - start, control, segment.bits, states) for start, stop in pairwise(edges))

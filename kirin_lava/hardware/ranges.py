@@ -25,9 +25,18 @@ from kirin_lava.base.errors import FitError
 from kirin_lava.base.loihi2 import MESSAGE_MAX, STATE_MAX, WEIGHT_MAX, WEIGHT_MIN
 from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.ops import CoreOp, Linear, Mix, Score
-from kirin_lava.hardware.bounds import Arrivals, Integers, Span, arrivals, code_extremes, payload_extremes
-from kirin_lava.hardware.observe import RangeObserver, cache_extremes, shift_of
-from kirin_lava.hardware.split import parts_needed
+from kirin_lava.hardware.bounds import (
+    Arrivals,
+    Integers,
+    Span,
+    arrivals,
+    cache_extremes,
+    code_extremes,
+    payload_extremes,
+    weights_of,
+)
+from kirin_lava.hardware.observe import RangeObserver, shift_of
+from kirin_lava.hardware.split import MOST_PARTS, parts_needed
 from kirin_lava.spikes.neurons import READ_OUT
 
 __all__ = ["CALIBRATED", "PROVED", "UNFIT", "Bound", "SegmentRange", "block_ranges", "model_ranges", "require_fit"]
@@ -185,9 +194,9 @@ def _worst_cases(block: Block, op: CoreOp, context: int) -> tuple[dict[str, Span
     """Over the codes that the encoder can send, and over all codes."""
     weight: Integers
     if isinstance(op, Linear):
-        weight = op.weight
+        weight = weights_of(op)
     else:
-        width = block.ports[op.input].width // op.heads if isinstance(op, Score) else context
+        width = block.ports[op.input].width // op.heads if isinstance(op, Score) else min(context, op.part or context)
         weight = cache_extremes(block, op, width)
     seen = arrivals(block, op.input, op.code, weight.shape[1], context)
     return _spans(op, weight, seen), _spans(op, weight, seen.anything())
@@ -255,8 +264,8 @@ def _advice(block: Block, op: CoreOp, beyond: list[str], context: int) -> str:
     if not isinstance(op, Linear) or op.fires is not None:
         return "lower the shift of its fire phase, or read its membranes out on the host"
     parts = parts_needed(op, arrivals(block, op.input, op.code, op.weight.shape[1]))
-    if parts is None:
-        return "use a recipe with fewer outliers or narrower weights"
+    if parts is None or parts > MOST_PARTS:
+        return "use a recipe with fewer outliers, narrower messages or narrower weights"
     return f"split its fan-in of {op.weight.shape[1]} over {parts} read segments"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.counter import stored_bits
-from kirin_lava.graph.ops import CoreOp, Encode, HostOp, Linear, Op, Score
+from kirin_lava.graph.ops import CoreOp, Encode, HostOp, Linear, Mix, Op, Score
 from kirin_lava.spikes.codes import SpikeCode, code_named
 from kirin_lava.spikes.neurons import READ_OUT
 
@@ -34,6 +34,7 @@ class Segment:
         fed_by: name of the segment whose spikes it gets on chip, None where the host encodes.
         states_touched: states of a neuron that every step reads and writes.
         heads, kv_heads: of attention, else 0.
+        part: positions that share the neurons of a "mix", 0 for all of them.
         state_words: 24-bit words that a core keeps per neuron.
         comparisons, ramp_adds: of a neuron in one window, as if it fired in the last step.
     """
@@ -55,27 +56,33 @@ class Segment:
     state_words: int = READ_OUT.state_words
     comparisons: int = 0
     ramp_adds: int = 0
+    part: int = 0
 
     @property
     def codes(self) -> SpikeCode:
         """Code of what arrives."""
         return code_named(self.encoding)
 
-    def fan_in(self, context: int) -> int:
-        """Inputs of a neuron."""
+    def row(self, context: int) -> int:
+        """Inputs that meet in an output: those of a neuron, or of all parts together."""
         return context if self.kind == "mix" else self.inputs
+
+    def fan_ins(self, context: int) -> list[int]:
+        """Inputs of a neuron of every part."""
+        whole, part = self.row(context), self.part or self.row(context)
+        return [min(part, whole - start) for start in range(0, whole, part)]
 
     def lines(self, context: int) -> int:
         """Input lines of the whole segment: every head has its own."""
-        return self.fan_in(context) * max(self.heads, 1)
+        return self.row(context) * max(self.heads, 1)
 
     def neurons(self, context: int) -> int:
-        """Neurons; of "score" one per head and position."""
-        return self.outputs * context if self.kind == "score" else self.outputs
+        """Neurons; of "score" one per head and position, of "mix" those of every part."""
+        return self.outputs * (context if self.kind == "score" else len(self.fan_ins(context)))
 
     def synapses(self, context: int) -> int:
         """Weights or cached codes; query heads that share a key or value head hold copies, as plain dense synapses do."""
-        return self.neurons(context) * self.fan_in(context)
+        return self.row(context) * self.outputs * (context if self.kind == "score" else 1)
 
     def cached(self) -> int:
         """Codes that a token adds to this segment's cache, 0 for a linear one."""
@@ -86,7 +93,8 @@ class Segment:
 
 @dataclass(frozen=True)
 class HostWork:
-    """One host operation. operations: float operations per token, or per token and position where `per_position`."""
+    """One host operation. operations: float operations per token, or per token and position where `per_position`, or, where
+    membranes of parts are added, for every part of so many positions but the first."""
 
     block: str
     name: str
@@ -94,9 +102,12 @@ class HostWork:
     width: int
     operations: int
     per_position: bool = False
+    part: int = 0
 
     def at(self, context: int) -> int:
         """Float operations of a token that sees `context` positions."""
+        if self.part:
+            return self.operations * (-(-context // self.part) - 1)
         return self.operations * (context if self.per_position else 1)
 
 
@@ -175,6 +186,7 @@ def _segment(block: Block, op: CoreOp) -> Segment:
         states_touched=neuron.states_touched,
         comparisons=comparisons,
         ramp_adds=ramp_adds,
+        part=(op.part or 0) if isinstance(op, Mix) else 0,
     )
 
 
@@ -191,3 +203,6 @@ def _host_work(block: Block) -> Iterator[HostWork]:
             port = block.ports[op.output]
             operations = port.width * op.operations()
             yield HostWork(block.name, op.name, type(op).__name__, port.width, operations, port.by_position)
+        elif isinstance(op, Mix) and op.part is not None:
+            width = block.ports[op.output].width
+            yield HostWork(block.name, f"{op.name}.sum", "Sum", width, width, part=op.part)

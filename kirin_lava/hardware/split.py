@@ -4,29 +4,38 @@
                                             codes -> Slice -> Linear -> sums.1 -> Sum -> sums
 
 The sum of integers is exact, so nothing changes but the range of each membrane.
+
+Probabilities times cached values are split by positions, see `Mix`: a part holds as many positions as are proved to fit,
+whatever comes. Of a row of J codes at most b are messages (`StepRule.budget`), so those of n positions sum to at most
+`min(b, n) * code_max + (n - min(b, n)) * spike_max`. No sum of the probabilities bounds them further: the step follows the row,
+and b equal large probabilities with J - b equal small ones reach it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
+
+import numpy as np
 
 from kirin_lava.base.errors import FitError
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.graph.block import Block
-from kirin_lava.graph.ops import Linear, Op, Slice, Sum
-from kirin_lava.hardware.bounds import Arrivals, arrivals, payload_extremes
+from kirin_lava.graph.ops import Linear, Mix, Op, Slice, Sum
+from kirin_lava.hardware.bounds import Arrivals, arrivals, cache_extremes, payload_extremes, weights_of
 
-__all__ = ["cuts", "make_provable", "parts_needed", "split_block", "split_linear"]
+__all__ = ["MOST_PARTS", "cuts", "make_provable", "parts_needed", "provable_part", "split_block", "split_linear"]
+
+
+MOST_PARTS = 16
+"""Of a linear segment. Every part reads all outputs out: a recipe whose messages need more is watched at run time instead."""
 
 
 def cuts(linear: Linear, parts: int) -> list[tuple[int, int]]:
     """`parts` nearly equal ranges of inputs, cut between weight groups where there are shifts."""
-    inputs = linear.weight.shape[1]
-    grain = 1
-    if linear.group_shift is not None and inputs % linear.group_shift.shape[1] == 0:
-        grain = inputs // linear.group_shift.shape[1]
+    inputs, grain = linear.weight.shape[1], _grain(linear)
     units = -(-inputs // grain)
     if not 1 <= parts <= units:
         raise FitError(f"{linear.name}: {inputs} inputs in groups of {grain} cannot be split into {parts} parts")
@@ -34,24 +43,64 @@ def cuts(linear: Linear, parts: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
+def _grain(linear: Linear) -> int:
+    """Neighbouring inputs that stay together."""
+    inputs, shift = linear.weight.shape[1], linear.group_shift
+    return 1 if shift is None or inputs % shift.shape[1] else inputs // shift.shape[1]
+
+
 def parts_needed(linear: Linear, seen: Arrivals) -> int | None:
-    """Fewest parts (1 for none) with which every membrane is proved to fit the 24-bit state; None where none will do."""
+    """Parts (1 for none) with which every membrane is proved to fit the 24-bit state, the fewest that doubling and halving
+    find; None where no split will do."""
     inputs = linear.weight.shape[1]
-    whole = _reach(linear, seen, 0, inputs)
+    most = inputs // _grain(linear)
+
+    def fits(parts: int) -> bool:
+        return max(_reach(linear, seen, start, stop) for start, stop in cuts(linear, parts)) <= STATE_MAX
+
     # The parts reach at least the whole together, so fewer than this cannot do.
-    for parts in range(max(1, -(-whole // STATE_MAX)), inputs + 1):
-        try:
-            edges = cuts(linear, parts)
-        except FitError:
+    least = max(1, -(-_reach(linear, seen, 0, inputs) // STATE_MAX))
+    if least > most or not (least == 1 or fits(most)):
+        return None
+    enough = least
+    while not fits(enough):
+        least, enough = enough + 1, min(2 * enough, most)
+        if least > most:
             return None
-        if max(_reach(linear, seen, start, stop) for start, stop in edges) <= STATE_MAX:
-            return parts
-    return None
+    while least < enough:
+        middle = (least + enough) // 2
+        least, enough = (least, middle) if fits(middle) else (middle + 1, enough)
+    return enough
 
 
 def _reach(linear: Linear, seen: Arrivals, start: int, stop: int) -> int:
-    low, high = payload_extremes(linear.weight[:, start:stop], seen).outer()
+    low, high = payload_extremes(weights_of(linear)[:, start:stop], seen).outer()
     return max(-low, high)
+
+
+def provable_part(block: Block, op: Mix, positions: int) -> int | None:
+    """Most positions that share neurons so that their membranes are proved to fit the 24-bit state, for any context up to
+    `positions`, which is cut evenly; None where all of them may, 0 where not even one may."""
+    seen = arrivals(block, op.input, op.code, positions, positions)
+    most = _provable_positions(seen, int(cache_extremes(block, op, 1).max()), positions)
+    if most in (0, positions):
+        return None if most else 0
+    parts = -(-positions // most)
+    return -(-positions // parts)
+
+
+@cache
+def _provable_positions(seen: Arrivals, largest: int, positions: int) -> int:
+    """Inputs of a neuron whose weights reach `largest`, `positions` at most."""
+    least, most = 0, positions
+    while least < most:
+        middle = (least + most + 1) // 2
+        weight = np.repeat([[largest], [-largest]], middle, axis=1)
+        low, high = payload_extremes(
+            weight, replace(seen, budget=None if seen.budget is None else min(seen.budget, middle))
+        ).outer()
+        least, most = (middle, most) if max(-low, high) <= STATE_MAX else (least, middle - 1)
+    return least
 
 
 def split_linear(linear: Linear, parts: int) -> list[Op]:
@@ -93,12 +142,20 @@ def split_block(block: Block, parts: Mapping[str, int]) -> Block:
     return Block(block.name, tuple(ops), block.output, block.width)
 
 
-def make_provable(block: Block) -> tuple[Block, dict[str, int]]:
-    """Split what a split makes provable. Returns the block and how many parts each segment was split into."""
+def make_provable(block: Block, positions: int) -> tuple[Block, dict[str, int]]:
+    """Split what a split makes provable. Returns the block and how many parts each segment was split into.
+
+    Args:
+        positions: most of a sequence.
+    """
     parts: dict[str, int] = {}
+    mixes = {op.name: replace(op, part=provable_part(block, op, positions) or None) for op in block.ops if isinstance(op, Mix)}
+    parts |= {name: op.parts(positions) for name, op in mixes.items() if op.part is not None}
+    if parts:
+        block = Block(block.name, tuple(mixes.get(op.name, op) for op in block.ops), block.output, block.width)
     for op in block.linears():
         if op.fires is None:
             needed = parts_needed(op, arrivals(block, op.input, op.code, op.weight.shape[1]))
-            if needed is not None and needed > 1:
+            if needed is not None and 1 < needed <= MOST_PARTS:
                 parts[op.name] = needed
-    return (split_block(block, parts), parts) if parts else (block, {})
+    return split_block(block, parts), parts

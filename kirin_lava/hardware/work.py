@@ -38,6 +38,7 @@ class SegmentWork:
         written: codes that the token adds to the segment's cache.
         fed_on_chip: whether the codes come from neurons of another segment.
         states_touched: states of a neuron, each read and written in every step.
+        parts: neurons that share the fan-in of an output, on average, because one could overflow.
     """
 
     block: str
@@ -63,6 +64,7 @@ class SegmentWork:
     readouts: float
     rate_spikes: float
     rate_adds: float
+    parts: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -199,13 +201,14 @@ def _measured(row: CoreCounts, segment: Segment) -> SegmentWork:
         readouts=row.readouts / n,
         rate_spikes=row.rate_spikes / n,
         rate_adds=row.rate_adds / n,
+        parts=row.neurons / n / segment.outputs if segment.part else 1.0,
     )
 
 
 def _assumed(segment: Segment, context: int) -> SegmentWork:
     code = segment.codes
-    elements, fan_in = segment.lines(context), segment.fan_in(context)
-    density = assumed_density(code, segment.outlier_share, fan_in, segment.fed_by is not None and not code.signed)
+    elements = segment.lines(context)
+    density = assumed_density(code, segment.outlier_share, segment.row(context), segment.fed_by is not None and not code.signed)
     products, neurons = segment.synapses(context), segment.neurons(context)
     return SegmentWork(
         **_names(segment),
@@ -223,6 +226,7 @@ def _assumed(segment: Segment, context: int) -> SegmentWork:
         readouts=0 if segment.fires else neurons,
         rate_spikes=density.rate * elements,
         rate_adds=density.rate * products,
+        parts=float(len(segment.fan_ins(context))),
     )
 
 

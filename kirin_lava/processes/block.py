@@ -77,6 +77,7 @@ class BlockNetwork(Network):
             capacity=self.plan.capacity,
             period=self.plan.period,
             zero=core.code.zero,
+            part=core.part if isinstance(core, Mix) else None,
         )
 
     @property

@@ -83,6 +83,10 @@ class Pipeline:
         """Windows from a token's entry to its result."""
         return len(self.cores)
 
+    def membranes(self, op: CoreOp) -> int:
+        """Neurons behind a core operation; of a `Mix` in parts those of all parts, part by part."""
+        return self.widths[op.output] * (op.parts(self.capacity) if isinstance(op, Mix) else 1)
+
     def is_fired(self, index: int) -> bool:
         """Whether core operation `index` takes its input from the neurons before it."""
         return index > 0 and _fires(self.cores[index - 1]) is not None

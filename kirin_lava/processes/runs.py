@@ -36,8 +36,8 @@ class BlockRun:
     Attributes:
         result: (tokens, width) float32, the block's output.
         integers: by value name, (tokens, width) int64: input codes of every core operation as they were sent, membranes as
-            they arrived, rows of the cache as they were kept. Scores and probabilities are (tokens, heads, positions so far).
-            Empty without probes.
+            they arrived, rows of the cache as they were kept. Scores and probabilities are (tokens, heads, positions so far),
+            membranes of a `Mix` in parts (tokens, parts * width). Empty without probes.
         spikes, outliers: by core operation, counted on its input connections. Empty without probes.
         steps: time steps. seconds: wall time of them, start-up excluded.
     """

@@ -53,6 +53,7 @@ def convert_blocks(
     report: Report | None = None,
     scratch: Path | None = None,
     device: str = "cpu",
+    context: int | None = None,
 ) -> Iterator[Converted]:
     """Lower every decoder layer in order, then the head.
 
@@ -62,14 +63,15 @@ def convert_blocks(
         stop: name of the last block that is wanted.
         seed, report, scratch, device: of recovery: order of the rows, progress, file for the state of an interrupted training,
             "cpu" or "cuda".
+        context: positions for which no sum may overflow; None for the longest sequence.
 
     Raises:
         UsageError: recovery of a part of a model.
     """
-    left_out, width = skip or (lambda name: False), checkpoint.dimensions.width
+    left_out, positions = skip or (lambda name: False), context or checkpoint.dimensions.max_positions
     if recipe.recovery.method == "none":
         layers = _layers(checkpoint, tokens, recipe, left_out, stop)
-        yield from spread_out(_lowered(item, _rounded(item, recipe), recipe, width) for item in layers)
+        yield from spread_out(_lowered(item, _rounded(item, recipe), recipe, checkpoint, positions) for item in layers)
         return
     if stop != "head":
         raise UsageError("recovery trains the whole model: export all layers, or choose a recipe without recovery")
@@ -80,7 +82,7 @@ def convert_blocks(
     trained = recover(student, list(tokens), seed, report or (lambda what, done, total: None), scratch)
     for layer, item in zip(trained, found, strict=True):
         if not left_out(layer.block.name):
-            yield _lowered(item, layer, recipe, width)
+            yield _lowered(item, layer, recipe, checkpoint, positions)
 
 
 @dataclass
@@ -128,11 +130,11 @@ def _rounded(item: _Calibrated, recipe: Recipe) -> Layer:
         return Layer(corrected(layer.block, recipe, layer.calibration, codes), layer.calibration, codes)
 
 
-def _lowered(item: _Calibrated, layer: Layer, recipe: Recipe, width: int) -> Converted:
+def _lowered(item: _Calibrated, layer: Layer, recipe: Recipe, checkpoint: Checkpoint, positions: int) -> Converted:
     """The rounded layer as a block; the head is rounded here."""
     with item.laps.lap("lower"):
-        block = lower_block(layer.block, width, recipe, layer.calibration, layer.codes or None)
-        block = make_provable(block)[0]  # a fan-in that could overflow becomes several segments, added exactly on the host
+        block = lower_block(layer.block, checkpoint.dimensions.width, recipe, layer.calibration, layer.codes or None)
+        block = make_provable(block, positions)[0]  # what could overflow becomes several parts, added exactly on the host
     return Converted(block, item.rows, item.laps)
 
 

@@ -2,7 +2,7 @@
 
 The model is lowered as any other; only its matrices are stand-ins. A family file reads shapes without storage, and the integer
 weights of a matrix are one row, seen N times. Its largest weight is the largest of its grid, so that a stored synapse gets the
-bits it will need, and the others are 0, so that nothing is split: a head that an export splits is counted whole.
+bits it will need, and the others are 0, so that no matrix is split: a head that an export splits is counted whole.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from kirin_lava.graph.block import Block, Embedding, Model
+from kirin_lava.hardware.fit import SegmentFit, block_fit
 from kirin_lava.hardware.shapes import ModelShape, shape_of_model
+from kirin_lava.hardware.split import make_provable
 from kirin_lava.methods.recipe import Recipe, WeightSpec
 from kirin_lava.models import family_of
 from kirin_lava.models.layout import Config, Dense, FloatBlock
@@ -24,15 +26,33 @@ from kirin_lava.quantize.lower import lower_block, weights_of
 from kirin_lava.quantize.sites import Calibration, Sites
 from kirin_lava.quantize.weights import WeightCodes, grid_of
 
-__all__ = ["shape_of_config"]
+__all__ = ["fit_of_config", "shape_of_config"]
 
 
-def shape_of_config(config: Config, recipe: Recipe) -> ModelShape:
+def shape_of_config(config: Config, recipe: Recipe, context: int | None = None) -> ModelShape:
     """The shape that a model with this config.json gets by this recipe. No weights are needed and none are allocated.
+
+    Args:
+        context: positions for which no sum may overflow; None for the longest sequence.
 
     Raises:
         UnsupportedError: a config that cannot be converted.
     """
+    return shape_of_model(_stand_in(config, recipe, context))
+
+
+def fit_of_config(config: Config, recipe: Recipe, context: int | None = None) -> list[SegmentFit]:
+    """What is proved of every segment, whatever its weights; arguments and errors as of `shape_of_config`."""
+    model = _stand_in(config, recipe, context)
+    rows = []
+    for block in (*model.blocks, model.head):
+        farthest = max(map(abs, _span_of(weights_of(recipe, block.name))))
+        rows += block_fit(block, context or model.max_positions, farthest)
+    return rows
+
+
+def _stand_in(config: Config, recipe: Recipe, context: int | None) -> Model:
+    """The model without its weights."""
     family = family_of(config)
     d = family.dimensions(config)
     layers = (recipe.method.rewrite(family.block(config, index, _without_storage)) for index in range(d.layers))
@@ -40,11 +60,13 @@ def shape_of_config(config: Config, recipe: Recipe) -> ModelShape:
 
     def lowered(block: FloatBlock) -> Block:
         block = _with_biases(block, recipe)
-        return lower_block(block, d.width, recipe, _calibration(block, recipe), _weights(block, weights_of(recipe, block.name)))
+        weights = _weights(block, weights_of(recipe, block.name))
+        plan = lower_block(block, d.width, recipe, _calibration(block, recipe), weights)
+        return make_provable(plan, context or d.max_positions)[0]
 
     positions = family.embedding(config, _without_storage).positions
     rows = None if positions is None else np.broadcast_to(np.float32(0), tuple(positions.shape))
-    model = Model(
+    return Model(
         embedding=Embedding(np.broadcast_to(np.float32(0), (d.vocabulary, d.width)), rows),
         blocks=tuple(lowered(block) for block in layers),
         head=lowered(head),
@@ -52,7 +74,6 @@ def shape_of_config(config: Config, recipe: Recipe) -> ModelShape:
         max_positions=d.max_positions,
         facts={"model_type": config["model_type"]},
     )
-    return shape_of_model(model)
 
 
 def _with_biases(block: FloatBlock, recipe: Recipe) -> FloatBlock:
@@ -91,10 +112,17 @@ def _weights(block: FloatBlock, spec: WeightSpec) -> dict[str, WeightCodes]:
 
 
 def _row(outputs: int, inputs: int, spec: WeightSpec) -> WeightCodes:
-    shifted = 0 < spec.group_size < inputs  # a single group needs no shift
+    if spec.group_size >= inputs:
+        spec = replace(spec, group_size=0)  # a single group needs no shift
     row = np.zeros(inputs, np.int8)
-    row[0] = grid_of(spec).high << (MAX_SHIFT if shifted else 0)
+    row[0] = _span_of(spec)[1]
     return WeightCodes(np.broadcast_to(row, (outputs, inputs)), np.ones(outputs, np.float32), shift=None)
+
+
+def _span_of(spec: WeightSpec) -> tuple[int, int]:
+    """Lowest and highest synapse."""
+    grid, shift = grid_of(spec), MAX_SHIFT if spec.group_size else 0
+    return grid.low << shift, grid.high << shift
 
 
 def _calibration(block: FloatBlock, recipe: Recipe) -> Calibration:

@@ -12,8 +12,10 @@ from typing import Any
 
 from kirin_lava.hardware.energy import EnergyTable, PaperView, energy_table, paper_view
 from kirin_lava.hardware.estimate import ExportEstimate, export_estimate
+from kirin_lava.hardware.fit import SegmentFit
 from kirin_lava.hardware.placement import Placement, place, planned_context
 from kirin_lava.hardware.profile import load_profile, profile_names
+from kirin_lava.hardware.ranges import PROVED, UNFIT
 from kirin_lava.hardware.shapes import ModelShape
 from kirin_lava.hardware.timing import StepRow, TimeBound, step_rows, time_bound
 from kirin_lava.hardware.traffic import ModelTraffic, traffic
@@ -21,7 +23,7 @@ from kirin_lava.hardware.work import ModelWork, assumed_work
 from kirin_lava.methods.method import Method
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models.layout import Config
-from kirin_lava.quantize.without_weights import shape_of_config
+from kirin_lava.quantize.without_weights import fit_of_config, shape_of_config
 
 __all__ = ["Cost", "DryRun", "cost_of", "dry_run"]
 
@@ -63,14 +65,27 @@ class Cost:
 
 @dataclass(frozen=True, eq=False)
 class DryRun:
-    """What a conversion would give and take, without any weights."""
+    """What a conversion would give and take, without any weights.
+
+    Attributes:
+        fit: of every segment, for sequences of `positions`.
+    """
 
     cost: Cost
     export: ExportEstimate
+    fit: tuple[SegmentFit, ...]
+    positions: int
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return {**self.cost.to_dict(), "export": self.export.to_dict()}
+        words = [row.guarantee for row in self.fit]
+        ranges = {
+            "positions": self.positions,
+            "fits": UNFIT not in words,
+            "proved": words.count(PROVED),
+            "segments": [row.to_dict() for row in self.fit],
+        }
+        return {**self.cost.to_dict(), "ranges": ranges, "export": self.export.to_dict()}
 
 
 def cost_of(
@@ -118,14 +133,17 @@ def dry_run(
     """What a model with this config.json would cost and its export take. Seconds, and no weights.
 
     Args:
-        context: positions that a token sees and the caches hold, see `kirin_lava.hardware.placement.planned_context`.
+        context: positions that a token sees and the caches hold, see `kirin_lava.hardware.placement.planned_context`; sums are
+            bounded for the model's own where it is None.
         num_samples, seq_len: calibration rows and their length in tokens.
         verified: whether the export verifies what it wrote.
 
     Raises:
         UnsupportedError: a model that cannot be converted. UsageError: a bad config or profile. FitError: it cannot be placed.
     """
-    shape = shape_of_config(config, recipe)
+    shape = shape_of_config(config, recipe, context)
     positions = planned_context(shape.max_positions, context)
     cost = cost_of(shape, assumed_work(shape, positions), positions, profiles, recipe.method)
-    return DryRun(cost, export_estimate(shape, recipe, num_samples, seq_len, verified))
+    fit = tuple(fit_of_config(config, recipe, context))
+    estimate = export_estimate(shape, recipe, num_samples, seq_len, verified)
+    return DryRun(cost, estimate, fit, context or shape.max_positions)

@@ -120,7 +120,9 @@ def export(
     first, last = output.layers or (0, dimensions.layers - 1)
     if not 0 <= first <= last < dimensions.layers:
         raise UsageError(f"layers {first}-{last} are not within 0-{dimensions.layers - 1}")
-    positions = planned_context(dimensions.max_positions, checks.context)
+    positions = dimensions.max_positions
+    if checks.context is not None:
+        positions = planned_context(positions, checks.context)
     wanted = [f"blocks.{i}" for i in range(first, last + 1)] + (["head"] if output.layers is None else [])
 
     text_file = sample.file or CALIBRATION_TEXT
@@ -143,7 +145,7 @@ def export(
         },
     }
     content = {key: value for key, value in source.items() if key != "model"}  # the checkpoint may be moved
-    request = {"source": content, "recipe": chosen.to_dict(), "blocks": wanted}
+    request = {"source": content, "recipe": chosen.to_dict(), "blocks": wanted, "context": checks.context}
     torch.manual_seed(sample.seed)
     phases, blocks = Laps(), {}
     phases.seconds["read"] = time.monotonic() - start
@@ -151,7 +153,7 @@ def export(
     with BundleWriter(out, request, output.resume, output.force, provenance) as writer:
         if not writer.published:
             with phases.lap("convert"):
-                blocks = _convert(writer, checkpoint, tokens, chosen, wanted, sample.seed, training.device, report)
+                blocks = _convert(writer, checkpoint, tokens, chosen, wanted, sample.seed, training.device, report, positions)
                 licence = checkpoint.source.license or source_license(model, checkpoint.revision)
                 told = {**source, "license": licence, "weights": checkpoint.weights()}
                 writer.finish(frame_of(checkpoint), told, chosen, checkpoint.source.save)
@@ -200,6 +202,7 @@ def _convert(
     seed: int,
     device: str,
     report: Progress,
+    context: int,
 ) -> dict[str, dict[str, float]]:
     """Write all blocks that are not written yet. Returns the seconds that each took, by what was done."""
     tables = rotary_of(checkpoint)
@@ -211,7 +214,7 @@ def _convert(
         return seconds
     left_out = lambda name: name not in todo  # noqa: E731
     stop = wanted[-1] if recipe.recovery.method != "none" else todo[-1]
-    for item in convert_blocks(checkpoint, tokens, recipe, left_out, stop, seed, report, writer.scratch, device):
+    for item in convert_blocks(checkpoint, tokens, recipe, left_out, stop, seed, report, writer.scratch, device, context):
         with item.laps.lap("probe"):
             probes = probe_block(item.block, item.rows, rotary)
         with item.laps.lap("write"):

@@ -57,7 +57,7 @@ class Checks:
         backend: "none", "reference" (the spiking neuron step by step in NumPy) or "lava" (native processes and stock lava-dl).
         timeout: limit in seconds of a Lava run; None for none.
         target: "loihi2" refuses what does not fit the chip.
-        context: positions for which it must fit, or is planned; None for the model's own, 4096 at most.
+        context: positions for which it must fit, or is planned; None for the model's own, of a plan 4096 at most.
     """
 
     backend: str = "reference"

@@ -11,7 +11,9 @@ from rich.table import Table
 
 from kirin_lava.base.console import csv_lines
 from kirin_lava.base.units import in_bytes
+from kirin_lava.hardware.fit import require_planned_fit
 from kirin_lava.methods.recipe import DEFAULT_RECIPE, Recipe, load_recipe
+from kirin_lava.models import family_of
 from kirin_lava.models.calibration_text import draw_sample
 from kirin_lava.models.checkpoint import open_checkpoint, open_config
 from kirin_lava.models.text import CALIBRATION_TEXT, read_text
@@ -57,6 +59,7 @@ class Plan:
             "what this is": values["feasibility"],
             "segments, weights": f"{values['model']['segments']}, {values['model']['weights']:,}",
             "chips, cores": f"{placement['chips']}, {placement['cores']:,} ({placement['cores_per_chip']} used per chip)",
+            **_fit(values["ranges"]),
             "mean use of a core": f"{100 * placement['mean_utilisation']:.1f} %",
             "keys and values on chip": f"{in_bytes(placement['cache_bytes'])} for {placement['context']:,} of "
             f"{self.costs.cost.shape.max_positions:,} positions",
@@ -74,6 +77,14 @@ class Plan:
             fewer = f"{100 * row['window_reduction']:.2f} % fewer" if row["window_reduction"] else ""
             steps.add_row(row["scheme"], str(row["window"]), f"{row['latency_steps']:,}", fewer)
         return Group(facts, steps)
+
+
+def _fit(ranges: dict[str, Any]) -> dict[str, str]:
+    """Rows of the table: what is proved whatever the weights are, and how attention is split for it."""
+    parts = sorted({row["positions"] for row in ranges["segments"]} - {0})
+    proved = f"{ranges['proved']} of {len(ranges['segments'])}, for {ranges['positions']:,} positions"
+    rows = {"no sum can overflow": proved if ranges["fits"] else f"{proved}; others do not fit"}
+    return rows | ({"attention in parts of": f"{' or '.join(f'{n:,}' for n in parts)} positions"} if parts else {})
 
 
 def _phases(export: dict[str, Any]) -> str:
@@ -144,8 +155,17 @@ def plan(
     Args:
         model: folder, GGUF file, embedded or packaged model, or hub id. recipe: name, YAML file or recipe.
         sample: the text to calibrate on. checks: the context to plan for, and whether the export verifies, which takes memory.
+            For the target loihi2 the context is the model's own where none is asked for, as in `export`.
+
+    Raises:
+        FitError: what cannot fit the target, whatever the weights.
     """
     chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
     config, verified = open_config(model, revision), checks.backend != "none"
-    costs = dry_run(config, chosen, checks.context, (), sample.rows, sample.tokens, verified)
+    context = checks.context
+    if checks.target == "loihi2" and context is None:
+        context = family_of(config).dimensions(config).max_positions
+    costs = dry_run(config, chosen, context, (), sample.rows, sample.tokens, verified)
+    if checks.target == "loihi2":
+        require_planned_fit(costs.fit, costs.positions)
     return Plan(model, chosen, costs, revision)

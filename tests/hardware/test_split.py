@@ -51,7 +51,7 @@ def test_a_layer_made_to_overflow_is_split_until_proved_and_stays_exact() -> Non
     weight = np.full((2, 8192), 127, np.int8)
     weight[1] = rng.choice([-128, 127], 8192)
     block = wide_block(weight, rule=StaticStep(1.0))
-    split, parts = make_provable(block)
+    split, parts = make_provable(block, 1)
     assert parts == {"wide": 16}
     assert all(row.guarantee == PROVED for row in block_ranges(split, 1))
     x = torch.from_numpy(rng.choice([-127.0, 127.0], (1, 3, 8192))).float()
@@ -168,7 +168,7 @@ def test_on_lava_a_layer_made_to_overflow_raises_and_its_parts_are_exact() -> No
     whole = next(block.linears())
     with pytest.raises(FitError, match="24-bit state"):
         run_job(run_linears, [(whole, codes)], timeout=300)
-    split, parts = make_provable(block)
+    split, parts = make_provable(block, 1)
     edges = cuts(whole, parts["wide"])
     work = [(op, codes[:, start:stop]) for op, (start, stop) in zip(split.linears(), edges, strict=True)]
     total = np.sum(run_job(run_linears, work, timeout=300), axis=0)

@@ -102,7 +102,7 @@ def run_for_ever() -> None:
 
 
 def multiply(
-    kind: str, zero: int, period: int, capacity: int, payload: Integers, rows: Integers
+    kind: str, zero: int, period: int, capacity: int, payload: Integers, rows: Integers, part: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """A SpikeMatmul with 4 heads over 2, width 3, between scripted ends.
 
@@ -119,7 +119,7 @@ def multiply(
     from kirin_lava.processes import MembraneSink, SilenceNeuron, SpikeMatmul
 
     windows = len(payload)
-    matmul = SpikeMatmul(kind=kind, heads=4, kv_heads=2, head_dim=3, capacity=capacity, period=period, zero=zero)
+    matmul = SpikeMatmul(kind=kind, heads=4, kv_heads=2, head_dim=3, capacity=capacity, period=period, zero=zero, part=part)
     neuron = SilenceNeuron(shape=matmul.a_out.shape, period=period)
     probe = MembraneSink(shape=matmul.a_out.shape, period=period, windows=windows)
     source = RingBuffer(data=np.moveaxis(payload, 0, 1).reshape(payload.shape[1], -1))

@@ -12,9 +12,10 @@ import torch
 
 from kirin_lava.base.errors import FitError, UnsupportedError, UsageError
 from kirin_lava.graph.block import Block
-from kirin_lava.graph.executor import BlockExecutor, Cache
+from kirin_lava.graph.executor import BlockExecutor, Cache, cached_name
 from kirin_lava.graph.ops import Encode, Linear, Mix, Op, Score
-from kirin_lava.graph.values import Codes, Float32, Value
+from kirin_lava.graph.parts import sums_by_part
+from kirin_lava.graph.values import Codes, Float32, Value, codes_in, tensor_in
 from kirin_lava.hardware.split import split_block
 from kirin_lava.processes.pipeline import plan_block
 from kirin_lava.processes.runs import BlockRun
@@ -35,6 +36,9 @@ def executor_integers(block: Block, x: Float32) -> tuple[Float32, dict[str, np.n
         value = values[op.output]
         tensor = value.q if isinstance(value, Codes) else value
         seen[op.output] = (tensor.transpose(1, 2) if tensor.dim() == 4 else tensor)[0].numpy().astype(np.int64)
+        if isinstance(op, Mix):  # every part by itself
+            parts = sums_by_part(op, codes_in(values, op.input).q, tensor_in(values, cached_name(op.cache)))
+            seen[op.output] = parts[:, 0].transpose(0, 1).flatten(1).numpy().astype(np.int64)
 
     y = BlockExecutor(rotary_tables(), observer=watch).run(block, torch.from_numpy(x)[None], torch.arange(len(x)), Cache())
     return y[0].numpy(), seen
@@ -62,6 +66,12 @@ def assert_equals_executor(block: Block, x: Float32, runs: list[BlockRun]) -> No
     assert at == len(x)
 
 
+def in_parts(block: Block, part: int) -> Block:
+    """The block with its probabilities times values split, so many positions in a part."""
+    ops = tuple(replace(op, part=part) if isinstance(op, Mix) else op for op in block.ops)
+    return Block(block.name, ops, block.output, block.width)
+
+
 SIGNED_CODES = [OFFSET, SIGNED, signed(16, 12), INTEGER8]
 PARTS = [[TOKENS], [4, 1, 2], [1, 1, 1], [3, 4]]
 CASES = {
@@ -69,6 +79,7 @@ CASES = {
     **{f"opt-{code.name}": (opt_block(code), parts) for code, parts in zip(SIGNED_CODES, cycle(PARTS[1:]))},
     "relu-on-the-host": (opt_block(OFFSET, fires=False), [1, 1, 1]),
     "split": (split_block(llama_block(SIGNED), {"down": 3, "qkv": 2}), [3, 1]),
+    "split-positions": (in_parts(llama_block(SIGNED), 2), [3, 2, 2]),
     "head": (head_block(), [2, 2]),
 }
 

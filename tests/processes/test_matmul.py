@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from kirin_lava.processes.runtime import run_job
-from kirin_lava.spikes.codes import CODES, Integers, SpikeCode
+from kirin_lava.spikes.codes import CODES, OFFSET, SIGNED, Integers, SpikeCode
 from tests.processes.jobs import multiply
 
 HEADS, KV_HEADS, WIDTH, CAPACITY = 4, 2, 3, 3
 
 
-def expected(kind: str, q: Integers, cached: Integers) -> np.ndarray:
-    """The definition, for window i with positions 0..i in the cache."""
+def expected(kind: str, q: Integers, cached: Integers, part: int = CAPACITY) -> np.ndarray:
+    """The definition, for window i with positions 0..i in the cache, `part` of them in neurons of their own."""
     rows = []
     for i, codes in enumerate(q):
         repeated = np.repeat(cached.reshape(-1, KV_HEADS, WIDTH)[: i + 1], HEADS // KV_HEADS, axis=1)  # (j, heads, d)
@@ -21,7 +21,9 @@ def expected(kind: str, q: Integers, cached: Integers) -> np.ndarray:
             out = np.zeros((HEADS, CAPACITY), np.int64)
             out[:, : i + 1] = np.einsum("hd,jhd->hj", codes.reshape(HEADS, WIDTH), repeated)
         else:
-            out = np.einsum("hj,jhd->hd", codes.reshape(HEADS, CAPACITY)[:, : i + 1], repeated)
+            p = codes.reshape(HEADS, CAPACITY)[:, : i + 1]
+            few = [slice(start, start + part) for start in range(0, CAPACITY, part)]
+            out = np.stack([np.einsum("hj,jhd->hd", p[:, some], repeated[some]) for some in few])
         rows.append(out.reshape(-1))
     return np.stack(rows)
 
@@ -41,6 +43,21 @@ def test_products_equal_the_definition(kind: str, code: SpikeCode) -> None:
     np.testing.assert_array_equal(got, expected(kind, q, cached))
     np.testing.assert_array_equal(cache, cached)
     assert rejected == -1
+
+
+@pytest.mark.lava
+@pytest.mark.parametrize("code", [SIGNED, OFFSET], ids=lambda code: code.name)
+def test_parts_of_the_positions_have_sums_of_their_own(code: SpikeCode) -> None:
+    rng = np.random.default_rng(2)
+    cached = rng.integers(-127, 128, (CAPACITY, KV_HEADS * WIDTH))
+    q = rng.integers(code.code_min, code.code_max + 1, (CAPACITY, HEADS, CAPACITY))
+    q[~np.tri(CAPACITY, dtype=bool)[:, None].repeat(HEADS, 1)] = -code.zero
+    q = q.reshape(CAPACITY, -1)
+    rows = np.hstack([np.arange(1, CAPACITY + 1)[:, None], cached])
+    payload = code.payloads(q)
+    got, _, _ = run_job(multiply, "mix", code.zero, code.window, CAPACITY, payload, rows, 2, timeout=300)
+    np.testing.assert_array_equal(got, expected("mix", q, cached, 2))
+    assert got.shape == (CAPACITY, 2 * HEADS * WIDTH)
 
 
 @pytest.mark.lava

@@ -33,7 +33,7 @@ def test_the_context_is_printed_beside_the_cost_of_another_position(cli: Cli, tm
     (model / "config.json").write_text(json.dumps(LONG_CONTEXTS["llama-3.2-1b"]))
     arguments = ("export", "-m", model, "-o", tmp_path / "out", "--dry-run")
     printed, chosen = cli(*arguments), cli(*arguments, "--context", 100, "--json")
-    assert "for 4,096 of 131,072 positions" in printed.out and "65,536 bytes, 0.00417 chips" in printed.out
+    assert "for 4,096 of 131,072 positions" in printed.out and "65,536 bytes, 0.00446 chips" in printed.out
     assert json.loads(chosen.out)["placement"]["context"] == 100
     beyond = cli(*arguments, "--context", 131073)
     assert beyond.code == 5 and "outside 1..131072" in beyond.err
@@ -42,4 +42,4 @@ def test_the_context_is_printed_beside_the_cost_of_another_position(cli: Cli, tm
         assert "4096 at most" in " ".join(cli(command, "--help").out.split())
     reported = cli("report", model, "--context", 100, "--json")
     assert json.loads(reported.out)["placement"]["context"] == 100
-    assert "4,096, 65.5 kB, 0.004167" in cli("report", model).out
+    assert "4,096, 65.5 kB, 0.00446" in cli("report", model).out

@@ -3,13 +3,13 @@ fire."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.graph.ops.op import CUSTOM_NEURON, NEUROCORE, Op
+from kirin_lava.graph.ops.op import CUSTOM_NEURON, LEFT_OUT, NEUROCORE, Op
 from kirin_lava.graph.port import CODES, SUMS, Inputs, Port
 from kirin_lava.spikes.codes import SpikeCode
 from kirin_lava.spikes.neurons import READ_OUT, Neuron
@@ -108,10 +108,25 @@ class Score(_Attention):
 
 @dataclass(frozen=True, eq=False)
 class Mix(_Attention):
-    """codes x cached codes -> sums: `v[h, d] = sum_j P[h, j] * V[j, h', d]` over positions j up to the token's own."""
+    """codes x cached codes -> sums: `v[h, d] = sum_j P[h, j] * V[j, h', d]` over positions j up to the token's own.
+
+    A long context has neurons of its own for every `part` positions, and the host adds their membranes, exactly:
+    `v = sum_i v_i`, where v_i sums over the positions from `i * part` to `(i + 1) * part - 1`.
+
+    Attributes:
+        part: positions that share neurons, None for all of them.
+    """
+
+    part: int | None = field(default=None, metadata=LEFT_OUT)
+
+    def parts(self, positions: int) -> int:
+        """Neurons for each of the sums that a token with `positions` positions has, itself included."""
+        return 1 if self.part is None else -(-positions // self.part)
 
     def port(self, inputs: Inputs) -> Port:
         """Sums, head_dim for every head."""
+        if self.part is not None:
+            inputs.positive("positions of a part", self.part)
         head_dim = self._head_dim(inputs)
         weights = inputs.read(self.input, CODES, by_position=True)
         inputs.code(self.code, weights)

@@ -19,7 +19,7 @@ from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from kirin_lava.base import errors
 from kirin_lava.base.errors import BackendError, KirinError
-from kirin_lava.graph.ops import Score
+from kirin_lava.graph.ops import Mix, Score
 from kirin_lava.graph.values import Codes, Constants, Float32, HostContext, Value
 from kirin_lava.processes.pipeline import Freight, HostStagePlan, Pipeline
 from kirin_lava.processes.shared import TEXT_BYTES, read_text, shared_zeros, write_text
@@ -105,7 +105,7 @@ class HostStage(AbstractProcess):
     def __init__(
         self, *, plan: Pipeline, stage: HostStagePlan, mailbox: Mailbox, rotary: tuple[Float32, Float32] | None, **kwargs: Any
     ) -> None:
-        sums = 1 if stage.receives is None else plan.widths[stage.receives.output]
+        sums = 1 if stage.receives is None else plan.membranes(stage.receives)
         codes = 1 if stage.plays is None else plan.widths[stage.plays.input]
         row = 1 if stage.row is None else 1 + plan.widths[stage.row]
         self.received = shared_zeros((plan.capacity, sums), np.int32)
@@ -210,11 +210,14 @@ class PyHostStageModel(PyLoihiProcessModel):
             context.remember(name, value.step)
 
     def _sums(self, membranes: npt.NDArray[np.int32], position: int) -> torch.Tensor:
-        """Membranes in the shape of the executor: (1, 1, N), scores (1, H, 1, positions so far)."""
+        """Membranes in the shape of the executor: (1, 1, N), scores (1, H, 1, positions so far); those of parts are added."""
         op = self._stage.receives
         if isinstance(op, Score):
             scores = membranes.reshape(1, op.heads, 1, -1)[..., : position + 1]
             return torch.from_numpy(np.ascontiguousarray(scores))
+        if isinstance(op, Mix):
+            by_part = membranes.astype(np.int64).reshape(-1, self._plan.widths[op.output])
+            return torch.from_numpy(by_part.sum(0)).view(1, 1, -1)
         return torch.from_numpy(membranes).view(1, 1, -1)
 
     def _play(self, position: int, values: dict[str, Value]) -> None:

@@ -29,7 +29,7 @@ class SpikeMatmul(AbstractProcess):
     Keeps one row of codes per position, R[j, h', d], and multiplies per time step what comes in:
 
     - score: x[h, d] in, a_out[h, j] = sum_d x[h, d] * R[j, h', d]
-    - mix: x[h, j] in, a_out[h, d] = sum_j x[h, j] * R[j, h', d]
+    - mix: x[h, j] in, a_out[i, h, d] = sum_j x[h, j] * R[j, h', d], j in the i-th part of the positions
 
     for positions j up to that of the row that came last, 0 beyond, with h' = h * kv_heads // heads. x is the sum of s_in and
     a_in. As with Dense, a_out leaves one time step after its input. What the zero point of offset codes adds to a window is
@@ -61,6 +61,9 @@ class SpikeMatmul(AbstractProcess):
     zero : int, optional
         Zero point of the input codes. Default is 0.
 
+    part : int, optional
+        Positions that share the neurons of a mix. Default is all of them.
+
     Attributes
     ----------
     rows : numpy.ndarray
@@ -77,6 +80,7 @@ class SpikeMatmul(AbstractProcess):
         capacity: int,
         period: int,
         zero: int = 0,
+        part: int | None = None,
         **kwargs: Any,
     ) -> None:
         if kind not in ("score", "mix"):
@@ -92,11 +96,13 @@ class SpikeMatmul(AbstractProcess):
             capacity=capacity,
             period=period,
             zero=zero,
+            part=part or capacity,
             rows=self.rows,
             **kwargs,
         )
         wide, narrow = heads * capacity, heads * head_dim
-        fan_in, fan_out = (narrow, wide) if kind == "score" else (wide, narrow)
+        parts = -(-capacity // (part or capacity))
+        fan_in, fan_out = (narrow, wide) if kind == "score" else (wide, parts * narrow)
         self.s_in = InPort(shape=(fan_in,))
         self.a_in = InPort(shape=(fan_in,))
         self.c_in = InPort(shape=(1 + kv_heads * head_dim,))
@@ -123,7 +129,7 @@ class PySpikeMatmulModel(PyLoihiProcessModel):
         self._score = proc_params["kind"] == "score"
         self._heads, self._kv_heads, self._head_dim = (proc_params[k] for k in ("heads", "kv_heads", "head_dim"))
         self._capacity, self._period = proc_params["capacity"], proc_params["period"]
-        self._zero = proc_params["zero"]
+        self._zero, self._part = proc_params["zero"], proc_params["part"]
         self._rows = proc_params["rows"]
         self._cache = np.zeros((self._kv_heads, self._capacity, self._head_dim))
         self._visible = 0
@@ -156,7 +162,11 @@ class PySpikeMatmulModel(PyLoihiProcessModel):
         cache = self._cache[:, : self._visible]  # (kv_heads, j, d)
         grouped = x.reshape(self._kv_heads, self._heads // self._kv_heads, -1).astype(np.float64)
         if not self._score:
-            return (grouped[..., : self._visible] @ cache).reshape(-1)
+            sums = np.zeros((-(-self._capacity // self._part), *grouped.shape[:2], self._head_dim))
+            for i, start in enumerate(range(0, self._visible, self._part)):
+                few = slice(start, min(start + self._part, self._visible))
+                sums[i] = grouped[..., few] @ cache[:, few]
+            return sums.reshape(-1)
         out = np.zeros((*grouped.shape[:2], self._capacity))
         out[..., : self._visible] = grouped @ cache.transpose(0, 2, 1)
         return out.reshape(-1)

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph.block import Block, Model
-from kirin_lava.graph.executor import BlockExecutor, Cache, Executor
+from kirin_lava.graph.executor import BlockExecutor, Cache, Executor, cached_name
 from kirin_lava.graph.ops import CoreOp, Linear, Mix, Op
-from kirin_lava.graph.values import Codes, Float32, Value
+from kirin_lava.graph.parts import sums_by_part
+from kirin_lava.graph.values import Codes, Float32, Value, codes_in, tensor_in
 from kirin_lava.models.text import EVALUATION_TEXT, read_text, token_rows
 from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.processes.runtime import run_job
@@ -114,7 +115,7 @@ def lava_logits(bundle: Bundle, tokens: Tensor, timeout: float | None, progress:
 
 
 def _keep(kept: dict[str, Int64]) -> Callable[[Block, Op, dict[str, Value]], None]:
-    """An observer that keeps the integers at the ports of core operations, tokens first."""
+    """An observer that keeps the integers at the ports of core operations, tokens first; of a `Mix` those of all its parts."""
 
     def watch(_: Block, op: Op, values: dict[str, Value]) -> None:
         value = values[op.output]
@@ -122,6 +123,9 @@ def _keep(kept: dict[str, Int64]) -> Callable[[Block, Op, dict[str, Value]], Non
         if isinstance(value, Codes) or isinstance(op, CoreOp):
             plain = tensor.transpose(1, 2) if tensor.dim() == 4 else tensor  # (B, H, L, J) -> (B, L, H, J)
             kept[op.output] = plain[0].numpy().astype(np.int64)
+        if isinstance(op, Mix):
+            parts = sums_by_part(op, codes_in(values, op.input).q, tensor_in(values, cached_name(op.cache)))
+            kept[op.output] = parts[:, 0].transpose(0, 1).flatten(1).numpy().astype(np.int64)
 
     return watch
 
