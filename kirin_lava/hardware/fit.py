@@ -14,7 +14,7 @@ from kirin_lava.graph.block import Block
 from kirin_lava.graph.ops import Linear, Mix
 from kirin_lava.hardware.bounds import arrivals, payload_extremes
 from kirin_lava.hardware.ranges import PROVED, UNFIT, block_ranges
-from kirin_lava.hardware.split import MOST_PARTS, parts_needed
+from kirin_lava.hardware.split import parts_needed
 
 __all__ = ["UNKNOWN", "SegmentFit", "block_fit", "require_planned_fit"]
 
@@ -70,7 +70,7 @@ def _linear_fit(block: Block, op: Linear, farthest: int) -> tuple[str, int]:
         low, high = payload_extremes(row, seen).outer()
         return (PROVED if max(-low, high) <= STATE_MAX else UNKNOWN), 1
     needed = parts_needed(replace(op, weight=row, group_shift=None), seen)
-    return (PROVED, needed) if needed is not None and needed <= MOST_PARTS else (UNKNOWN, 1)
+    return (UNKNOWN, 1) if needed is None else (PROVED, needed)
 
 
 def require_planned_fit(rows: Iterable[SegmentFit], context: int) -> None:

@@ -36,7 +36,7 @@ from kirin_lava.hardware.bounds import (
     weights_of,
 )
 from kirin_lava.hardware.observe import RangeObserver, shift_of
-from kirin_lava.hardware.split import MOST_PARTS, parts_needed
+from kirin_lava.hardware.split import parts_needed
 from kirin_lava.spikes.neurons import READ_OUT
 
 __all__ = ["CALIBRATED", "PROVED", "UNFIT", "Bound", "SegmentRange", "block_ranges", "model_ranges", "require_fit"]
@@ -264,7 +264,7 @@ def _advice(block: Block, op: CoreOp, beyond: list[str], context: int) -> str:
     if not isinstance(op, Linear) or op.fires is not None:
         return "lower the shift of its fire phase, or read its membranes out on the host"
     parts = parts_needed(op, arrivals(block, op.input, op.code, op.weight.shape[1]))
-    if parts is None or parts > MOST_PARTS:
+    if parts is None:
         return "use a recipe with fewer outliers, narrower messages or narrower weights"
     return f"split its fan-in of {op.weight.shape[1]} over {parts} read segments"
 

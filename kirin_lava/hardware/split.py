@@ -50,27 +50,14 @@ def _grain(linear: Linear) -> int:
 
 
 def parts_needed(linear: Linear, seen: Arrivals) -> int | None:
-    """Parts (1 for none) with which every membrane is proved to fit the 24-bit state, the fewest that doubling and halving
-    find; None where no split will do."""
+    """Fewest parts (1 for none) with which every membrane is proved to fit the 24-bit state; None where `MOST_PARTS` do not."""
     inputs = linear.weight.shape[1]
-    most = inputs // _grain(linear)
-
-    def fits(parts: int) -> bool:
-        return max(_reach(linear, seen, start, stop) for start, stop in cuts(linear, parts)) <= STATE_MAX
-
+    whole = _reach(linear, seen, 0, inputs)
     # The parts reach at least the whole together, so fewer than this cannot do.
-    least = max(1, -(-_reach(linear, seen, 0, inputs) // STATE_MAX))
-    if least > most or not (least == 1 or fits(most)):
-        return None
-    enough = least
-    while not fits(enough):
-        least, enough = enough + 1, min(2 * enough, most)
-        if least > most:
-            return None
-    while least < enough:
-        middle = (least + enough) // 2
-        least, enough = (least, middle) if fits(middle) else (middle + 1, enough)
-    return enough
+    for parts in range(max(1, -(-whole // STATE_MAX)), min(MOST_PARTS, inputs // _grain(linear)) + 1):
+        if max(_reach(linear, seen, start, stop) for start, stop in cuts(linear, parts)) <= STATE_MAX:
+            return parts
+    return None
 
 
 def _reach(linear: Linear, seen: Arrivals, start: int, stop: int) -> int:
@@ -92,7 +79,8 @@ def provable_part(block: Block, op: Mix, positions: int) -> int | None:
 @cache
 def _provable_positions(seen: Arrivals, largest: int, positions: int) -> int:
     """Inputs of a neuron whose weights reach `largest`, `positions` at most."""
-    least, most = 0, positions
+    each = max(map(abs, seen.code.payload_span(messages=seen.budget is None)))  # what every input reaches at least
+    least, most = 0, min(positions, STATE_MAX // max(each * largest, 1))
     while least < most:
         middle = (least + most + 1) // 2
         weight = np.repeat([[largest], [-largest]], middle, axis=1)
@@ -156,6 +144,6 @@ def make_provable(block: Block, positions: int) -> tuple[Block, dict[str, int]]:
     for op in block.linears():
         if op.fires is None:
             needed = parts_needed(op, arrivals(block, op.input, op.code, op.weight.shape[1]))
-            if needed is not None and 1 < needed <= MOST_PARTS:
+            if needed is not None and needed > 1:
                 parts[op.name] = needed
     return split_block(block, parts), parts

@@ -11,8 +11,9 @@ import pytest
 
 from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.base.loihi2 import USABLE_CORES_PER_CHIP
-from kirin_lava.hardware.placement import planned_context
+from kirin_lava.hardware.placement import place, planned_context
 from kirin_lava.methods.recipe import load_recipe
+from kirin_lava.quantize.without_weights import shape_of_config
 from kirin_lava.tasks.cost import dry_run
 from tests.hardware.known_configs import LLAMA_2_7B, LONG_CONTEXTS, OPT_2_7B
 from tests.small_models import CONFIGS
@@ -62,9 +63,9 @@ def test_no_plan_holds_anything_over_all_positions(name: str) -> None:
 
 
 def test_further_positions_cost_what_is_said() -> None:
-    recipe = load_recipe("fast")
+    shape = shape_of_config(LONG_CONTEXTS["llama-3.2-1b"], load_recipe("fast"))
     for context in (1000, 4096, 16384):
-        near, far = (dry_run(LONG_CONTEXTS["llama-3.2-1b"], recipe, context=n * context).cost.placement for n in (1, 2))
+        near, far = (place(shape, n * context) for n in (1, 2))
         cores = (len(far.cores) - len(near.cores)) / context
         assert cores / USABLE_CORES_PER_CHIP == pytest.approx(near.chips_per_position, rel=0.03)
         assert far.cache_bytes - near.cache_bytes == context * near.to_dict()["cache_bytes_per_position"]
