@@ -16,15 +16,14 @@ from kirin_lava.graph.block import Block
 from kirin_lava.graph.cache import Cache
 from kirin_lava.graph.counter import Counter
 from kirin_lava.graph.executor import BlockExecutor, Executor, _mix
-from kirin_lava.graph.ops import Encode, Linear, Mix
+from kirin_lava.graph.ops import Mix
 from kirin_lava.graph.parts import sums_by_part
 from kirin_lava.graph.values import Codes
 from kirin_lava.hardware.shapes import shape_of_model
 from kirin_lava.hardware.work import measured_work
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.quantize.convert import convert_model
-from kirin_lava.spikes.codes import INTEGER8, UNSIGNED16
-from kirin_lava.spikes.steps import StaticStep
+from kirin_lava.spikes.codes import UNSIGNED16
 from tests.processes.blocks import llama_block, rotary_tables
 from tests.processes.blocks import tokens as block_tokens
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
