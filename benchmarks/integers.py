@@ -30,9 +30,11 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 
+from kirin_lava.methods.recipes import recipe_names
+
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 RECORD = Path(__file__).parent / "integers.json"
-RECIPES = ("fast", "kirin-w4a4-12", "kirin-w4a5-12", "kirin-w4a4-8", "kirin-w8a5-12")
+RECIPES = recipe_names()
 _TOKENS = "24"
 
 

@@ -62,6 +62,23 @@ SEGMENT = SegmentWork(
 )
 
 
+def test_a_message_costs_its_bits() -> None:
+    """12 bits: 28 with the place in place of 24 on link and way, and two MACs of 8 bits; spikes of T = 16 have 5."""
+    counts = {
+        name: {
+            column.network: column.counts
+            for column in energy_table(work_of(replace(SEGMENT, encoding=name)), flat_profile()).columns
+        }
+        for name in ("signed", "signed-m12", "signed-16-m12")
+    }
+    narrow, wide, long = counts.values()
+    assert narrow["ours"]["host_bit"] == 10 * 4 + 24 + 4 * 24 and narrow["ours"]["message_out"] == 1
+    assert wide["ours"]["host_bit"] == 10 * 4 + 28 + 4 * 24 and wide["ours"]["message_out"] == pytest.approx(28 / 24)
+    assert long["integer"]["host_bit"] == 10 * 5 + 28 + 4 * 24
+    for network in ("ours", "integer"):
+        assert wide[network]["mac_4x8"] == 2 * narrow[network]["mac_4x8"] > 0
+
+
 def work_of(*segments: SegmentWork) -> ModelWork:
     return ModelWork("by hand", 1, segments, host_operations=100, code_operations=30)
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.methods import recipes
-from kirin_lava.methods.kirin import KirinOptions, Outliers
+from kirin_lava.methods.kirin import KIRIN, KirinOptions, Outliers
 from kirin_lava.methods.recipe import HeadSpec, Recipe, RecoverySpec, WeightSpec, load_recipe, recipe_names
 from kirin_lava.methods.recipes import DEFAULT_RECIPE, MEASURED, recipe_digest, recipe_file, recipe_help
+from kirin_lava.methods.site import Site
 from kirin_lava.models import FAMILIES
 
 RATIOS = st.floats(0, 0.5)
@@ -67,6 +68,19 @@ def test_the_help_says_what_a_recipe_is_and_costs(name: str) -> None:
     price = [f"x{run['perplexity_ratio']:.3f}", f"{100 * run['outlier_share']:.1f}%", str(run["synapse_bits"])]
     price += [str(run["chips"]), f"{run['steps']:.0f}", f"{run['seconds']:.0f}"]
     assert line.split()[3:9] == price
+
+
+def test_wide_messages_go_where_membranes_hold_them() -> None:
+    """Dense inputs and the head have messages as wide as asked for; queries and layers that fire keep 8 bits."""
+    options = KirinOptions("signed", 16, Outliers(0.05, 12))
+    codes = {
+        site: KIRIN.coding(site, options).code.name for site in (Site("blocks.0", "mlp.down"), Site("head", "head.lm_head"))
+    }
+    assert list(codes.values()) == ["signed-16-m12", "integer-12"]
+    assert KIRIN.coding(Site("blocks.0", "attn", "q"), options).code.name == "signed-16"
+    assert KIRIN.coding(Site("blocks.0", "attn", "k"), options).code.name == "integer-8"
+    assert KIRIN.coding(Site("blocks.0", "attn", "p"), options).code.name == "unsigned-16"
+    assert KIRIN.firing_code(Site("blocks.0", "mlp.fc1"), options).name == "signed-16"
 
 
 @pytest.fixture
@@ -137,6 +151,8 @@ HOSTILE: list[tuple[str, str, str]] = [
     ("no number", "kirin: {outliers: {ratio: .nan}}", "line 1: .nan is not a finite number"),
     ("infinite", "kirin: {outliers: {ratio: .inf}}", "line 1: .inf is not a finite number"),
     ("unknown encoding", "kirin: {encoding: rate}", "encoding is 'rate'; choose one of 'offset', 'signed'"),
+    ("a window of the other encoding", "kirin: {window: 8}", "window of offset codes is 8; choose one of 16"),
+    ("bits of a message", "kirin: {outliers: {bits: 10}}", "outliers.bits is 10; choose one of 8, 12, 16"),
     ("unknown method", "method: morse", "unknown method 'morse': choose one of kirin"),
     ("a method that is no text", "method: [kirin]", "method is ['kirin'], not a text"),
     ("an entry that moved", "encoding: signed", "write `kirin: {encoding: ...}`"),

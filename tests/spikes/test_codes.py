@@ -67,8 +67,18 @@ def test_what_cannot_be_sent_is_refused(code: SpikeCode) -> None:
         code.raster(np.array([0]), code.window - 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "bits"), [("offset", (4, 8)), ("signed-m16", (4, 16)), ("signed-16-m12", (5, 12)), ("integer-12", (0, 12))]
+)
+def test_bits_hold_every_code(name: str, bits: tuple[int, int]) -> None:
+    code = code_named(name)
+    assert (code.spike_bits, code.message_bits) == bits
+    assert 2 ** (bits[1] - 1) - 1 == code.code_max == -code.code_min
+
+
 def test_codes_have_names_of_their_own() -> None:
     assert [code_named(code.name) for code in CODES] == list(CODES)
     assert not OFFSET.mirrored and SIGNED.mirrored
+    assert len({code.name for code in CODES}) == len(CODES)
     with pytest.raises(UsageError, match="unknown code 'morse'"):
         code_named("morse")
