@@ -22,7 +22,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["EXACT_SUM_LIMIT", "EXP2", "EXP2_COARSE", "ExactMatmul", "Polynomial", "RankBound", "exact_sum", "exp2"]
+__all__ = [
+    "EXACT_SUM_LIMIT",
+    "EXP2",
+    "EXP2_COARSE",
+    "ROUNDS_ONCE",
+    "ExactMatmul",
+    "Polynomial",
+    "RankBound",
+    "exact_sum",
+    "exp2",
+]
 
 QUANTUM = 2.0**-32
 _FEW, _FEW_SORTED = 2**13, 2**16  # elements that NumPy selects from, or sorts, sooner than counting finds a bound
@@ -149,6 +159,8 @@ class RankBound:
 
 
 FLOAT32_EXACT = 2**24
+ROUNDS_ONCE = 2**15 - 1
+"""Largest code of two digits, signed or not."""
 _MANY_WEIGHTS = 2**16  # the int8 kernel has a fixed cost: it pays from so many weights on,
 _MANY_ROWS = 16  # or from so many rows
 _PAIR_SAFE = 64  # x86 without VNNI adds two 8-bit products in 16 bits: 2 * 255 * 64 fits
@@ -190,7 +202,8 @@ class ExactMatmul:
     def __call__(self, x: Tensor) -> Tensor:
         """(..., K) codes in float32 -> (..., N) sums in float32 or, where the fan-in was split, float64.
 
-        Sums up to 2^24 are exact, and any in float64; float32 makes of others, which no neuron holds, at least 2^24.
+        Sums up to 2^24 are exact, and any in float64; float32 makes of others, which no neuron holds, at least 2^24. Codes up
+        to `ROUNDS_ONCE` are rounded once: the result is the float32 number next to the sum.
         """
         if self._packed is None or (self._dense is not None and x.numel() < _MANY_ROWS * x.shape[-1]):
             assert self._dense is not None

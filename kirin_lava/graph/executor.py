@@ -23,6 +23,7 @@ from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.base.threads import at_most, spread, threads_for, usable
 from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.cache import Cache
+from kirin_lava.graph.join import Joined, join_parts
 from kirin_lava.graph.ops import Encode, HostOp, Linear, Mix, Op, Score, require_ops
 from kirin_lava.graph.ops.softmax import visible
 from kirin_lava.graph.parts import check_parts
@@ -117,10 +118,12 @@ class BlockExecutor:
         return whole
 
     def _prepare(self, block: Block) -> None:
-        self._phases[block] = phases_of(block)
-        self._calls |= {op: self._call(block, op) for op in block.ops}
-        if self._segment == self._linear:
-            for op in block.linears():
+        own = self._segment == self._linear
+        plain = join_parts(block) if own and self.observer is None else block
+        self._phases[block] = phases_of(plain)
+        self._calls |= {op: self._call(block, op) for op in plain.ops}
+        if own:
+            for op in plain.linears():
                 self._matmuls[op] = ExactMatmul(op.weight, op.code.largest, self.device, signed=op.code.signed)
 
     def _rows(self, batch: int, length: int) -> int:
@@ -202,7 +205,7 @@ class BlockExecutor:
     def _linear(self, op: Linear, x: Codes) -> Value:
         matmul = self._matmuls[op]
         sums = matmul(x.q)
-        if matmul.bound > STATE_MAX:
+        if matmul.bound > STATE_MAX and not isinstance(op, Joined):
             check_state(sums, op.name)
         return answer_of(op, x, op.neuron.reference(sums, op.name))
 

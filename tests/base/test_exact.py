@@ -168,6 +168,11 @@ def products(weight: np.ndarray, codes: np.ndarray, largest: int, signed: bool =
     return sums.to(torch.int64).numpy()
 
 
+def assert_rounded_once(weight: np.ndarray, codes: np.ndarray, largest: int, signed: bool = True) -> None:
+    sums = ExactMatmul(weight, largest, CPU, signed)(torch.from_numpy(codes).float()).float().numpy()
+    np.testing.assert_array_equal(sums, by_integers(weight, codes).astype(np.float32))
+
+
 def assert_exact(found: np.ndarray, wanted: np.ndarray) -> None:
     """Equal, but for sums beyond 2^24: they may be rounded, and stay beyond, with their sign."""
     held = np.abs(wanted) <= 2**24
@@ -200,6 +205,8 @@ def test_products_equal_int64(
     elif spread == "messages":
         codes = np.where(rng.random(codes.shape) < 0.05, codes, np.clip(codes, -7, 7))
     assert_exact(products(weight, codes, largest, signed), by_integers(weight, codes))
+    if largest <= exact.ROUNDS_ONCE:
+        assert_rounded_once(weight, codes, largest, signed)
 
 
 @pytest.mark.parametrize("kernel", [True, False])
