@@ -18,7 +18,7 @@ import numpy as np
 from kirin_lava.base.exact import ROUNDS_ONCE
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.graph.block import Block
-from kirin_lava.graph.ops import Decode, Linear, Op, Slice, Sum
+from kirin_lava.graph.ops import Decode, Encode, Linear, Op, Slice, Sum
 from kirin_lava.graph.port import Port
 
 __all__ = ["Joined", "join_parts"]
@@ -71,13 +71,26 @@ def _joined(total: Sum, parts: list[Linear], makers: dict[str, Op], ports: Mappi
     together = [0, *(stop for _, stop in edges)] == [*(start for start, _ in edges), ports[slices[0].input].width]
     if not together or len({op.input for op in slices}) > 1 or any(part.code != first.code or part.fires for part in parts):
         return None
-    if first.code.largest > ROUNDS_ONCE or any(_reach(part) > STATE_MAX for part in parts):
+    budget = _messages(makers.get(slices[0].input), ports)
+    if first.code.largest > ROUNDS_ONCE or any(_reach(part, budget) > STATE_MAX for part in parts):
         return None
     ordered = [part for _, part in sorted(zip((op.start for op in slices), parts, strict=True), key=lambda pair: pair[0])]
     weight = np.concatenate([part.weight for part in ordered], axis=1)
     return Joined(total.name, slices[0].input, total.output, weight, first.bits, first.code)
 
 
-def _reach(part: Linear) -> int:
-    """Largest membrane."""
-    return part.code.largest * int(np.abs(part.weight.astype(np.int16)).sum(1, dtype=np.int64).max(initial=0))
+def _messages(encode: Op | None, ports: Mapping[str, Port]) -> int | None:
+    """Most messages in the codes of a token, None for any number of them."""
+    if not isinstance(encode, Encode) or encode.rule.by_row:
+        return None
+    budget = encode.rule.budget(encode.code, ports[encode.output].width // encode.groups)
+    return None if budget is None else budget * encode.groups
+
+
+def _reach(part: Linear, messages: int | None) -> int:
+    """Largest membrane: the largest weights meet messages, the others spikes."""
+    size, code = np.abs(part.weight.astype(np.int16)), part.code
+    spike = 0 if code.spike_codes is None else max(map(abs, code.spike_codes))
+    others = size.shape[1] - (size.shape[1] if messages is None else min(messages, size.shape[1]))
+    sums = np.sort(size, 1)[:, others:].sum(1, dtype=np.int64) * (code.largest - spike) if spike else 0
+    return int((sums + size.sum(1, dtype=np.int64) * (spike or code.largest)).max(initial=0))

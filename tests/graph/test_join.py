@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from kirin_lava.base.errors import FitError
+from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.graph.block import Block
 from kirin_lava.graph.executor import BlockExecutor, Cache, Executor
 from kirin_lava.graph.join import Joined, join_parts
@@ -71,6 +72,28 @@ def test_parts_that_could_overflow_stay_and_are_watched() -> None:
     assert join_parts(block).ops == block.ops
     with pytest.raises(FitError, match=r"dense.part0: a membrane reaches .* beyond the 24-bit state"):
         both(block, torch.tensor([300.0, 1.0]).repeat(INPUTS // 2)[None, None])
+
+
+@pytest.mark.parametrize("ratio", [0.01, 0.1, 0.5])
+def test_a_part_that_messages_within_their_budget_cannot_overflow_is_joined(ratio: float) -> None:
+    """The most that a part can reach, tried: its largest weights meet the largest messages, as many as there may be."""
+    code = code_named("signed-m12")
+    whole = block_of(code, 1)
+    budget = max(1, int(ratio * INPUTS))
+    encode = replace(whole.ops[0], rule=TokenBudget(ratio))  # type: ignore[type-var]
+    for parts in range(2, 100):
+        block = split_block(replace(whole, ops=(encode, *whole.ops[1:])), {"dense": parts})
+        joined = len(join_parts(block).ops) == 3
+        most = 0
+        for op in block.linears():
+            size = np.sort(np.abs(op.weight.astype(np.int64)), 1)
+            codes = np.full(size.shape[1], 7)
+            codes[max(0, len(codes) - budget) :] = 2047
+            most = max(most, int((size @ codes).max()))
+        assert joined == (most <= STATE_MAX)
+        if joined:
+            return
+    raise AssertionError("never joined")
 
 
 def changed(block: Block, index: int, **changes: Any) -> Block:
