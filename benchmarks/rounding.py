@@ -40,7 +40,7 @@ from kirin_lava.quantize.lower import round_block
 from kirin_lava.quantize.weights import Matrix, quantize_weights
 
 SPECS = (WeightSpec(4, "gptq", 0), WeightSpec(4, "gptq", 8), WeightSpec(8, "gptq", 0))
-EFFORTS = tuple(Effort(candidates, refinements) for candidates in (1, 2, 3, 6) for refinements in (0, 1, 2, 4))
+EFFORTS = tuple(Effort(candidates, refinements) for candidates in (1, 3, 6, 10, 19) for refinements in (0, 1, 2, 4))
 RECIPE = "kirin-w4a4-8"
 _PLAIN_BLOCK = 128
 

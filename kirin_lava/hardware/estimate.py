@@ -34,7 +34,7 @@ _ROUNDING = 6  # float32 copies of a matrix that is rounded to nearest
 _PROVING_BYTES = 5 * 8 * 2**21  # what is bounded at a time, in 64 bits
 _MOMENTS_BYTES = 4 + 8  # per entry of second moments: as they were summed, and as gptq uses them
 _PREPARED_BYTES = 5 * 8  # per entry of those that are made ready: float64 matrices at a time
-_CHUNK_BYTES = 28 * 4  # per weight of a chunk that gptq rounds: its candidates in float32
+_CHUNK_BYTES = 36 * 4  # per weight of a chunk that gptq rounds: its candidates in float32
 _CHUNK_ROWS = 512  # of a chunk, one per thread
 _BATCH_TOKENS = 2048  # whose inputs of all matrices are held at a time
 

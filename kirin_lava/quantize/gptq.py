@@ -48,7 +48,8 @@ class Effort:
     refinements: int
 
 
-EFFORT = Effort(candidates=6, refinements=4)
+EFFORT = Effort(candidates=10, refinements=2)
+"""By the table of `benchmarks/rounding.py`: what more of either lowers the error by is below 1 % on a real model."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from torch import Tensor
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.laps import Laps
 from kirin_lava.base.memory import peak_memory
+from kirin_lava.base.threads import one_thread
 from kirin_lava.base.units import in_bytes
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.bundle_write import BundleWriter
@@ -215,7 +216,7 @@ def _convert(
     left_out = lambda name: name not in todo  # noqa: E731
     stop = wanted[-1] if recipe.recovery.method != "none" else todo[-1]
     for item in convert_blocks(checkpoint, tokens, recipe, left_out, stop, seed, report, writer.scratch, device, context):
-        with item.laps.lap("probe"):
+        with item.laps.lap("probe"), one_thread():
             probes = probe_block(item.block, item.rows, rotary)
         with item.laps.lap("write"):
             writer.write_block(item.block, probes)

@@ -12,6 +12,7 @@ import torch
 
 from kirin_lava.base.errors import FitError, UsageError, VerificationError
 from kirin_lava.base.exact import ExactMatmul
+from kirin_lava.base.threads import spread
 from kirin_lava.export.bundle import Bundle, Probe
 from kirin_lava.export.netx.read import StoredSegment
 from kirin_lava.graph.ops import Linear
@@ -29,19 +30,19 @@ Integers = npt.NDArray[np.integer[Any]]
 Progress = Callable[[str, int, int], None]
 
 
-def _segments(bundle: Bundle) -> Iterator[tuple[str, StoredSegment, Probe]]:
-    for name in bundle.block_names:
-        probes = bundle.probes(name)
-        for segment in bundle.segments(name, intact=False):
-            linear, place = segment.linear, f"{bundle.path}/probe/{name}.safetensors"
-            if linear.name not in probes:
-                raise UsageError(f"{place} has no probe of {linear.name}; export again")
-            probe, (outputs, inputs), code = probes[linear.name], linear.weight.shape, linear.code
-            if probe.codes.shape[1] != inputs or probe.result.shape[1] != outputs:
-                raise UsageError(f"{place}: the probe of {linear.name} is not of {inputs} inputs and {outputs} outputs")
-            if probe.codes.min() < code.code_min or probe.codes.max() > code.code_max:
-                raise UsageError(f"{place}: the probe of {linear.name} holds codes beyond {code.code_min}..{code.code_max}")
-            yield name, segment, probe
+def _segments(bundle: Bundle, name: str) -> Iterator[tuple[StoredSegment, Probe]]:
+    """The segments of a block with their probes."""
+    probes = bundle.probes(name)
+    for segment in bundle.segments(name, intact=False):
+        linear, place = segment.linear, f"{bundle.path}/probe/{name}.safetensors"
+        if linear.name not in probes:
+            raise UsageError(f"{place} has no probe of {linear.name}; export again")
+        probe, (outputs, inputs), code = probes[linear.name], linear.weight.shape, linear.code
+        if probe.codes.shape[1] != inputs or probe.result.shape[1] != outputs:
+            raise UsageError(f"{place}: the probe of {linear.name} is not of {inputs} inputs and {outputs} outputs")
+        if probe.codes.min() < code.code_min or probe.codes.max() > code.code_max:
+            raise UsageError(f"{place}: the probe of {linear.name} holds codes beyond {code.code_min}..{code.code_max}")
+        yield segment, probe
 
 
 def verify_segments(bundle: Bundle, backend: str, timeout: float | None, progress: Progress | None) -> Verification:
@@ -50,15 +51,20 @@ def verify_segments(bundle: Bundle, backend: str, timeout: float | None, progres
     result = Verification("segment", backends)
     work: list[tuple[str, Linear, Integers]] = []
     probes: list[Probe] = []
-    for block, segment, probe in _segments(bundle):
-        linear, codes = segment.linear, probe.codes.astype(np.int64)
-        row = _row(f"{block}.{linear.name}", linear, codes)
-        result.rows.append(row)
-        for name, compute in (("reference", _by_products), ("closed form", _by_times), ("stepped", _by_steps)):
-            result.note(row, name, probe.result, compute(linear, codes))
-        if backend == "lava":
-            work.append((str(segment.path), linear, codes))
-            probes.append(probe)
+    forms = {"reference": _by_products, "closed form": _by_times, "stepped": _by_steps}
+    for block in bundle.block_names:
+        found = [(segment, probe, probe.codes.astype(np.int64)) for segment, probe in _segments(bundle, block)]
+        tasks = [(form, segment.linear, codes) for segment, _, codes in found for form in forms.values()]
+        computed = iter(spread(lambda task: task[0](*task[1:]), tasks))
+        for segment, probe, codes in found:
+            linear = segment.linear
+            row = _row(f"{block}.{linear.name}", linear, codes)
+            result.rows.append(row)
+            for name in forms:
+                result.note(row, name, probe.result, next(computed))
+            if backend == "lava":
+                work.append((str(segment.path), linear, codes))
+                probes.append(probe)
     if backend == "lava":
         report = progress or (lambda what, done, total: None)
         steps = lambda done, total: report("Lava steps", done, total)  # noqa: E731
