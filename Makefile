@@ -3,7 +3,7 @@ bin := .venv/bin
 
 # of `make demo`: demo, demo-opt, smollm2, a folder that holds a checkpoint, or a GGUF file
 MODEL ?= demo
-bundle = build/$(notdir $(MODEL))
+bundle = build/$(patsubst %.gguf,%,$(notdir $(MODEL)))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup smollm2 demo test lint docs fuzz kills mutants clean browser

