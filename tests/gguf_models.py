@@ -129,13 +129,14 @@ def save_gguf(
     seed: int = 0,
     architecture: str | None = None,
     entries: Mapping[str, Any] | None = None,
+    extra: Mapping[str, tuple[np.ndarray, str]] | None = None,
     **changes: Any,
 ) -> PreTrainedModel:
     """Write a random model; returns it in transformers with the very weights that the file has, after rounding.
 
     Args:
         matrices: type of the matrices, or of each by its name in the file. architecture: as the file states it, `kind` by
-            default. entries: others; `...` takes one away. changes: of the config.
+            default. entries: others; `...` takes one away. extra: more tensors. changes: of the config.
     """
     model = random_model(kind, seed, **{**WIDE, **changes})
     named = architecture or kind
@@ -152,7 +153,7 @@ def save_gguf(
                 data = neighbours(data, heads[part])
             tensors[short] = (data, wanted)
     found = {**entries_of(model, named), **(entries or {})}
-    write_gguf(path, {key: value for key, value in found.items() if value is not ...}, tensors, named)
+    write_gguf(path, {key: value for key, value in found.items() if value is not ...}, {**tensors, **(extra or {})}, named)
     return model
 
 

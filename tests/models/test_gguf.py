@@ -212,6 +212,23 @@ def test_another_architecture(file: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("rope_freqs.weight", "UnsupportedError: FILE: rope scaling 'llama3' is not supported"),
+        (
+            "blk.0.attn_sinks.weight",
+            "UnsupportedError: FILE holds blk.0.attn_sinks.weight, which a llama model with this metadata",
+        ),
+        ("blk.0.ffn_norm.bias", "UnsupportedError: FILE holds blk.0.ffn_norm.bias, which a llama model with this metadata has"),
+        ("blk.7.ffn_norm.weight", "UnsupportedError: FILE holds blk.7.ffn_norm.weight, which a llama model with this metadata"),
+    ],
+)
+def test_further_tensors(file: Path, name: str, message: str) -> None:
+    """By the names that they have in the file."""
+    assert message in refusal(file, extra={name: (np.ones(4, np.float32), "F32")})
+
+
 def test_a_window_of_mistral_is_its_context(file: Path) -> None:
     save_gguf(file, "mistral", entries={"mistral.attention.sliding_window": 16})
     assert open_checkpoint(str(file)).dimensions.max_positions == 16
@@ -234,9 +251,9 @@ def test_scales_that_are_infinite(file: Path) -> None:
     save_gguf(file, matrices="Q4_1")
     data = bytearray(file.read_bytes())
     tensor = open_checkpoint(str(file)).source._header.tensors["output.weight"]  # type: ignore[attr-defined]
-    data[tensor.start : tensor.start + 4] = b"\xff\x7b\x00\x7c"
+    data[tensor.start : tensor.start + 4] = b"\x00\x7c\x00\xfc"  # infinity times a code, less infinity
     file.write_bytes(bytes(data))
-    with pytest.raises(UsageError, match=r"output\.weight\[0, 0\] is inf as float32, and 32 of its"):
+    with pytest.raises(UsageError, match=r"output\.weight\[0, 0\] is -?nan as float32, and 32 of its"):
         open_checkpoint(str(file)).load("lm_head.weight", (260, 32))
 
 

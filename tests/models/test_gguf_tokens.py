@@ -18,10 +18,11 @@ from tests.gguf_models import save_gguf
 
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
 MERGES = ["t h", "th e", "Ġ the", "2 0", "20 2", "202 4", "Ġ 2", "Ġ a", "Ġ Ġ", "! !", "Ċ Ċ", "e Ì", "eÌ ģ"]
-TOKENS = ["<s>", "</s>", *LETTERS, *(merge.replace(" ", "") for merge in MERGES), "<turn>", "<more>"]
+TOKENS = ["<s>", "</s>", *LETTERS, *(merge.replace(" ", "") for merge in MERGES), "ring", "<turn>", "<more>"]
 KINDS = [3, 3, *[1] * (len(TOKENS) - 4), 3, 4]
 TEXTS = [
     "the other day in 2024, 20241 of them",
+    "ring the ring",  # a token that no merge makes
     "  two  blanks\n\n\tand\r\n a line's end!!  ",
     "<s>the<turn> the<more>the</s>",
     "naïve café e\u0301 ١٢٣ 中文 🙂 a²",
@@ -110,6 +111,7 @@ def test_special_tokens_template_and_ends(file: Path, tmp_path: Path) -> None:
         assert (made.bos_token, made.eos_token, made.pad_token, made.unk_token) == ("<s>", "</s>", "</s>", None)
         assert made.apply_chat_template([{"role": "user", "content": "the"}], tokenize=False) == "<turn>the</s>"
         assert set(made("the")) == {"input_ids", "attention_mask"}
+    assert template == json.loads((tmp_path / "tokenizer_config.json").read_text())["chat_template"]
     generation = json.loads((tmp_path / "generation_config.json").read_text())
     assert generation == {"bos_token_id": 0, "eos_token_id": [1, len(TOKENS) - 2], "pad_token_id": 1}
 
@@ -194,12 +196,12 @@ def test_sentencepiece_without_a_blank_in_front(file: Path) -> None:
         ({"tokens": [*TOKENS[:-1], "a"]}, UsageError, "tokenizer.ggml.tokens: 'a' is there twice"),
         ({"tokens": list(range(300))}, UsageError, "tokenizer.ggml.tokens is no array of str"),
         ({"tokens": "abc"}, UsageError, "tokenizer.ggml.tokens is 'abc', not an array"),
-        ({"tokens": TOKENS[:-1]}, UsageError, "tokenizer.ggml.token_type has 273 items, there are 272 tokens"),
+        ({"tokens": TOKENS[:-1]}, UsageError, "tokenizer.ggml.token_type has 274 items, there are 273 tokens"),
         ({"merges": ...}, UsageError, "tokenizer.ggml.merges: it is missing or empty"),
         ({"merges": ["th e", "t"]}, UsageError, "tokenizer.ggml.merges: an item is no pair"),
         ({"merges": ["zz z"]}, UsageError, "the tokenizer cannot be made"),
-        ({"bos_token_id": 999}, UsageError, "tokenizer.ggml.bos_token_id is 999, there are 273 tokens"),
-        ({"model": "llama"}, UsageError, "tokenizer.ggml.scores has 0 items, there are 273 tokens"),
+        ({"bos_token_id": 999}, UsageError, "tokenizer.ggml.bos_token_id is 999, there are 274 tokens"),
+        ({"model": "llama"}, UsageError, "tokenizer.ggml.scores has 0 items, there are 274 tokens"),
     ],
 )
 def test_refused(file: Path, entries: dict[str, Any], kind: type[KirinError], message: str) -> None:

@@ -156,8 +156,8 @@ def _scaling(header: GgufHeader, kind: str) -> Config:
     form = header.text(f"{kind}.rope.scaling.type", "none")
     if header.real(f"{kind}.rope.scale_linear", 1.0) != 1.0:
         form = "linear"
-    if form == "none" and any(name.startswith("rope_f") for name in header.tensors):  # rope_freqs, rope_factors_long
-        form = "llama3"
+    if form == "none" and "rope_freqs.weight" in header.tensors:
+        form = "llama3"  # stated by its factors alone
     return {"rope_scaling": None if form == "none" else {"rope_type": form}}
 
 
