@@ -51,7 +51,7 @@ CASES: dict[str, tuple[bytes, str]] = {
     "other letters": (b"GGML" + b"\0" * 60, "is no GGUF file"),
     "letters alone": (b"GGUF", "the version would take 4 bytes, 0 are left (byte 4 of 4)"),
     "counts cut off": (b"GGUF\3\0\0\0\1\0", "the counts would take 16 bytes, 2 are left"),
-    "many tensors": (whole([], [], counts=(LARGE, 0)), f"it claims {LARGE} tensors, at most 131072 are read"),
+    "many tensors": (whole([], [], counts=(LARGE, 0)), f"it claims {LARGE} tensors, at most 16384 are read"),
     "many entries": (whole([], [], counts=(0, LARGE)), f"it claims {LARGE} entries, at most 4096 are read"),
     "fewer entries than claimed": (whole([NUMBER], [], b"", counts=(0, 5)), "the key of an entry is ''"),
     "a long key": (
@@ -68,7 +68,15 @@ CASES: dict[str, tuple[bytes, str]] = {
     "a long array": (whole([entry("a", 9, struct.pack("<IQ", 8, LARGE))], []), f"a would hold {LARGE} items, "),
     "a long array of bytes": (whole([entry("a", 9, struct.pack("<IQ", 0, 1 << 40))], []), "a would hold 1099511627776 items"),
     "an array of arrays": (whole([entry("a", 9, struct.pack("<IQ", 9, 1))], []), "a is an array of the unknown type 9"),
-    "a long item": (whole([entry("a", 9, struct.pack("<IQQ", 8, 1, LARGE))], []), f"an item of a would take {LARGE} bytes"),
+    "a long second item": (
+        whole([entry("a", 9, struct.pack("<IQ", 8, 2) + text("b") + struct.pack("<Q", 500))], []),
+        "item 1 of a would take 500 bytes, 94 are left",
+    ),
+    "an item that is no UTF-8": (
+        whole([entry("a", 9, struct.pack("<IQ", 8, 2) + text("b") + text(b"\xff"))], []),
+        "item 1 of a is",
+    ),
+    "a long item": (whole([entry("a", 9, struct.pack("<IQQ", 8, 1, LARGE))], []), f"item 0 of a would take {LARGE} bytes, "),
     "an odd alignment": (
         whole([entry("general.alignment", 4, struct.pack("<I", 3))], []),
         "general.alignment is 3, not a power",

@@ -35,7 +35,7 @@ Value = int | float | bool | str | list
 MAGIC, VERSIONS = b"GGUF", (2, 3)
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-_MOST_ENTRIES, _MOST_TENSORS, _MOST_ITEMS = 1 << 12, 1 << 17, 1 << 21  # items of all arrays together
+_MOST_ENTRIES, _MOST_TENSORS, _MOST_ITEMS = 1 << 12, 1 << 14, 1 << 21  # items of all arrays together
 _MOST_NAME, _MOST_AXES, _MOST_ALIGNMENT = 1 << 10, 4, 1 << 20
 
 
@@ -173,6 +173,22 @@ class _Head:
             self.require(False, f"{what} is no UTF-8")
             raise
 
+    def strings(self, key: str, count: int) -> list[str]:
+        """Items of an array, hundreds of thousands in a vocabulary: checked as a string is, with no word until one is wrong."""
+        found, left, read = [], self.size - self.at, self.file.read
+        try:
+            for _ in range(count):
+                length = int.from_bytes(read(8), "little")
+                left -= 8 + length
+                if left < 0:
+                    break
+                found.append(read(length).decode())
+        except UnicodeDecodeError:
+            self.require(False, f"item {len(found)} of {key} is no UTF-8")
+        self.require(left >= 0, f"item {len(found)} of {key} would take {length} bytes, {left + length} are left")
+        self.at = self.size - left
+        return found
+
     def value(self, key: str) -> Value:
         (kind,) = self.unpack("I", f"the type of {key}")
         if kind == _STRING:
@@ -189,7 +205,7 @@ class _Head:
         self.items += count
         self.require(self.items <= _MOST_ITEMS, f"with {key} arrays hold {self.items} items, at most {_MOST_ITEMS} are read")
         if kind == _STRING:
-            return [self.string(f"an item of {key}") for _ in range(count)]
+            return self.strings(key, count)
         return np.frombuffer(self.take(count * width, key), f"<{_SCALARS[kind]}".replace("<?", "?")).tolist()
 
     def tensor(self) -> tuple[str, tuple[int, ...], str, int, int]:
