@@ -2,11 +2,13 @@
 
 An encoder that chooses its step per token lets at most `budget` codes be messages; all others stay in the spike range. So a
 neuron's extreme is the sum of its spike extremes plus the `budget` largest gains of making an input a message instead. A
-fixed step lets all inputs be messages.
+fixed step lets all inputs be messages. Where the encoder lets the magnitudes of all codes sum to `reach` at most, a sum cannot
+be larger than that spent on the largest weights, so much on each as a code holds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +18,19 @@ import numpy.typing as npt
 from kirin_lava.graph.block import Block
 from kirin_lava.graph.ops import Encode, Linear, Mix, Op, Score, Slice
 from kirin_lava.spikes.codes import SpikeCode
+from kirin_lava.spikes.steps import TokenBudget
 
-__all__ = ["Arrivals", "Span", "arrivals", "cache_extremes", "code_extremes", "payload_extremes", "source_of", "weights_of"]
+__all__ = [
+    "Arrivals",
+    "Span",
+    "arrivals",
+    "cache_extremes",
+    "code_extremes",
+    "payload_extremes",
+    "source_of",
+    "spent",
+    "weights_of",
+]
 
 Int64 = npt.NDArray[np.int64]
 Integers = npt.NDArray[np.integer[Any]]
@@ -39,6 +52,10 @@ class Span:
         """`factor * x + offset` for a positive factor."""
         return Span(self.low * factor + offset, self.high * factor + offset)
 
+    def within(self, most: Int64) -> Span:
+        """What lies between -most and most."""
+        return Span(np.maximum(self.low, -most), np.minimum(self.high, most))
+
     def outer(self) -> tuple[int, int]:
         """Lowest and highest of all neurons."""
         return int(self.low.min()), int(self.high.max())
@@ -51,10 +68,12 @@ class Arrivals:
     Attributes:
         code: of the inputs.
         budget: most messages in a window, None for any number of them.
+        reach: what the magnitudes of all codes q sum to at most, None for no such promise.
     """
 
     code: SpikeCode
     budget: int | None = None
+    reach: int | None = None
 
     def anything(self) -> Arrivals:
         """All codes there are, whatever the encoder promises."""
@@ -80,7 +99,8 @@ def arrivals(block: Block, value: str, code: SpikeCode, width: int, context: int
         return Arrivals(code, budget=0)  # neurons fire spikes alone
     whole = context if op.rule.by_row else block.ports[op.output].width // op.groups
     budget = op.rule.budget(code, whole)
-    return Arrivals(code, None if budget is None else min(budget, width))
+    reach = op.rule.reach if isinstance(op.rule, TokenBudget) and op.groups == 1 else None
+    return Arrivals(code, None if budget is None else min(budget, width), reach)
 
 
 def weights_of(linear: Linear) -> npt.NDArray[np.int8]:
@@ -97,7 +117,8 @@ def cache_extremes(block: Block, op: Score | Mix, inputs: int) -> Int64:
 
 def code_extremes(weight: Integers, seen: Arrivals) -> Span:
     """What `sum_k weight[n, k] * q[k]` of every neuron can reach."""
-    return _extremes(weight, seen.code.code_span(messages=False), seen.code.code_span(), seen.budget)
+    span = _extremes(weight, seen.code.code_span(messages=False), seen.code.code_span(), seen.budget)
+    return span if seen.reach is None else span.within(spent(weight, seen.code.largest, seen.reach))
 
 
 def payload_extremes(weight: Integers, seen: Arrivals) -> Span:
@@ -105,18 +126,35 @@ def payload_extremes(weight: Integers, seen: Arrivals) -> Span:
 
     Up to a step, a spike of code c counts between 0 and c in v and 0 or its sign in u, an outlier nothing or c in both.
     """
-    return _extremes(weight, seen.code.payload_span(messages=False), seen.code.payload_span(), seen.budget)
+    span = _extremes(weight, seen.code.payload_span(messages=False), seen.code.payload_span(), seen.budget)
+    if seen.reach is None:
+        return span
+    return span.within(spent(weight, seen.code.max_message, seen.reach + abs(seen.code.zero) * weight.shape[1]))
+
+
+def spent(weight: Integers, largest: int, reach: int) -> Int64:
+    """(N,) most that codes of `largest` at most, whose magnitudes sum to `reach`, make of weights (N, K)."""
+    full, rest = divmod(reach, largest)
+    result = np.empty(len(weight), np.int64)
+    for few in _in_parts(weight):
+        ordered = -np.sort(-np.abs(weight[few].astype(np.int64)), axis=1)
+        result[few] = ordered[:, :full].sum(1) * largest + (ordered[:, full] * rest if full < ordered.shape[1] else 0)
+    return result
 
 
 def _extremes(weight: Integers, spikes: tuple[int, int], codes: tuple[int, int], budget: int | None) -> Span:
-    rows = max(1, _CHUNK // max(weight.shape[1], 1))
     low, high = np.empty((2, len(weight)), np.int64)
-    for start in range(0, len(weight), rows):  # one part in 64 bits at a time: a head has tens of millions of weights
-        few = slice(start, start + rows)
+    for few in _in_parts(weight):
         part = weight[few].astype(np.int64)
         high[few] = _highest(part, spikes, codes, budget)
         low[few] = -_highest(-part, spikes, codes, budget)
     return Span(low, high)
+
+
+def _in_parts(weight: Integers) -> Iterator[slice]:
+    """Rows that are taken to 64 bits at a time: a head has tens of millions of weights."""
+    rows = max(1, _CHUNK // max(weight.shape[1], 1))
+    return (slice(start, start + rows) for start in range(0, len(weight), rows))
 
 
 def _highest(weight: Int64, spikes: tuple[int, int], codes: tuple[int, int], budget: int | None) -> Int64:

@@ -14,7 +14,7 @@ from kirin_lava.graph.block import Block
 from kirin_lava.graph.ops import Linear, Mix
 from kirin_lava.hardware.bounds import arrivals, payload_extremes
 from kirin_lava.hardware.ranges import PROVED, UNFIT, block_ranges
-from kirin_lava.hardware.split import parts_needed
+from kirin_lava.hardware.split import parts_needed, reach_of
 
 __all__ = ["UNKNOWN", "SegmentFit", "block_fit", "require_planned_fit"]
 
@@ -69,7 +69,10 @@ def _linear_fit(block: Block, op: Linear, farthest: int) -> tuple[str, int]:
     if op.fires is not None:
         low, high = payload_extremes(row, seen).outer()
         return (PROVED if max(-low, high) <= STATE_MAX else UNKNOWN), 1
-    needed = parts_needed(replace(op, weight=row, group_shift=None), seen)
+    plain = replace(op, weight=row, group_shift=None)
+    needed = parts_needed(plain, seen)
+    if needed != 1 and reach_of(plain) is not None:
+        return PROVED, 1
     return (UNKNOWN, 1) if needed is None else (PROVED, needed)
 
 

@@ -9,6 +9,9 @@ Probabilities times cached values are split by positions, see `Mix`: a part hold
 whatever comes. Of a row of J codes at most b are messages (`StepRule.budget`), so those of n positions sum to at most
 `min(b, n) * code_max + (n - min(b, n)) * spike_max`. No sum of the probabilities bounds them further: the step follows the row,
 and b equal large probabilities with J - b equal small ones reach it.
+
+Spikes with wide messages are not split: few messages could pass a membrane, wherever the cut. Their encoder keeps the sum of
+its codes below a `reach` instead (`TokenBudget`), which is far above what comes up.
 """
 
 from __future__ import annotations
@@ -23,13 +26,14 @@ import numpy as np
 from kirin_lava.base.errors import FitError
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.graph.block import Block
-from kirin_lava.graph.ops import Linear, Mix, Op, Slice, Sum
-from kirin_lava.hardware.bounds import Arrivals, arrivals, cache_extremes, payload_extremes, weights_of
+from kirin_lava.graph.ops import Encode, Linear, Mix, Op, Slice, Sum
+from kirin_lava.hardware.bounds import Arrivals, arrivals, cache_extremes, payload_extremes, spent, weights_of
+from kirin_lava.spikes.steps import TokenBudget
 
 __all__ = ["MOST_PARTS", "cuts", "make_provable", "parts_needed", "provable_part", "split_block", "split_linear"]
 
 
-MOST_PARTS = 16
+MOST_PARTS = 32
 """Of a linear segment. Every part reads all outputs out: a recipe whose messages need more is watched at run time instead."""
 
 
@@ -130,12 +134,48 @@ def split_block(block: Block, parts: Mapping[str, int]) -> Block:
     return Block(block.name, tuple(ops), block.output, block.width)
 
 
+def reach_of(linear: Linear) -> int | None:
+    """Most that the codes of a token may sum to so that every membrane is proved, whichever they are; None where spikes alone
+    could sum to more, or where messages are of 8 bits or there are no spikes: such a segment is split."""
+    code, inputs = linear.code, linear.weight.shape[1]
+    if not code.has_spikes or code.message_bits <= 8 or linear.fires is not None:
+        return None
+    # of every row the largest weights, the second largest and so on: no row makes more of a reach than this one
+    weight = np.max([np.sort(np.abs(row.astype(np.int16)))[::-1] for row in weights_of(linear)], axis=0)[None]
+    low, high = 0, STATE_MAX
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if int(spent(weight, code.max_message, middle)[0]) <= STATE_MAX else (low, middle - 1)
+    reach = low - abs(code.zero) * inputs
+    return reach if reach > inputs * max(map(abs, code.code_span(messages=False))) else None
+
+
+def _limited(block: Block) -> Block:
+    """The block with a reach for the encoders whose wide messages could pass a membrane."""
+    rules: dict[str, TokenBudget] = {}
+    for op in block.linears():
+        source = block.producer(op.input)
+        seen = arrivals(block, op.input, op.code, op.weight.shape[1])
+        if not isinstance(source, Encode) or not isinstance(source.rule, TokenBudget) or source.groups != 1:
+            continue
+        if _reach(op, seen, 0, op.weight.shape[1]) <= STATE_MAX:
+            continue
+        reach = reach_of(op)
+        if reach is not None:
+            rule = rules.get(source.name, source.rule)
+            rules[source.name] = replace(rule, reach=reach if rule.reach is None else min(reach, rule.reach))
+    ops = tuple(replace(op, rule=rules[op.name]) if isinstance(op, Encode) and op.name in rules else op for op in block.ops)
+    return Block(block.name, ops, block.output, block.width) if rules else block
+
+
 def make_provable(block: Block, positions: int) -> tuple[Block, dict[str, int]]:
-    """Split what a split makes provable. Returns the block and how many parts each segment was split into.
+    """Limit what wide messages reach, and split what a split makes provable. Returns the block and how many parts each segment
+    was split into.
 
     Args:
         positions: most of a sequence.
     """
+    block = _limited(block)
     parts: dict[str, int] = {}
     mixes = {op.name: replace(op, part=provable_part(block, op, positions) or None) for op in block.ops if isinstance(op, Mix)}
     parts |= {name: op.parts(positions) for name, op in mixes.items() if op.part is not None}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import ClassVar, NamedTuple
 
@@ -22,9 +22,13 @@ from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.base.exact import RankBound
 from kirin_lava.spikes.codes import SpikeCode
 
-__all__ = ["RULES", "TOKEN_STEP", "Codes", "RowBudget", "StaticStep", "StepRule", "TokenBudget", "message_budget"]
+__all__ = ["LEFT_OUT", "RULES", "TOKEN_STEP", "Codes", "RowBudget", "StaticStep", "StepRule", "TokenBudget", "message_budget"]
+
+LEFT_OUT = {"left_out": True}
+"""Metadata of a field that a file names only where it is not None."""
 
 _SMALLEST_STEP = 2.0**-120
+_SLACK = 1.0001  # far more than float32 rounds
 _DIGITS, _DIGITS_ROW = 3, 2
 """Binary digits, behind the first, of the largest magnitude that must be a spike: it is rounded up to them."""
 
@@ -87,8 +91,9 @@ class StepRule(ABC):
         """Largest share of messages among the codes of a token of `width`; of rows, whose number grows, the share itself."""
         return 1.0
 
-    def problem(self) -> str | None:
-        """What is wrong with its parameters, which may come from a file; None where nothing is."""
+    def problem(self, width: int) -> str | None:
+        """What is wrong with its parameters, which may come from a file, for `width` codes with a common step; None where
+        nothing is."""
         return None
 
 
@@ -100,7 +105,7 @@ class _Budgeted(StepRule):
         """`message_budget` of the ratio."""
         return message_budget(self.ratio, width) if code.has_spikes else None
 
-    def problem(self) -> str | None:
+    def problem(self, width: int) -> str | None:
         """A ratio beyond one half."""
         return None if 0 <= self.ratio <= 0.5 else f"ratio {self.ratio} is not within 0 to 0.5"
 
@@ -111,7 +116,13 @@ class TokenBudget(_Budgeted):
     clips nothing: `step = max(t / (spike_max + 0.499), max|x| / (code_max + 0.49))`, t the largest magnitude that must be a
     spike, rounded up to 4 binary digits, so that counting finds it. Where negative spikes reach further, a negative magnitude
     counts in proportion less, `(spike_max + 0.499) / (|spike_min| + 0.499)` of it.
+
+    Attributes:
+        reach: None, or what the magnitudes of the codes of a token and group may sum to: where they sum to more, the step
+            grows until they do not. It bounds every sum of codes times weights, so that wide messages fit a membrane.
     """
+
+    reach: int | None = field(default=None, metadata=LEFT_OUT)
 
     def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int, name: str, check: bool) -> Codes:
         """See `StepRule`."""
@@ -123,16 +134,32 @@ class TokenBudget(_Budgeted):
         factors = _factors(code)
         limit = None
         if code.has_spikes:
-            reach = magnitude if factors.of_negative is None else torch.maximum(grouped, grouped * factors.of_negative)
-            allowed = message_budget(self.ratio, reach.shape[-1])
-            limit = reach.amax(-1, keepdim=True) if allowed == 0 else factors.bound(reach, largest, allowed)
+            sided = magnitude if factors.of_negative is None else torch.maximum(grouped, grouped * factors.of_negative)
+            allowed = message_budget(self.ratio, sided.shape[-1])
+            limit = sided.amax(-1, keepdim=True) if allowed == 0 else factors.bound(sided, largest, allowed)
         step = factors.step(limit, largest)
         q = (grouped / step).round_()
+        if self.reach is not None:
+            total = q.abs().sum(-1, keepdim=True, dtype=torch.float64)
+            if bool((total > self.reach).any()):
+                step = torch.where(total > self.reach, step * self._growth(total, q.shape[-1]), step)
+                q = (grouped / step).round_()
         return Codes(q, step) if groups == 1 else Codes(q.view(x.shape), step.squeeze(-1))
 
     def share(self, code: SpikeCode, width: int, groups: int) -> float:
         """See `StepRule`."""
         return message_budget(self.ratio, width // groups) * groups / width if code.has_spikes else 1.0
+
+    def problem(self, width: int) -> str | None:
+        """A ratio beyond one half, or a reach that rounding alone may pass."""
+        if self.reach is not None and self.reach <= width:
+            return f"reach {self.reach} is not above its {width} codes"
+        return super().problem(width)
+
+    def _growth(self, total: Tensor, width: int) -> Tensor:
+        """How much larger the step must be, from the sum of magnitudes (..., 1): each is off by 1/2, before and after."""
+        assert self.reach is not None
+        return ((total + width / 2) * (_SLACK / (self.reach - width / 2))).float()
 
 
 @dataclass(frozen=True)
@@ -181,7 +208,7 @@ class StaticStep(StepRule):
         """What it was chosen for."""
         return message_budget(self.ratio, width) / width if code.has_spikes else 1.0
 
-    def problem(self) -> str | None:
+    def problem(self, width: int) -> str | None:
         """A step that is no positive number."""
         return None if math.isfinite(self.step) and self.step > 0 else f"step is {self.step}, not a positive number"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kirin_lava.base.errors import FitError
+from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.base.loihi2 import STATE_MAX
-from kirin_lava.graph.executor import Executor
-from kirin_lava.graph.ops import Linear, Mix
+from kirin_lava.export.serial import block_from_json, block_to_json
+from kirin_lava.graph.block import Block
+from kirin_lava.graph.cache import Cache
+from kirin_lava.graph.executor import BlockExecutor, Executor
+from kirin_lava.graph.ops import Decode, Encode, Linear, Mix
 from kirin_lava.hardware.bounds import Arrivals, code_extremes, payload_extremes
 from kirin_lava.hardware.energy import energy_table
 from kirin_lava.hardware.fit import SegmentFit, require_planned_fit
@@ -21,19 +27,20 @@ from kirin_lava.hardware.observe import RangeObserver
 from kirin_lava.hardware.placement import place
 from kirin_lava.hardware.profile import load_profile
 from kirin_lava.hardware.ranges import PROVED, UNFIT, block_ranges, model_ranges
-from kirin_lava.hardware.split import MOST_PARTS, make_provable, parts_needed, provable_part
+from kirin_lava.hardware.split import make_provable, provable_part, reach_of
 from kirin_lava.hardware.traffic import traffic
 from kirin_lava.hardware.work import assumed_work
 from kirin_lava.methods.kirin import KirinOptions, Outliers
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.quantize.convert import convert_model
 from kirin_lava.quantize.without_weights import fit_of_config, shape_of_config
-from kirin_lava.spikes.codes import UNSIGNED16
+from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED16, SpikeCode, integer, offset, signed
 from kirin_lava.spikes.codes.ttfs import Ttfs
-from kirin_lava.spikes.steps import RowBudget
+from kirin_lava.spikes.steps import RowBudget, TokenBudget
 from tests.conftest import Cli
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 
+AT_START = (torch.arange(1), Cache())
 LONG = {**CONFIGS["llama"], "max_position_embeddings": 8192}
 
 
@@ -94,16 +101,76 @@ def test_messages_of_a_token_are_bounded_by_the_largest_weights() -> None:
     assert (anything.high > best).all()
 
 
-def test_wide_messages_are_split_while_it_pays() -> None:
-    """At SmolLM2's width: 12 bits of 1 % of a token are proved whole, of 10 % in parts; 16 bits no number of parts is worth."""
+@given(st.sampled_from([signed(16, 12), signed(8, 16), offset(12), SIGNED]), st.integers(0, 2**31), st.integers(21, 4000))
+def test_a_reach_holds_and_costs_nothing_below_it(code: SpikeCode, seed: int, reach: int) -> None:
+    """Codes of rows by themselves: those that sum to no more are what they were, the others sum to no more now."""
+    rng = np.random.default_rng(seed)
+    x = torch.from_numpy(rng.standard_t(1, (6, 20)) ** 3).float()[None]
+    plain = TokenBudget(0.1).encode(code, x, 1, 0, "x", False)
+    held = TokenBudget(0.1, reach).encode(code, x, 1, 0, "x", False)
+    before, after = plain.q.abs().sum(-1), held.q.abs().sum(-1)
+    assert float(after.max()) <= reach
+    assert torch.equal(held.q[before <= reach], plain.q[before <= reach])
+    assert (held.step >= plain.step).all() and (code.is_message(held.q).sum(-1) <= 2).all()
+    assert torch.equal(held.q[:, 3:4], TokenBudget(0.1, reach).encode(code, x[:, 3:4], 1, 0, "x", False).q)
+
+
+def test_codes_of_a_reach_are_bounded_by_brute_force() -> None:
+    """All codes of three inputs whose magnitudes sum to 9 at most, in u, v and at the window's end."""
+    weight = np.array([[3, -5, 2], [-8, 0, 1], [7, 7, 7]], np.int8)
+    for code in (replace(SIGNED, code_min=-8, code_max=8, spike_min=-3, spike_max=3), replace(OFFSET, code_min=-9, code_max=9)):
+        every = np.array(list(itertools.product(range(code.code_min, code.code_max + 1), repeat=3)))
+        some = every[(np.abs(every).sum(1) <= 9) & (code.is_message(every).sum(1) <= 2)]
+        seen = Arrivals(code, 2, 9)
+        span, sums = code_extremes(weight, seen), some @ weight.T.astype(np.int64)
+        assert (span.low <= sums.min(0)).all() and (sums.max(0) <= span.high).all()
+        if code.zero == 0:
+            assert span.high.tolist() == sums.max(0).tolist() == [43, 65, 63]
+        states, raster = payload_extremes(weight, seen), code.payloads(some)
+        u = np.cumsum(np.einsum("nk,bkt->bnt", weight.astype(np.int64), raster), axis=-1)
+        for state in (u, np.cumsum(u, axis=-1)):
+            assert (states.low <= state.min((0, 2))).all() and (state.max((0, 2)) <= states.high).all()
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_wide_messages_are_held_instead_of_split(bits: int) -> None:
+    """At SmolLM2's widest: what 8-bit weights could make of it decides how far a token may reach."""
     rng = np.random.default_rng(0)
-    weight = rng.integers(-127, 128, (4, 576)).astype(np.int8)
-    found = []
-    for bits, budget in ((12, 5), (12, 57), (16, 57)):
-        largest = 2 ** (bits - 1) - 1
-        code = Ttfs(f"m{bits}", 16, 0, -largest, largest, spike_min=-15, spike_max=15)
-        found.append(parts_needed(Linear("l", "a", "b", weight, 8, code), Arrivals(code, budget)))
-    assert found[0] == 1 and found[1] in range(2, MOST_PARTS) and found[2] is None
+    weight = rng.integers(-127, 128, (4, 1536)).astype(np.int8)
+    code = signed(16, bits)
+    ops = (
+        Encode("encode", "x", "codes", code, TokenBudget(0.1)),
+        Linear("wide", "codes", "sums", weight, 8, code),
+        Decode("decode", "sums", "codes", "y", np.ones(4, np.float32), None),
+    )
+    block = Block("b", ops, "y", 1536)
+    (before,) = block_ranges(block, 1)
+    held, parts = make_provable(block, 1)
+    (after,) = block_ranges(held, 1)
+    assert before.guarantee != PROVED and after.guarantee == PROVED and parts == {}
+    encode = held.ops[0]
+    assert isinstance(encode, Encode) and isinstance(encode.rule, TokenBudget) and encode.rule.reach is not None
+    assert 66_000 < encode.rule.reach < 90_000  # with codes of 15 and 127 * 66,051 = STATE_MAX
+    x = torch.full((1, 1, 1536), 0.01)
+    x[..., :153] = 1.0  # a token that would pass the membrane
+    with pytest.raises(FitError, match="24-bit state"):
+        BlockExecutor(None).run(replace(block, ops=(ops[0], replace(ops[1], weight=np.abs(weight)), ops[2])), x, *AT_START)
+    BlockExecutor(None).run(replace(held, ops=(encode, replace(ops[1], weight=np.abs(weight)), ops[2])), x, *AT_START)
+    values, arrays = block_to_json(held, lambda op: f"{op.name}.net")
+    assert values["ops"][0]["rule"] == {"kind": "TokenBudget", "ratio": 0.1, "reach": encode.rule.reach}
+    again = block_from_json(values, arrays, lambda name: next(held.linears()), 1536)
+    assert again.ops[0] == encode or again.ops[0].rule == encode.rule  # type: ignore[attr-defined]
+    values["ops"][0]["rule"]["reach"] = 1536
+    with pytest.raises(UsageError, match="reach 1536 is not above its 1536 codes"):
+        block_from_json(values, arrays, lambda name: next(held.linears()), 1536).check("here")
+
+
+def test_what_is_not_wide_is_split_as_before() -> None:
+    """8-bit messages, integers without spikes, and tokens whose spikes alone could sum to more."""
+    weight = np.full((1, 8192), 127, np.int8)
+    for code in (SIGNED, integer(12), signed(16, 12)):
+        assert reach_of(Linear("l", "a", "b", weight, 8, code)) is None
+    assert reach_of(Linear("l", "a", "b", weight[:, :4000], 8, signed(16, 12))) is not None
 
 
 def test_a_model_is_split_for_the_context_that_is_asked_for(tmp_path: Path) -> None:

@@ -110,9 +110,11 @@ def test_every_rule_is_encoded_with_here_and_found_by_its_name() -> None:
             rule_named(name)
 
 
-@pytest.mark.parametrize("rule", [TokenBudget(0.7), RowBudget(-0.1), StaticStep(0.0), StaticStep(math.nan)])
+@pytest.mark.parametrize(
+    "rule", [TokenBudget(0.7), TokenBudget(0.1, 9), RowBudget(-0.1), StaticStep(0.0), StaticStep(math.nan)]
+)
 def test_rules_from_a_file_may_be_wrong(rule: TokenBudget | RowBudget | StaticStep) -> None:
-    assert rule.problem() is not None
+    assert rule.problem(9) is not None
 
 
 def test_budgets() -> None:

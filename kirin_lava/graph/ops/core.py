@@ -9,10 +9,11 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.graph.ops.op import CUSTOM_NEURON, LEFT_OUT, NEUROCORE, Op
+from kirin_lava.graph.ops.op import CUSTOM_NEURON, NEUROCORE, Op
 from kirin_lava.graph.port import CODES, SUMS, Inputs, Port
 from kirin_lava.spikes.codes import SpikeCode
 from kirin_lava.spikes.neurons import READ_OUT, Neuron
+from kirin_lava.spikes.steps import LEFT_OUT
 
 __all__ = ["Linear", "Mix", "Score"]
 

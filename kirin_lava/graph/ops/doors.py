@@ -34,7 +34,7 @@ class Encode(HostOp):
         """Codes as wide as its input."""
         x = inputs.read(self.input, REAL, by_position=self.rule.by_row)
         inputs.divides(self.groups, x.width, "groups")
-        problem = self.rule.problem()
+        problem = self.rule.problem(1 if self.rule.by_row else x.width // self.groups)
         if problem is not None:
             raise inputs.error(problem)
         if self.rule.by_row and (self.groups != x.width or self.cached):

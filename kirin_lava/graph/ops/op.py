@@ -10,15 +10,12 @@ from torch import Tensor
 from kirin_lava.graph.port import Inputs, Port
 from kirin_lava.graph.values import HostContext, Value, Values
 
-__all__ = ["CUSTOM_NEURON", "EXP_OPERATIONS", "HOST", "LEFT_OUT", "NEUROCORE", "STORED_FLOAT32", "FloatForm", "HostOp", "Op"]
+__all__ = ["CUSTOM_NEURON", "EXP_OPERATIONS", "HOST", "NEUROCORE", "STORED_FLOAT32", "FloatForm", "HostOp", "Op"]
 
 NEUROCORE, CUSTOM_NEURON, HOST = "neurocore", "neurocore with custom neuron", "host"
 
 STORED_FLOAT32 = {"dtype": "float32"}
 """Metadata of a field that holds an array of one axis: its type in a file."""
-
-LEFT_OUT = {"left_out": True}
-"""Metadata of a field that a file names only where it is not None."""
 
 EXP_OPERATIONS = 20
 """Float operations of one exp to float32 precision: range reduction, a polynomial, scaling."""
