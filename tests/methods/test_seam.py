@@ -198,12 +198,13 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.lava
-@pytest.mark.parametrize("recipe", ["kirin-w4a5-12", "fast"])
-def test_a_new_family_and_a_new_host_operation_are_exact(toy: Path, recipe: str, tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "levels"), [("kirin-w4a5-12", ["segment", "block"]), ("fast", ["segment", "model"])])
+def test_a_new_family_and_a_new_host_operation_are_exact(toy: Path, recipe: str, levels: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
     export(str(toy), out, recipe, num_samples=2, seq_len=32, verify_with="none")
     block = Bundle(out).block("blocks.0")
     assert [type(op) for op in block.ops if op.name == "mlp.square"] == [SquaredRelu]
-    for level in ("segment", "block", "model"):
+    for level in levels:
         result = verify(out, level, tokens=3)
         assert result.compared and not result.mismatches

@@ -205,9 +205,9 @@ def test_the_model_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
     """Many layers need hardly more memory than one; in a process of its own, because only the peak of a process is known."""
     shape: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 1024}
     one = save_model(tmp_path / "one", num_hidden_layers=1, **shape)
-    many = save_model(tmp_path / "many", num_hidden_layers=20, **shape)
+    many = save_model(tmp_path / "many", num_hidden_layers=10, **shape)
     size = (many / "model.safetensors").stat().st_size
-    assert size > 70e6
+    assert size > 30e6
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", PEAK, str(one), str(many), str(tmp_path)]
     ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)

@@ -20,12 +20,14 @@ from kirin_lava.spikes.neurons import READ_OUT
 from kirin_lava.spikes.neurons.silence import Silence
 from kirin_lava.spikes.stock.ranges import exact_sums
 from kirin_lava.tasks.verify import segments
+from tests.conftest import Cli
 from tests.hf_models import save_model
 
 WIDE: dict[str, Any] = {  # width and vocabulary of SmolLM2-135M
     "vocab_size": 49152,
     "hidden_size": 576,
     "intermediate_size": 1536,
+    "num_hidden_layers": 1,
     "num_attention_heads": 9,
     "num_key_value_heads": 3,
     "max_position_embeddings": 2048,
@@ -46,16 +48,21 @@ def command(*arguments: object) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["demo", "width and vocabulary of SmolLM2"])
-def test_an_export_takes_the_memory_of_its_plan(model: str, tmp_path: Path) -> None:
+def test_an_export_takes_the_memory_of_its_plan(model: str, cli: Cli, tmp_path: Path) -> None:
     source = model if model == "demo" else save_model(tmp_path / "hf", **WIDE)
-    export = ["export", "-m", source, "-o", tmp_path / "out", "--num-samples", 4]
-    planned, took = command(*export, "--dry-run")["export"], command(*export, "--quiet")["peak_memory_bytes"]
+    export = ["export", "-m", source, "-o", tmp_path / "out", "--num-samples", 4, "--seq-len", 64]
+
+    def plan_of(*more: str) -> dict[str, Any]:
+        values: dict[str, Any] = json.loads(cli(*export, *more, "--dry-run", "--json").out)["export"]
+        return values
+
+    planned, took = plan_of(), command(*export, "--quiet")["peak_memory_bytes"]
     plan = planned["peak_memory_bytes"]
     print(f"{model}: plan {plan / 1e9:.3f} GB ({planned['peak_phase']}), measured {took / 1e9:.3f} GB, {plan / took:.2f}")
     assert 0.8 < plan / took < 1.25
     assert plan == max(planned["phase_bytes"].values()) == planned["phase_bytes"][planned["peak_phase"]]
     assert set(planned["phase_bytes"]) == {"conversion", "verification"}
-    unverified = command(*export, "--dry-run", "--verify", "none")["export"]
+    unverified = plan_of("--verify", "none")
     assert set(unverified["phase_bytes"]) == {"conversion"}
 
 
