@@ -127,7 +127,7 @@ def _rounded(item: _Calibrated, recipe: Recipe) -> Layer:
         return layer
     with item.laps.lap("round"):
         codes = round_block(layer.block, recipe, layer.calibration)
-        return Layer(corrected(layer.block, recipe, layer.calibration, codes), layer.calibration, codes)
+        return Layer(corrected(layer.block, recipe, layer.calibration, codes), layer.calibration, codes, original=layer.block)
 
 
 def _lowered(item: _Calibrated, layer: Layer, recipe: Recipe, checkpoint: Checkpoint, positions: int) -> Converted:

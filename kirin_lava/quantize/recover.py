@@ -44,11 +44,23 @@ _BETAS, _WARM_UP = (0.9, 0.95), 10
 
 @dataclass
 class Layer:
-    """One block on its way to the graph: float operations, calibration, and integer weights by name of the dense layer."""
+    """One block on its way to the graph.
+
+    Attributes:
+        block: float operations, with the biases that rounding asks for.
+        codes: integer weights by name of the dense layer.
+        original: the layer as the checkpoint has it, where `block` has other biases: what a student learns from.
+    """
 
     block: FloatBlock
     calibration: Calibration
     codes: dict[str, WeightCodes] = field(default_factory=dict)
+    original: FloatBlock | None = None
+
+    @property
+    def teacher(self) -> FloatBlock:
+        """The float layer that is converted."""
+        return self.original or self.block
 
 
 class _Trained(Coded):
@@ -125,7 +137,7 @@ class Student:
         """Logits of the float original, (B, L, vocabulary)."""
         x = float_model.embed(self._embedding, ids)
         for layer in self.layers:
-            x = float_model.run_block(layer.block, x, self.rotary)
+            x = float_model.run_block(layer.teacher, x, self.rotary)
         return x
 
     def logits(self, ids: Tensor) -> Tensor:
@@ -248,7 +260,7 @@ def _train_blocks(student: Student, data: Tensor, seed: int, report: Report, sav
         exact = ours = student.embed(data)
     for index, layer in enumerate(decoder):
         with torch.no_grad():
-            target = torch.cat([float_model.run_block(layer.block, x, student.rotary) for x in exact.split(_BATCH)])
+            target = torch.cat([float_model.run_block(layer.teacher, x, student.rotary) for x in exact.split(_BATCH)])
         inputs, power = ours, target.square().mean()
 
         def loss(chosen: Tensor, layer: Layer = layer, inputs: Tensor = inputs, target: Tensor = target) -> Tensor:
@@ -333,12 +345,17 @@ def _train(
 
 def _moved(layer: Layer, device: str) -> Layer:
     """The layer with the weights of its dense layers on a device."""
+    original = None if layer.original is None else _block_moved(layer.original, device)
+    return Layer(_block_moved(layer.block, device), layer.calibration, layer.codes, original)
+
+
+def _block_moved(block: FloatBlock, device: str) -> FloatBlock:
     ops = []
-    for op in layer.block.ops:
+    for op in block.ops:
         if isinstance(op, Dense):
             op = replace(op, weight=op.weight.to(device), bias=None if op.bias is None else op.bias.to(device))
         ops.append(op)
-    return Layer(FloatBlock(layer.block.name, tuple(ops), layer.block.output), layer.calibration, layer.codes)
+    return replace(block, ops=tuple(ops))
 
 
 def _order(rows: int, count: int, seed: int) -> Tensor:

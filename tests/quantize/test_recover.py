@@ -18,6 +18,7 @@ from kirin_lava.quantize import convert
 from kirin_lava.quantize import recover as module
 from kirin_lava.quantize.convert import Converted, convert_blocks, convert_model
 from kirin_lava.quantize.recover import Layer, Student, recover
+from kirin_lava.tasks.quality.original import twin_logits
 from tests.hf_models import save_model
 
 ROWS = [torch.randint(2, 250, (24,), generator=torch.Generator().manual_seed(i)) for i in range(20)]
@@ -64,6 +65,22 @@ def test_the_student_computes_what_the_integer_network_does(
     model = convert_model(Checkpoint(save_model(tmp_path, kind), kind), ROWS, recipe)
     wanted = Executor(model).forward(torch.stack(ROWS))
     assert (seen[0] - wanted).abs().mean() < 0.05 * wanted.std()
+
+
+def test_a_student_learns_from_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not from the layers with the biases that rounding gave them."""
+    seen: list[Tensor] = []
+
+    def leave(student: Student, *_: object) -> list[Layer]:
+        with torch.no_grad():
+            seen.append(student.teacher(torch.stack(ROWS[:2])))
+        return student.result()
+
+    monkeypatch.setattr(convert, "recover", leave)
+    checkpoint = Checkpoint(save_model(tmp_path), "model")
+    recipe = replace(load_recipe("kirin-w4a4-8"), recovery=RecoverySpec("distill", 2))
+    convert_model(checkpoint, ROWS, recipe)
+    torch.testing.assert_close(seen[0], twin_logits(checkpoint, torch.stack(ROWS[:2])))
 
 
 def _bytes(items: list[Converted]) -> list[bytes]:
