@@ -50,10 +50,9 @@ def recipe_help() -> list[str]:
         lines += [_ROW.format(f"  + {recover}", *setting, _price(run), "--recover") for recover, run in runs.items()]
     return [line.rstrip() for line in lines] + [
         "",
-        "bits: of weights W and activations A, spikes & messages; T: steps of a window.",
-        "ratio: perplexity against float32; msgs: messages among all codes; syn: bits of a",
-        "synapse on chip; chips: of Loihi 2; steps: of a token; s: seconds to convert,",
-        f"threads: {measured['threads']}.",
+        "bits: of weights W, and of spikes & messages A; T: steps of a window; ratio:",
+        "perplexity against float32; msgs: messages among all codes; syn: bits of a",
+        f"synapse; chips: Loihi 2; steps: of a token; s: to convert, {measured['threads']} threads.",
         f"Measured on {measured['model']} with {measured['rows']} rows of {measured['text']}.",
     ]
 
