@@ -64,7 +64,7 @@ def bundle(request: pytest.FixtureRequest, bundles: Path) -> Path:
 def test_the_keys_of_the_manifest(bundle: Path) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     table = section(page("bundle.md"), "manifest.json")
-    assert first_cells(table) == {*manifest, "source.calibration"}
+    assert first_cells(table) == {*manifest, "source.calibration", "source.weights"}
     for key in (*manifest["source"], *manifest["source"]["calibration"], *manifest["facts"]):
         assert f"`{key}`" in table, key
     graph = section(page("bundle.md"), "The graph")

@@ -47,10 +47,10 @@ def test_a_block_of_a_bundle_comes_out_without_us(tmp_path: Path) -> None:
     done = run(tmp_path, small_bundle(tmp_path, "opt", "fast"))
     assert done.returncode == 0, done.stderr
     assert rows(done.stdout) == [
-        "blocks.0.attn.qkv read signed 96 x 32 288 0 its file",
-        "blocks.0.attn.o read signed 32 x 32 96 0 its file",
-        "blocks.0.mlp.fc1 fire signed 48 x 32 144 0 its file",
-        "blocks.0.mlp.fc2 read unsigned-8 32 x 48 96 0 what mlp.fc1 fired",
+        "blocks.0.attn.qkv read signed-16-m12 96 x 32 288 0 its file",
+        "blocks.0.attn.o read signed-16-m12 32 x 32 96 0 its file",
+        "blocks.0.mlp.fc1 fire signed-16 48 x 32 144 0 its file",
+        "blocks.0.mlp.fc2 read unsigned-16 32 x 48 96 0 what mlp.fc1 fired",
         "4 files, 0 mismatches in 624 integers",
     ]
 

@@ -77,7 +77,8 @@ def _new_array(rng: Random, old: Any) -> Any:
     numbers += [np.array([b"\x1b[31m"], "S10"), np.array([b"conv"], "S10"), np.full(4, 1e300)]
     if array.dtype.kind in "iuf" and array.size:
         same = array.copy()
-        same.reshape(-1)[rng.randrange(array.size)] ^= 1 if array.dtype.kind in "iu" else 0
+        if array.dtype.kind in "iu":
+            same.reshape(-1)[rng.randrange(array.size)] ^= 1
         numbers += 4 * [
             same,
             array.astype(np.float64),

@@ -159,5 +159,5 @@ def _title(histogram: dict[str, Any]) -> str:
     carried = {"offset": "activations, queries", "signed": "activations, queries", "unsigned": "probabilities, ReLU outputs"}
     kind = name.partition("-")[0]
     if kind == "integer":
-        return f"{name} codes (keys, values, head)"
-    return f"{name} codes ({carried[kind]})" if kind in carried else str(name)
+        return "integers (keys, values, head)"
+    return f"{kind} codes ({carried[kind]})" if kind in carried else str(name)

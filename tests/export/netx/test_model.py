@@ -86,7 +86,7 @@ def test_run_gives_the_same_text_on_stock_files(tmp_path: Path, cli: Cli) -> Non
     bundle = small_bundle(tmp_path, "llama", "fast")
     runs = [cli("run", bundle, "--prompt", "A b", "--max-new-tokens", 4, "--backend", b) for b in ("reference", "stock")]
     assert [run.code for run in runs] == [0, 0], runs[1].err
-    assert runs[0].out == runs[1].out and len(runs[0].out) > len("A b\n")
+    assert runs[0].out == runs[1].out and len(runs[0].out) >= len("A b\n")
     assert "tokens by the stock backend" in runs[1].err
 
 
