@@ -24,7 +24,7 @@ from kirin_lava.graph.ops import Linear
 from kirin_lava.processes.runtime import require_backend, require_lava, run_job
 from kirin_lava.processes.start import block_descriptors, largest_limit
 from kirin_lava.spikes.codes import SIGNED
-from kirin_lava.tasks.verify.on_lava import run_segments
+from kirin_lava.tasks.verify.on_lava import run_segment
 
 __all__ = ["Check", "Examination", "examine"]
 
@@ -132,7 +132,7 @@ def _self_test(timeout: float | None) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "self-test.net"
         write_segment(path, linear)
-        answer = run_job(run_segments, [(str(path), linear, codes)], timeout=timeout)[0]
+        answer = run_job(run_segment, str(path), linear, codes, timeout=timeout)
     for name, got, wanted in (
         ("spikes", answer.spikes, spikes),
         ("outliers", answer.outliers, outliers),

@@ -178,6 +178,9 @@ def export(
     help="reference needs no Lava and does not mark the bundle as verified.",
 )
 @click.option("--tokens", default=64, show_default=True, type=options.COUNT, metavar="N", help="Tokens of text (block, model).")
+@click.option("--sample", metavar="N|P%", help="As many segments, or blocks, or such a share of them; the seed draws them.")
+@click.option("--windows", type=options.COUNT, metavar="N", help="Calibration vectors of a segment, by default all it has.")
+@click.option("--seed", default=0, show_default=True, type=options.SEED, metavar="N", help="Of the sample.")
 @options.timeout_option
 @options.json_option
 @options.quiet_option
@@ -185,9 +188,13 @@ def verify(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
     """Compare every integer of a bundle with what Lava computes.
 
     Backends: the reference from the files, native Lava processes, and the files in stock lava-dl.
+
+    On Lava it goes on where it was when it was killed or passed its limit; the manifest tells what all runs have covered.
     """
     with progress_bar(quiet) as progress:
         result = kirin_lava.load(bundle).verify(progress=progress, **arguments)
+    if result.resumed:
+        say(f"{result.resumed} of them were found by an earlier run that did not come to its end")
     _print(result, as_json)
     if not as_json:
         print_line(result.summary())

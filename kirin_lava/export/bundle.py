@@ -29,6 +29,7 @@ import json
 import os
 import re
 import reprlib
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,12 @@ import numpy as np
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import disk_errors, inside, load_arrays, save_json
 from kirin_lava.base.readers import check_path, file_sha256, read_json
+from kirin_lava.export.coverage import complete, covers, merged
 from kirin_lava.export.netx.read import StoredSegment, read_segment
 from kirin_lava.export.serial import block_from_json
 from kirin_lava.graph.block import Block, Embedding, Model
 from kirin_lava.graph.ops import Linear, Rotary
+from kirin_lava.graph.values import Float32
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models.config import MOST, MOST_LAYERS, MOST_POSITIONS
 from kirin_lava.models.tokenizer import CHAT_FILES, TOKENIZER_FILES
@@ -171,10 +174,16 @@ class Bundle:
         block.check(where, facts["head_dim"], facts["vocabulary"] if name == "head" else facts["width"])
         return block
 
-    def segments(self, name: str, intact: bool = True) -> list[StoredSegment]:
-        """The linear segments of a block as their files have them; `intact` False reads an edited file too."""
+    def nets(self, name: str) -> dict[str, str]:
+        """Files of the linear segments of a block, by the names of the segments."""
         ops = self.manifest["blocks"][self.block_names.index(name)]["ops"]
-        return [read_segment(inside(self.path, op["net"]), intact) for op in ops if "net" in op]
+        return {op["name"]: op["net"] for op in ops if "net" in op}
+
+    def segments(self, name: str, intact: bool = True, wanted: Container[str] | None = None) -> list[StoredSegment]:
+        """The linear segments of a block, all or those that are wanted, as their files have them; `intact` False reads edited
+        files too."""
+        files = {segment: file for segment, file in self.nets(name).items() if wanted is None or segment in wanted}
+        return [read_segment(inside(self.path, file), intact) for file in files.values()]
 
     def probes(self, name: str) -> dict[str, Probe]:
         """What the compiler saw: the probe of every linear segment of a block."""
@@ -195,13 +204,19 @@ class Bundle:
         """The whole model; `UsageError` where only some layers were exported."""
         if not self.complete:
             raise UsageError(f"{self.path} holds only {', '.join(self.block_names)}; export all layers to run the model")
+        blocks = [self.block(name) for name in self.block_names]
+        embedding, rotary = self.frame()
+        return Model(embedding, tuple(blocks[:-1]), blocks[-1], rotary, self.manifest["max_positions"], self.manifest["facts"])
+
+    def frame(self) -> tuple[Embedding, tuple[Float32, Float32] | None]:
+        """The embedding and, where positions turn something, cos and sin of it: what a bundle of some layers has, too."""
+        turned = any(op.get("kind") == Rotary.__name__ for block in self.manifest["blocks"] for op in block["ops"])
         path = inside(self.path, EMBEDDING)
         arrays = load_arrays(path)
         facts, positions = self.manifest["facts"], self.manifest["max_positions"]
         offset = self.manifest["position_offset"]
-        blocks = [self.block(name) for name in self.block_names]
         needed = {"tokens": (facts["vocabulary"], facts["width"])}
-        if any(isinstance(op, Rotary) for block in blocks for op in block.ops):
+        if turned:
             needed |= dict.fromkeys(("cos", "sin"), (positions, facts["head_dim"]))
         if "positions" in arrays:
             needed["positions"] = (max(len(arrays["positions"]), positions + offset), facts["width"])
@@ -210,14 +225,8 @@ class Bundle:
             if array is None or array.dtype != np.float32 or array.shape != shape:
                 found = "missing" if array is None else f"{array.dtype} of shape {array.shape}"
                 raise UsageError(f"{path}: {name} is {found}, the manifest asks for float32 of shape {shape}; export again")
-        return Model(
-            embedding=Embedding(arrays["tokens"], arrays.get("positions"), offset),
-            blocks=tuple(blocks[:-1]),
-            head=blocks[-1],
-            rotary=(arrays["cos"], arrays["sin"]) if "cos" in needed else None,
-            max_positions=positions,
-            facts=facts,
-        )
+        embedding = Embedding(arrays["tokens"], arrays.get("positions"), offset)
+        return embedding, (arrays["cos"], arrays["sin"]) if turned else None
 
     def damaged_files(self) -> list[str]:
         """Files that are missing or not as they were exported, the manifest among them, and files that came up since and would
@@ -239,7 +248,8 @@ class Bundle:
         return digest_of(self.manifest)
 
     def record(self, level: str, found: dict[str, Any]) -> None:
-        """Write into the manifest what a verification found: how much was compared, how much differs, damaged files.
+        """Write into the manifest what a verification found: how much was compared, how much differs, damaged files; it adds to
+        what earlier ones covered.
 
         Raises:
             UsageError: the manifest cannot be written, or the folder by now holds another bundle; it is as it was then.
@@ -247,7 +257,8 @@ class Bundle:
         now = Bundle(self.path)  # hours may have passed
         if now.digest() != self.digest():
             raise UsageError(f"{self.path} was replaced by another bundle meanwhile; verify it again")
-        entries = {**now.verification, level: {"digest": self.digest(), **found}}
+        entry = merged(now.verification.get(level), {"digest": self.digest(), **found})
+        entries = {**now.verification, level: entry}
         manifest = sealed({**now.manifest, "verification": entries, "verified": _passed(entries)})
         with disk_errors(self.path):
             save_json(self.path / MANIFEST, manifest)
@@ -274,6 +285,8 @@ class Bundle:
             self._expect(m["verification"], "verification.", {level: dict})
             self._expect(entry, f"{place}.", {"digest": str, "compared": int, "mismatches": int, "damaged": int})
             self._expect(entry, f"{place}.", {"backends": list, "milliseconds_per_step": dict})
+            if not covers(entry.get("covered")):
+                raise self._odd(f"{place}.covered is {reprlib.repr(entry['covered'])}")
         limits = {"layers": MOST_LAYERS, "max_positions": MOST_POSITIONS}
         counts = {**m["facts"], "max_positions": m["max_positions"]}
         for key in _COUNTS:
@@ -306,7 +319,8 @@ class Bundle:
             raise self._odd(f"a block is named {reprlib.repr(name)} and has operations of type {type(ops).__name__}")
         files = [host_name(name), probe_name(name)]
         for op in ops:
-            if not isinstance(op, dict) or not isinstance(op.get("net", ""), str):
+            named = isinstance(op, dict) and ("net" not in op or isinstance(op.get("name"), str))
+            if not named or not isinstance(op.get("net", ""), str):
                 raise self._odd(f"{name}: an operation is {reprlib.repr(op)}")
             files += [op["net"]] if "net" in op else []
         for file in [EMBEDDING, *files]:
@@ -325,9 +339,9 @@ class Bundle:
 
 
 def _passed(entries: dict[str, Any]) -> bool:
-    """Whether something was compared at every level that was run, at one at least, and nothing differs."""
+    """Whether something was compared at every level that was run, all of it at one at least, and nothing differs."""
     fine = all(e["compared"] and not e["mismatches"] and not e["damaged"] for e in entries.values())
-    return bool(entries) and fine
+    return fine and any(complete(entry) for entry in entries.values())
 
 
 def hash_is(path: Path, digest: object) -> bool:

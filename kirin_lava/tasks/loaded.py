@@ -24,7 +24,7 @@ from kirin_lava.tasks.quality.harness import HarnessResult, harness
 from kirin_lava.tasks.quality.original import load_original, require_converted
 from kirin_lava.tasks.report import Report, make_report
 from kirin_lava.tasks.verified import verify_and_tell
-from kirin_lava.tasks.verify import Verification
+from kirin_lava.tasks.verify import Choice, Verification
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -139,9 +139,16 @@ class Loaded:
         tokens: int = 64,
         timeout: float | None = None,
         progress: Progress | None = None,
+        sample: str | None = None,
+        windows: int | None = None,
+        seed: int = 0,
     ) -> Verification:
-        """Compute every integer again and compare; see `kirin_lava.tasks.verify.verify`. `.require()` raises on a mismatch."""
-        return verify_and_tell(self.path, level=level, backend=backend, tokens=tokens, timeout=timeout, progress=progress)
+        """Compute every integer again, or those of a sample, and compare; see `kirin_lava.tasks.verify.verify`. `.require()`
+        raises on a mismatch."""
+        choice = Choice(sample, windows, seed)
+        return verify_and_tell(
+            self.path, level=level, backend=backend, tokens=tokens, timeout=timeout, progress=progress, choice=choice
+        )
 
     def report(
         self,

@@ -15,6 +15,7 @@ from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import inside
 from kirin_lava.base.units import in_bytes
 from kirin_lava.export.bundle import Bundle, host_name
+from kirin_lava.export.coverage import words
 from kirin_lava.export.netx.read import read_segment
 from kirin_lava.graph.ops.op import HOST
 from kirin_lava.models.sources.source import told
@@ -67,7 +68,7 @@ class BundleReport:
         """Facts, then one row per segment."""
         facts, weights = Table(title=self.path, show_header=False), self.source.get("weights")
         checks = "; ".join(
-            f"{level}: {entry['compared']} integers, {entry['mismatches']} mismatches"
+            f"{level}: {entry['compared']} integers, {entry['mismatches']} mismatches, {words(entry)}"
             for level, entry in (self.verification or {}).items()
         )
         rows = {

@@ -24,6 +24,7 @@ import torch
 import kirin_lava
 from kirin_lava.base.errors import KirinError
 from kirin_lava.export.bundle import Bundle
+from kirin_lava.export.coverage import words
 from kirin_lava.graph.block import Model
 from kirin_lava.graph.counter import Counter, together
 from kirin_lava.graph.counts import Stats
@@ -190,7 +191,7 @@ def _exactness(bundle: Bundle) -> dict[str, Any]:
     levels = []
     for level, meaning in _LEVELS.items():
         entry = recorded.get(level)
-        done = {key: entry[key] for key in ("compared", "mismatches", "backends")} if entry else {}
+        done = {key: entry[key] for key in ("compared", "mismatches", "backends")} | {"covered": words(entry)} if entry else {}
         levels.append({"level": level, "meaning": meaning, "run": bool(entry), **done})
     return {
         "verified": bundle.verified,

@@ -20,9 +20,10 @@ from kirin_lava.export.bundle import Bundle
 from kirin_lava.processes.runtime import require_lava
 from kirin_lava.tasks.verify.blocks import verify_blocks, verify_model
 from kirin_lava.tasks.verify.result import Mismatch, Row, Verification, compare
-from kirin_lava.tasks.verify.segments import verify_segments
+from kirin_lava.tasks.verify.segments import FORMS, verify_segments
+from kirin_lava.tasks.verify.walk import Choice, Walk
 
-__all__ = ["Mismatch", "Row", "Verification", "compare", "verify"]
+__all__ = ["Choice", "Mismatch", "Row", "Verification", "compare", "verify"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -34,16 +35,19 @@ def verify(
     tokens: int = 64,
     timeout: float | None = None,
     progress: Progress | None = None,
+    choice: Choice = Choice(),
 ) -> Verification:
-    """Verify a bundle; with the lava backend the manifest then says whether it is verified.
+    """Verify a bundle; with the lava backend the manifest then says what was compared, and whether it is verified.
 
-    Where it cannot be written, `Verification.unwritten` tells: what was computed is not lost.
+    Where it cannot be written, `Verification.unwritten` tells: what was computed is not lost. A verification on Lava that is
+    killed, or passes its limit, goes on where it was when it is called again, segment by segment or block by block.
 
     Args:
         level: "segment", "block" or "model".
         backend: "reference" (NumPy alone) or "lava".
         tokens: of real text, for the levels block and model.
-        timeout: limit in seconds of each Lava run.
+        timeout: limit in seconds of each Lava run: a segment, a block, or a step of the whole model.
+        choice: how much of it, for the levels segment and block.
     """
     if backend == "lava" or level != "segment":
         require_lava()
@@ -51,24 +55,25 @@ def verify(
     if not opened.damaged_files():  # else that is told with what was compared
         for name in opened.block_names:
             opened.block(name)  # its wiring, which segments alone do not show
+    walk = None
     if level == "segment":
-        result = verify_segments(opened, backend, timeout, progress)
-    elif level in ("block", "model"):
-        run = verify_blocks if level == "block" else verify_model
-        result = run(opened, tokens, timeout, progress)
+        result = Verification(level, (*FORMS, *(("native", "stock") if backend == "lava" else ())))
+        walk = Walk(opened, result, choice, choice.windows, backend == "lava", progress)
+        verify_segments(opened, walk, result, choice.windows, timeout)
+    elif level == "block":
+        result = Verification(level, ("native block network",))
+        walk = Walk(opened, result, choice, tokens, backend == "lava", progress)
+        verify_blocks(opened, walk, result, tokens, timeout)
+    elif level == "model":
+        result = verify_model(opened, tokens, timeout, progress)
     else:
         raise UsageError(f"unknown level {level!r}: choose segment, block or model")
     result.damaged = opened.damaged_files()
     if backend == "lava":
-        found = {
-            "compared": result.compared,
-            "mismatches": result.mismatches,
-            "damaged": len(result.damaged),
-            "backends": list(result.backends),
-            "milliseconds_per_step": result.milliseconds_per_step(),
-        }
         try:
-            opened.record(level, found)
+            opened.record(level, result.entry())
+            if walk is not None:
+                walk.forget()
         except UsageError as error:
             result.unwritten = str(error)
     return result

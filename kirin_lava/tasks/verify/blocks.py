@@ -8,6 +8,7 @@ Level model: Lava's blocks feed each other, from the embedding to the logits, an
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,8 @@ from kirin_lava.models.text import EVALUATION_TEXT, read_text, token_rows
 from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.processes.runtime import run_job
 from kirin_lava.tasks.sampling import Sampling, choose
-from kirin_lava.tasks.verify.result import Row, Verification
+from kirin_lava.tasks.verify.result import Found, Row, Verification
+from kirin_lava.tasks.verify.walk import Walk
 
 __all__ = ["lava_logits", "real_tokens", "run_block_job", "verify_blocks", "verify_model"]
 
@@ -50,30 +52,48 @@ def real_tokens(bundle: Bundle, count: int) -> Tensor:
     return rows[0]
 
 
-def verify_blocks(bundle: Bundle, tokens: int, timeout: float | None, progress: Progress | None) -> Verification:
-    """Level block."""
-    report = progress or (lambda what, done, total: None)
-    result = Verification("block", ("native block network",))
-    model = bundle.model()
+def verify_blocks(bundle: Bundle, walk: Walk, result: Verification, tokens: int, timeout: float | None) -> None:
+    """Level block: the blocks of a walk, one in memory at a time. Where the layers before are not in the bundle, its first one
+    is fed with the embedding of the text: what a block computes is exact on any input."""
+    (embedding, rotary), m = bundle.frame(), bundle.manifest
     ids = real_tokens(bundle, tokens)
-    executor = Executor(model)
-    x = executor.embed(ids.unsqueeze(0))
+    nothing = Block("head", (), "x", m["facts"]["width"])
+    x = Executor(Model(embedding, (), nothing, rotary, m["max_positions"], m["facts"])).embed(ids.unsqueeze(0))
     positions = torch.arange(len(ids))
-    rotary = _rotary(model, len(ids))
-    blocks = [*model.blocks, model.head]
-    for index, block in enumerate(blocks):
-        report(f"{block.name} on Lava", index, len(blocks))
-        kept: dict[str, Int64] = {}
-        watch = _keep(kept)
-        y = BlockExecutor(model.rotary, observer=watch).run(block, x, positions, Cache())
-        run = run_job(run_block_job, block, x[0].numpy(), rotary, timeout=timeout)
-        for op in block.core_ops():
-            result.rows.append(_compare_core(result, block, op, kept, run))
-        row = Row(f"{block.name} result", "float32 bits", x.shape[-1], y.shape[-1], 0, 0, 0, 0)
-        result.rows.append(row)
-        result.note(row, "native", y[0].numpy().view(np.int32), run.result.view(np.int32))
+    last = walk.todo[-1] if walk.todo else None
+    for name in bundle.block_names if last else ():
+        block, kept = bundle.block(name), dict[str, Int64]()
+        watch = _keep(kept) if name in walk.todo else None
+        y = BlockExecutor(rotary, observer=watch).run(block, x, positions, Cache())
+        if name in walk.todo:
+            walk.begin(name)
+            walk.add(name, _compare_block(result, block, x[0].numpy(), y[0].numpy(), kept, rotary, timeout))
+        if name == last:
+            break
         x = y
-    return result
+    walk.end()
+
+
+def _compare_block(
+    result: Verification,
+    block: Block,
+    x: Float32,
+    y: Float32,
+    kept: dict[str, Int64],
+    rotary: tuple[Float32, Float32] | None,
+    timeout: float | None,
+) -> Found:
+    """A block's network on Lava against the executor: (tokens, width) inputs and results, and integers at its ports."""
+    tables = None if rotary is None else (rotary[0][: len(x)].copy(), rotary[1][: len(x)].copy())
+    start, unit = time.monotonic(), Verification(result.level, result.backends)
+    run = run_job(run_block_job, block, x, tables, timeout=timeout)
+    seconds = time.monotonic() - start
+    for op in block.core_ops():
+        unit.rows.append(_compare_core(unit, block, op, kept, run))
+    row = Row(f"{block.name} result", "float32 bits", x.shape[-1], y.shape[-1], 0, 0, 0, 0, seconds=seconds)
+    unit.rows.append(row)
+    unit.note(row, "native", y.view(np.int32), run.result.view(np.int32))
+    return Found(unit.rows, unit.first, len(x))
 
 
 def verify_model(bundle: Bundle, tokens: int, timeout: float | None, progress: Progress | None) -> Verification:
@@ -153,7 +173,3 @@ def _compare_core(result: Verification, block: Block, op: CoreOp, kept: dict[str
 
 def _bits(x: Tensor) -> npt.NDArray[np.int32]:
     return x.contiguous().numpy().view(np.int32)
-
-
-def _rotary(model: Model, positions: int) -> tuple[Float32, Float32] | None:
-    return None if model.rotary is None else (model.rotary[0][:positions].copy(), model.rotary[1][:positions].copy())

@@ -1,9 +1,8 @@
-"""The part of a verification that runs inside a Lava job: every segment on native processes and on stock netx."""
+"""The part of a verification that runs inside a Lava job: a segment on native processes and on stock netx."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from kirin_lava.export.netx.read import read_segment
 from kirin_lava.export.netx.run import run_stock
 from kirin_lava.graph.ops import Linear
 
-__all__ = ["Answer", "run_segments"]
+__all__ = ["Answer", "SegmentRunner", "run_segment"]
 
 Integers = npt.NDArray[np.integer[Any]]
 
@@ -39,27 +38,30 @@ class Answer:
     ms_stock: float
 
 
-def run_segments(work: Sequence[tuple[str, Linear, Integers]]) -> list[Answer]:
-    """Run (path of the `.net`, the segment, its input codes (windows, K)) one after the other. For `runtime.run_job`."""
+class SegmentRunner:
+    """`run_segment` as an object, for a `kirin_lava.processes.runtime.Session` that imports Lava once for many segments."""
+
+    def run(self, path: str, linear: Linear, codes: Integers) -> Answer:
+        """See `run_segment`."""
+        return run_segment(path, linear, codes)
+
+
+def run_segment(path: str, linear: Linear, codes: Integers) -> Answer:
+    """Run the segment of a `.net` on input codes (windows, K)."""
     from kirin_lava.processes.build import build_segment
 
-    answers = []
-    for path, linear, codes in work:
-        with build_segment(linear, codes) as network:
-            native = network.run()
-        layout = read_segment(Path(path), intact=False).layer.layout
-        start = time.monotonic()
-        stock = run_stock(Path(path), codes)
-        seconds = time.monotonic() - start
-        answers.append(
-            Answer(
-                native.result,
-                int(native.spikes.sum()),
-                int(native.outliers.sum()),
-                stock,
-                layout.fires is not None,
-                1000 * native.seconds / native.steps,
-                1000 * seconds / (layout.period * len(codes) + 1),
-            )
-        )
-    return answers
+    with build_segment(linear, codes) as network:
+        native = network.run()
+    layout = read_segment(Path(path), intact=False).layer.layout
+    start = time.monotonic()
+    stock = run_stock(Path(path), codes)
+    seconds = time.monotonic() - start
+    return Answer(
+        native.result,
+        int(native.spikes.sum()),
+        int(native.outliers.sum()),
+        stock,
+        layout.fires is not None,
+        1000 * native.seconds / native.steps,
+        1000 * seconds / (layout.period * len(codes) + 1),
+    )

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from rich.table import Table
 
 from kirin_lava.base.errors import VerificationError
+from kirin_lava.export.coverage import complete, words
 
-__all__ = ["Mismatch", "Row", "Verification", "compare"]
+__all__ = ["Found", "Mismatch", "Row", "Verification", "compare"]
 
 Integers = npt.NDArray[np.integer[Any]]
 
@@ -34,7 +35,8 @@ class Mismatch:
 
 @dataclass
 class Row:
-    """One segment (or port) of the table. compared counts integers over all backends; ms are per time step."""
+    """One segment (or port) of the table. compared counts integers over all backends; ms are per time step; seconds are those
+    that Lava took for it, start-up included."""
 
     name: str
     kind: str
@@ -48,6 +50,16 @@ class Row:
     mismatches: int = 0
     ms_native: float | None = None
     ms_stock: float | None = None
+    seconds: float | None = None
+
+
+@dataclass
+class Found:
+    """What was found of one unit, a segment or a block. each: windows or tokens that it was run on."""
+
+    rows: list[Row]
+    first: Mismatch | None
+    each: int
 
 
 @dataclass
@@ -58,6 +70,9 @@ class Verification:
         backends: what was compared with the recorded integers.
         damaged: files whose bytes are not those of the export.
         unwritten: why the manifest does not say so, where it could not be written.
+        covered: see `kirin_lava.export.coverage`; None where everything is covered by its nature.
+        drawn: what was left out, for people; empty where nothing was. resumed: units found by an earlier run that
+            did not come to its end.
     """
 
     level: str
@@ -66,6 +81,28 @@ class Verification:
     first: Mismatch | None = None
     damaged: list[str] = field(default_factory=list)
     unwritten: str | None = None
+    covered: dict[str, Any] | None = None
+    drawn: str = ""
+    resumed: int = 0
+
+    def take(self, name: str, found: Found) -> None:
+        """Add what was found of a unit of `covered`."""
+        assert self.covered is not None
+        self.rows += found.rows
+        self.first = self.first or found.first
+        integers = [sum(getattr(row, number) for row in found.rows) for number in ("compared", "mismatches")]
+        self.covered["units"][name] = [found.each, *integers]
+
+    def entry(self) -> dict[str, Any]:
+        """What the manifest keeps."""
+        entry = {
+            "compared": self.compared,
+            "mismatches": self.mismatches,
+            "damaged": len(self.damaged),
+            "backends": list(self.backends),
+            "milliseconds_per_step": self.milliseconds_per_step(),
+        }
+        return entry if self.covered is None else {**entry, "covered": self.covered}
 
     @property
     def compared(self) -> int:
@@ -104,8 +141,15 @@ class Verification:
 
     def summary(self) -> str:
         """One line for people."""
-        state = "verified" if self.compared and not self.mismatches and not self.damaged else "NOT VERIFIED"
-        return f"{state}: {self.compared} integers compared ({', '.join(self.backends)}), {self.mismatches} mismatches"
+        state, entry = "verified", self.entry()
+        if not self.compared or self.mismatches or self.damaged:
+            state = "NOT VERIFIED"
+        elif not complete(entry):
+            state = "verified in part"
+        text = f"{state}: {self.compared} integers compared ({', '.join(self.backends)}), {self.mismatches} mismatches"
+        if complete(entry) and not self.drawn:
+            return text
+        return f"{text}; {words(entry)}{self.drawn and f' ({self.drawn})'}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

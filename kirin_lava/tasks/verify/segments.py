@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,23 +19,96 @@ from kirin_lava.export.bundle import Bundle, Probe
 from kirin_lava.export.netx.read import StoredSegment
 from kirin_lava.graph.ops import Linear
 from kirin_lava.hardware.estimate import verified_at_once
-from kirin_lava.processes.runtime import run_job
+from kirin_lava.processes.runtime import Session
 from kirin_lava.spikes.neurons import READ_OUT
 from kirin_lava.spikes.neurons.simulate import period_of, simulate
 from kirin_lava.spikes.neurons.two_state import Arrivals, membranes
-from kirin_lava.tasks.verify.on_lava import run_segments
-from kirin_lava.tasks.verify.result import Row, Verification
+from kirin_lava.tasks.verify.on_lava import Answer, SegmentRunner
+from kirin_lava.tasks.verify.result import Found, Row, Verification
+from kirin_lava.tasks.verify.walk import Walk
 
-__all__ = ["verify_segments"]
+__all__ = ["FORMS", "verify_segments"]
 
 Integers = npt.NDArray[np.integer[Any]]
-Progress = Callable[[str, int, int], None]
+
+_WEIGHTS_PER_JOB = 2**24  # a job keeps some 40 bytes of each for good
 
 
-def _segments(bundle: Bundle, name: str) -> Iterator[tuple[StoredSegment, Probe]]:
-    """The segments of a block with their probes."""
+class _Lava:
+    """Segments on Lava, one after the other in a job that is begun anew now and then: Lava lets go of little."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout, self._weights = timeout, 0
+        self._session: Session | None = None
+
+    def run(self, segment: StoredSegment, codes: Integers) -> Answer:
+        """What Lava computes of input codes (windows, K)."""
+        if self._weights > _WEIGHTS_PER_JOB:
+            self.close()
+        if self._session is None:
+            self._session = Session(SegmentRunner, timeout=self._timeout)
+        self._weights += segment.linear.weight.size
+        answer: Answer = self._session.call("run", str(segment.path), segment.linear, codes)
+        return answer
+
+    def close(self) -> None:
+        """End the job."""
+        if self._session is not None:
+            self._session.close()
+        self._session, self._weights = None, 0
+
+
+def verify_segments(bundle: Bundle, walk: Walk, result: Verification, windows: int | None, timeout: float | None) -> None:
+    """Compare the linear segments of a walk by the backends that the result names, "native" and "stock" among them or not."""
+    lava = _Lava(timeout)
+    try:
+        for block in bundle.block_names:
+            wanted = [name for name in bundle.nets(block) if f"{block}.{name}" in walk.todo]
+            found = [_Case(block, segment, _some(probe, windows)) for segment, probe in _segments(bundle, block, wanted)]
+            tasks = [(form, case.linear, case.codes) for case in found for form in FORMS.values()]
+            computed = iter(spread(lambda task: task[0](*task[1:]), tasks))
+            for case in found:
+                walk.begin(case.name)
+                unit = Verification(result.level, result.backends)
+                row = _row(case.name, case.linear, case.codes)
+                unit.rows.append(row)
+                for form in FORMS:
+                    unit.note(row, form, case.probe.result, next(computed))
+                if "native" in result.backends:
+                    _compare_lava(unit, row, case, lava)
+                walk.add(case.name, Found(unit.rows, unit.first, len(case.codes)))
+    finally:
+        lava.close()
+    walk.end()
+
+
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """A segment and what is known of it."""
+
+    block: str
+    segment: StoredSegment
+    probe: Probe
+
+    @property
+    def name(self) -> str:
+        return f"{self.block}.{self.linear.name}"
+
+    @property
+    def linear(self) -> Linear:
+        return self.segment.linear
+
+    @cached_property
+    def codes(self) -> Integers:
+        return self.probe.codes.astype(np.int64)
+
+
+def _segments(bundle: Bundle, name: str, wanted: list[str]) -> Iterator[tuple[StoredSegment, Probe]]:
+    """Some segments of a block with their probes."""
+    if not wanted:
+        return
     probes = bundle.probes(name)
-    for segment in bundle.segments(name, intact=False):
+    for segment in bundle.segments(name, intact=False, wanted=wanted):
         linear, place = segment.linear, f"{bundle.path}/probe/{name}.safetensors"
         if linear.name not in probes:
             raise UsageError(f"{place} has no probe of {linear.name}; export again")
@@ -45,38 +120,24 @@ def _segments(bundle: Bundle, name: str) -> Iterator[tuple[StoredSegment, Probe]
         yield segment, probe
 
 
-def verify_segments(bundle: Bundle, backend: str, timeout: float | None, progress: Progress | None) -> Verification:
-    """Compare every linear segment; `backend` "lava" adds native processes and stock lava-dl to the NumPy forms."""
-    backends = ("reference", "closed form", "stepped") + (("native", "stock") if backend == "lava" else ())
-    result = Verification("segment", backends)
-    work: list[tuple[str, Linear, Integers]] = []
-    probes: list[Probe] = []
-    forms = {"reference": _by_products, "closed form": _by_times, "stepped": _by_steps}
-    for block in bundle.block_names:
-        found = [(segment, probe, probe.codes.astype(np.int64)) for segment, probe in _segments(bundle, block)]
-        tasks = [(form, segment.linear, codes) for segment, _, codes in found for form in forms.values()]
-        computed = iter(spread(lambda task: task[0](*task[1:]), tasks))
-        for segment, probe, codes in found:
-            linear = segment.linear
-            row = _row(f"{block}.{linear.name}", linear, codes)
-            result.rows.append(row)
-            for name in forms:
-                result.note(row, name, probe.result, next(computed))
-            if backend == "lava":
-                work.append((str(segment.path), linear, codes))
-                probes.append(probe)
-    if backend == "lava":
-        report = progress or (lambda what, done, total: None)
-        steps = lambda done, total: report("Lava steps", done, total)  # noqa: E731
-        answers = run_job(run_segments, work, timeout=timeout, on_progress=steps)
-        for row, probe, (_, linear, _), answer in zip(result.rows, probes, work, answers, strict=True):
-            row.ms_native, row.ms_stock = answer.ms_native, answer.ms_stock
-            result.note(row, "native", probe.result, answer.native)
-            expected: Integers = probe.result
-            if linear.fires is not None and not answer.stock_fires:  # its fire phase does not fit stock Lava
-                expected = _by_products(replace(linear, neuron=READ_OUT), probe.codes.astype(np.int64))
-            result.note(row, "stock", expected, answer.stock)
-    return result
+def _some(probe: Probe, windows: int | None) -> Probe:
+    """As many windows of a probe, evenly spread."""
+    if windows is None or windows >= len(probe.codes):
+        return probe
+    few = np.linspace(0, len(probe.codes) - 1, windows).astype(int)
+    return replace(probe, codes=probe.codes[few], result=probe.result[few])
+
+
+def _compare_lava(unit: Verification, row: Row, case: _Case, lava: _Lava) -> None:
+    start = time.monotonic()
+    answer = lava.run(case.segment, case.codes)
+    row.seconds = time.monotonic() - start
+    row.ms_native, row.ms_stock = answer.ms_native, answer.ms_stock
+    unit.note(row, "native", case.probe.result, answer.native)
+    expected: Integers = case.probe.result
+    if case.linear.fires is not None and not answer.stock_fires:  # its fire phase does not fit stock Lava
+        expected = _by_products(replace(case.linear, neuron=READ_OUT), case.codes)
+    unit.note(row, "stock", expected, answer.stock)
 
 
 def _row(name: str, linear: Linear, codes: Integers) -> Row:
@@ -131,3 +192,10 @@ def _parts(linear: Linear, codes: Integers) -> Iterator[Linear]:
         shift = None if linear.group_shift is None else linear.group_shift[few]
         name = f"{linear.name}[{few.start}:{few.stop}]"
         yield replace(linear, name=name, weight=linear.weight[few], neuron=neuron, group_shift=shift)
+
+
+FORMS: dict[str, Callable[[Linear, Integers], Integers]] = {
+    "reference": _by_products,
+    "closed form": _by_times,
+    "stepped": _by_steps,
+}
