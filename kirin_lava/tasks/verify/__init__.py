@@ -52,23 +52,26 @@ def verify(
     if backend == "lava" or level != "segment":
         require_lava()
     opened = Bundle(bundle)
-    if not opened.damaged_files():  # else that is told with what was compared
+    damaged = opened.damaged_files()
+    if not damaged:  # else that is told with what was compared
         for name in opened.block_names:
             opened.block(name)  # its wiring, which segments alone do not show
-    walk = None
+    walk, kept = None, backend == "lava" and not damaged  # a journal is about the files of the digest
     if level == "segment":
         result = Verification(level, (*FORMS, *(("native", "stock") if backend == "lava" else ())))
-        walk = Walk(opened, result, choice, choice.windows, backend == "lava", progress)
+        walk = Walk(opened, result, choice, choice.windows, kept, progress)
         verify_segments(opened, walk, result, choice.windows, timeout)
     elif level == "block":
         result = Verification(level, ("native block network",))
-        walk = Walk(opened, result, choice, tokens, backend == "lava", progress)
+        walk = Walk(opened, result, choice, tokens, kept, progress)
         verify_blocks(opened, walk, result, tokens, timeout)
     elif level == "model":
         result = verify_model(opened, tokens, timeout, progress)
     else:
         raise UsageError(f"unknown level {level!r}: choose segment, block or model")
     result.damaged = opened.damaged_files()
+    if walk is not None and kept and result.damaged:
+        walk.forget()  # somebody changed a file while it ran
     if backend == "lava":
         try:
             opened.record(level, result.entry())
