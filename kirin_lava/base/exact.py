@@ -22,6 +22,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from kirin_lava.base.arrays import Numbers, clamp_, floor_, int_bits, light, like, total
+
 __all__ = [
     "EXACT_SUM_LIMIT",
     "EXP2",
@@ -38,18 +40,20 @@ QUANTUM = 2.0**-32
 _FEW, _FEW_SORTED = 2**13, 2**16  # elements that NumPy selects from, or sorts, sooner than counting finds a bound
 _SHORT = 128  # elements that NumPy's sorting network takes in one piece
 _SORTS_FAST = torch.backends.cpu.get_cpu_capability() in (("AVX512",) if np.__version__ < "2" else ("AVX512", "AVX2"))
-_ROUND = torch.tensor(1.5 * 2.0**52 * QUANTUM, dtype=torch.float64)  # adding and subtracting it rounds to a multiple of QUANTUM
+_ROUND = 1.5 * 2.0**52 * QUANTUM  # adding and subtracting it rounds to a multiple of QUANTUM
 EXACT_SUM_LIMIT = 2.0**20
-_EXPONENT = torch.tensor(23, dtype=torch.int32)  # place of the exponent in a float32
+_EXPONENT = 23  # place of the exponent in a float32
 _INTEGER = 1.5 * 2.0**23  # adding it to a float32 leaves the nearest integer in the low bits
 
 
-def exact_sum(x: Tensor) -> Tensor:
+def exact_sum(x: Numbers) -> Numbers:
     """Sum over the last axis, (..., 1), of float64 terms rounded to multiples of 2^-32.
 
     It is exact, and so independent of the order, where the sum of the magnitudes is below `EXACT_SUM_LIMIT`.
     """
-    return (x + _ROUND).sub_(_ROUND).sum(-1, keepdim=True)
+    rounded = x + _ROUND
+    rounded -= _ROUND
+    return total(rounded)
 
 
 @dataclass(frozen=True)
@@ -61,21 +65,24 @@ class Polynomial:
         integer: what leaves n - halvings in the low bits of a float32.
     """
 
-    lead: Tensor | None
-    rest: tuple[Tensor, ...]
-    integer: Tensor
+    lead: float | None
+    rest: tuple[float, ...]
+    integer: float
 
     @staticmethod
     def of(*coefficients: float, halvings: int = 0) -> Polynomial:
         """From plain numbers."""
-        lead, *rest = (torch.tensor(c, dtype=torch.float32) for c in coefficients)
-        return Polynomial(None if coefficients[0] == 1 else lead, tuple(rest), torch.tensor(_INTEGER - halvings))
+        lead, *rest = (float(np.float32(c)) for c in coefficients)
+        return Polynomial(None if coefficients[0] == 1 else lead, tuple(rest), _INTEGER - halvings)
 
-    def __call__(self, f: Tensor) -> Tensor:
+    def __call__(self, f: Numbers) -> Numbers:
         """By Horner's scheme, in float32."""
-        y = f + self.rest[0] if self.lead is None else (f * self.lead).add_(self.rest[0])
+        y = f + self.rest[0] if self.lead is None else f * self.lead
+        if self.lead is not None:
+            y += self.rest[0]
         for coefficient in self.rest[1:]:
-            y.mul_(f).add_(coefficient)
+            y *= f
+            y += coefficient
         return y
 
 
@@ -88,13 +95,16 @@ EXP2_COARSE = Polynomial.of(1.0, 4.397385966677004, 12.565525032792642, 18.12394
 """2^f times 0.566, with a relative error of 2^-13.7: for what becomes 8-bit codes and is normalised by its sum."""
 
 
-def exp2(x: Tensor, polynomial: Polynomial = EXP2) -> Tensor:
+def exp2(x: Numbers, polynomial: Polynomial = EXP2) -> Numbers:
     """`2^x` in float32, x clamped to [-120, 126]: 2^n by its bit pattern times 2^f by a polynomial. Overwrites x."""
-    x.clamp_(-120.0, 126.0)
+    clamp_(x, -120.0, 126.0)
     shifted = x + polynomial.integer
-    power = polynomial(x.sub_(shifted - polynomial.integer))
+    x -= shifted - polynomial.integer
+    power = polynomial(x)
     # the low bits of `shifted` are n; moved up to the exponent, they multiply by 2^n
-    power.view(torch.int32).add_(shifted.view(torch.int32).bitwise_left_shift_(_EXPONENT))
+    exponent, result = int_bits(shifted), int_bits(power)
+    exponent <<= _EXPONENT
+    result += exponent
     return power
 
 
@@ -109,18 +119,24 @@ class RankBound:
     depth: float
     digits: int
 
-    def __call__(self, x: Tensor, largest: Tensor, budget: int | Tensor) -> Tensor:
-        """Bounds (..., 1) float32.
+    def __call__(self, x: Numbers, largest: Numbers, budget: int | Tensor) -> Numbers:
+        """Bounds (..., 1) float32, of the kind of `x`.
 
         Args:
             x: (..., W) float32, not negative.
             largest: (..., 1), the largest of every row.
             budget: one for all rows, or float32 that broadcasts to (..., 1).
         """
-        if isinstance(budget, int) and x.device.type == "cpu":
-            few = _FEW_SORTED if _SORTS_FAST and x.shape[-1] <= _SHORT else _FEW
-            if x.numel() <= few:
-                return self._selected(x.numpy(), budget)
+        few = _FEW_SORTED if _SORTS_FAST and x.shape[-1] <= _SHORT else _FEW
+        if isinstance(x, np.ndarray):
+            if isinstance(budget, int) and x.size <= few:
+                return self._selected(x, budget)
+            return self._counted(torch.from_numpy(x), torch.from_numpy(largest), budget).numpy()
+        if isinstance(budget, int) and x.is_cpu and x.numel() <= few:
+            return torch.from_numpy(self._selected(x.numpy(), budget))
+        return self._counted(x, largest, budget)
+
+    def _counted(self, x: Tensor, largest: Tensor, budget: int | Tensor) -> Tensor:
         steps = self._steps
         # Binary search in float32's bit pattern, which has the order of the numbers. `bits` stays below the answer or is the
         # first candidate of all; the last one is the next above the largest.
@@ -132,22 +148,26 @@ class RankBound:
             bits = torch.where(count > budget, higher, bits)
         return bits.add_(steps[-1]).view(torch.float32)
 
-    def _selected(self, x: npt.NDArray[np.float32], budget: int) -> Tensor:
+    def _selected(self, x: npt.NDArray[np.float32], budget: int) -> npt.NDArray[np.float32]:
         place = x.shape[-1] - budget - 1
         if place < 0:  # all of them may exceed it
-            return torch.zeros(*x.shape[:-1], 1)
-        unit = int(self._steps[-1])
+            return np.zeros((*x.shape[:-1], 1), np.float32)
+        unit = self._unit
         ordered = np.sort(x) if _SORTS_FAST and x.shape[-1] <= _SHORT else np.partition(x, place)
         exact = ordered[..., place : place + 1].view(np.int32)
-        return torch.from_numpy(((exact + (unit - 1)) & -unit).view(np.float32))
+        return ((exact + (unit - 1)) & -unit).view(np.float32)
+
+    @cached_property
+    def _unit(self) -> int:
+        """One digit, in units of float32's bit pattern."""
+        return 1 << (23 - self.digits)
 
     @cached_property
     def _steps(self) -> tuple[Tensor, ...]:
         """Of the search, in units of float32's bit pattern; the last is one digit."""
         octaves = 0.1 - math.log2(self.depth)  # between powers of two the bit pattern is less than 0.1 off the logarithm
         rounds = math.ceil(math.log2(octaves * 2**self.digits + 3))
-        unit = 1 << (23 - self.digits)
-        return tuple(torch.tensor(unit << i, dtype=torch.int32) for i in reversed(range(rounds)))
+        return tuple(torch.tensor(self._unit << i, dtype=torch.int32) for i in reversed(range(rounds)))
 
     @cached_property
     def _mask(self) -> Tensor:
@@ -250,14 +270,16 @@ class _Digits:
         if self.count == 1:
             return x.unsqueeze(0)
         made = x.new_empty(self.count, *x.shape)
-        rest = x
+        digits = light(made)
+        rest = like(x, digits)
         for i in range(self.count - 1, 0, -1):
-            higher = torch.add(rest, self.carry, out=made[i - 1]) if self.carry else made[i - 1].copy_(rest)
-            higher.mul_(1 / _BASE).floor_()
-            torch.sub(rest, higher, alpha=_BASE, out=made[i])
+            higher = rest + self.carry
+            higher *= 1 / _BASE
+            digits[i - 1] = floor_(higher)
+            digits[i] = rest - higher * _BASE
             rest = higher
         if self.offset:
-            made[1].sub_(self.offset)
+            digits[1] -= self.offset
         return made
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kirin_lava.base.arrays import quiet
 from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.base.exact import FLOAT32_EXACT, ExactMatmul
 from kirin_lava.base.loihi2 import STATE_MAX
@@ -108,7 +109,8 @@ class BlockExecutor:
             for some, at in zip(x.split(rows, 1), positions.split(rows), strict=True)
         ]
         for phase in self._phases[block]:
-            self._go_through(block, phase, pieces, cache)
+            with quiet():
+                self._go_through(block, phase, pieces, cache)
         if len(pieces) == 1:
             return _result(block, pieces[0].values)
         whole = x.new_empty(*x.shape[:2], block.ports[block.output].width)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from kirin_lava.base.arrays import Numbers
 from kirin_lava.spikes.steps import Codes
 
 __all__ = [
@@ -63,10 +64,12 @@ class HostContext:
         self.start = int(self.positions[0])
         self.stop = self.start + len(self.positions)
 
-    def constant(self, array: Array, device: torch.device) -> Tensor:
-        """An array of an operation as a tensor."""
+    def constant(self, array: Array, other: Numbers) -> Numbers:
+        """An array of an operation, of the kind of another value and where that is."""
+        if isinstance(other, np.ndarray):
+            return array
         if id(array) not in self.constants:
-            self.constants[id(array)] = array, torch.from_numpy(array).to(device)
+            self.constants[id(array)] = array, torch.from_numpy(array).to(other.device)
         return self.constants[id(array)][1]
 
     @property

@@ -18,6 +18,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from kirin_lava.base.arrays import Numbers, amax, clamp_, float64, light, like, maximum, round_, tensor, total
 from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.base.exact import RankBound
 from kirin_lava.spikes.codes import SpikeCode
@@ -126,24 +127,27 @@ class TokenBudget(_Budgeted):
 
     def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int, name: str, check: bool) -> Codes:
         """See `StepRule`."""
-        grouped = x if groups == 1 else x.view(*x.shape[:-1], groups, -1)
-        magnitude = grouped.abs()
-        largest = magnitude.amax(-1, keepdim=True)
+        grouped = light(x if groups == 1 else x.view(*x.shape[:-1], groups, -1))
+        magnitude = abs(grouped)
+        largest = amax(magnitude)
         if check:
             _check_finite(name, largest)
         factors = _factors(code)
         limit = None
         if code.has_spikes:
-            sided = magnitude if factors.of_negative is None else torch.maximum(grouped, grouped * factors.of_negative)
+            sided = magnitude if factors.of_negative is None else maximum(grouped, grouped * factors.of_negative)
             allowed = message_budget(self.ratio, sided.shape[-1])
-            limit = sided.amax(-1, keepdim=True) if allowed == 0 else factors.bound(sided, largest, allowed)
+            limit = amax(sided) if allowed == 0 else factors.bound(sided, largest, allowed)
         step = factors.step(limit, largest)
-        q = (grouped / step).round_()
+        q = round_(grouped / step)
         if self.reach is not None:
-            total = q.abs().sum(-1, keepdim=True, dtype=torch.float64)
-            if bool((total > self.reach).any()):
-                step = torch.where(total > self.reach, step * self._growth(total, q.shape[-1]), step)
-                q = (grouped / step).round_()
+            sums = total(float64(abs(q)))
+            if float(sums.max()) > self.reach:
+                sums, step = tensor(sums), tensor(step)
+                grown = torch.where(sums > self.reach, step * self._growth(sums, q.shape[-1]), step)
+                step = like(grown, grouped)
+                q = round_(grouped / step)
+        q, step = tensor(q), tensor(step)
         return Codes(q, step) if groups == 1 else Codes(q.view(x.shape), step.squeeze(-1))
 
     def share(self, code: SpikeCode, width: int, groups: int) -> float:
@@ -156,10 +160,10 @@ class TokenBudget(_Budgeted):
             return f"reach {self.reach} is not above its {width} codes"
         return super().problem(width)
 
-    def _growth(self, total: Tensor, width: int) -> Tensor:
-        """How much larger the step must be, from the sum of magnitudes (..., 1): each is off by 1/2, before and after."""
+    def _growth(self, sums: Tensor, width: int) -> Tensor:
+        """How much larger the step must be, from sums of magnitudes (..., 1): each is off by 1/2, before and after."""
         assert self.reach is not None
-        return ((total + width / 2) * (_SLACK / (self.reach - width / 2))).float()
+        return ((sums + width / 2) * (_SLACK / (self.reach - width / 2))).float()
 
 
 @dataclass(frozen=True)
@@ -171,17 +175,17 @@ class RowBudget(_Budgeted):
 
     def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int, name: str, check: bool) -> Codes:
         """See `StepRule`. x is 0 beyond the token's own position; every head has a step."""
-        length = x.shape[2]
-        largest = x.amax(-1, keepdim=True)
+        length, rows = x.shape[2], light(x)
+        largest = amax(rows)
         if check:
             _check_finite(name, largest)
         limit = largest if code.has_spikes else None
         if limit is not None and self.ratio > 0:
-            rows = _budgets(self.ratio, start, start + length, x.device)
-            allowed = message_budget(self.ratio, start + 1) if length == 1 else rows
-            limit = _factors(code).bound_of_row(x, largest, allowed)
+            one = message_budget(self.ratio, start + 1)
+            allowed = one if length == 1 else _budgets(self.ratio, start, start + length, x.device)
+            limit = _factors(code).bound_of_row(rows, largest, allowed)
         step = _factors(code).step(limit, largest)
-        return Codes((x / step).round_(), step.squeeze(-1).transpose(1, 2))
+        return Codes(tensor(round_(rows / step)), tensor(step).squeeze(-1).transpose(1, 2))
 
     def share(self, code: SpikeCode, width: int, groups: int) -> float:
         """See `StepRule`."""
@@ -233,20 +237,20 @@ class _Factors(NamedTuple):
     """What turns magnitudes into steps: factors of the largest, of the largest that must be a spike and, where negative spikes
     reach further than positive ones, of negative numbers; and how the second is found."""
 
-    of_largest: Tensor
-    of_limit: Tensor | None
-    of_negative: Tensor | None
+    of_largest: float
+    of_limit: float | None
+    of_negative: float | None
     bound: RankBound
     bound_of_row: RankBound
 
-    def step(self, limit: Tensor | None, largest: Tensor) -> Tensor:
+    def step(self, limit: Numbers | None, largest: Numbers) -> Numbers:
         """Smallest step that keeps `limit` a spike and `largest` inside the codes; multiplied, because a GPU divides by a
         constant in another way than a CPU."""
         step = largest * self.of_largest
         if limit is not None:
             assert self.of_limit is not None
-            step = torch.maximum(step, limit * self.of_limit)
-        return step.clamp_min_(_SMALLEST_STEP)
+            step = maximum(step, limit * self.of_limit)
+        return clamp_(step, _SMALLEST_STEP)
 
 
 @cache
@@ -254,15 +258,19 @@ def _factors(code: SpikeCode) -> _Factors:
     reach = code.code_max + 0.49
     if code.spike_codes is None:
         bounds = (RankBound(1.0, digits) for digits in (_DIGITS, _DIGITS_ROW))
-        return _Factors(torch.tensor(1.0 / reach), None, None, *bounds)
+        return _Factors(_float32(1.0 / reach), None, None, *bounds)
     low, high = code.spike_codes
     spike = high + 0.499
     bounds = (RankBound(spike / reach, digits) for digits in (_DIGITS, _DIGITS_ROW))
-    negative = torch.tensor(-spike / (0.499 - low)) if -low > high else None
-    return _Factors(torch.tensor(1.0 / reach), torch.tensor(1.0 / spike), negative, *bounds)
+    negative = _float32(-spike / (0.499 - low)) if -low > high else None
+    return _Factors(_float32(1.0 / reach), _float32(1.0 / spike), negative, *bounds)
 
 
-def _check_finite(name: str, magnitude: Tensor) -> None:
+def _float32(x: float) -> float:
+    return torch.tensor(x, dtype=torch.float32).item()
+
+
+def _check_finite(name: str, magnitude: Numbers) -> None:
     if not math.isfinite(float(magnitude.max())):
         raise FitError(f"{name}: an activation is NaN or infinite; the checkpoint or the input is broken")
 

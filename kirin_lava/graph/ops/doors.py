@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from kirin_lava.base.arrays import float32, light, like, tensor
 from kirin_lava.graph.ops.op import STORED_FLOAT32, HostOp
 from kirin_lava.graph.port import CODES, REAL, SUMS, Inputs, Port
 from kirin_lava.graph.values import Float32, HostContext, Value, Values, codes_in, tensor_in
@@ -82,14 +83,18 @@ class Decode(HostOp):
 
     def compute(self, values: Values, context: HostContext) -> Value:
         """See `HostOp`."""
-        v, step = tensor_in(values, self.input).float(), codes_in(values, self.codes).step
+        sums, step = tensor_in(values, self.input), codes_in(values, self.codes).step
+        v = float32(light(sums))
         groups = step.shape[-1]
-        y = v * step if groups == 1 else (v.view(*v.shape[:-1], groups, -1) * step.unsqueeze(-1)).view(v.shape)
+        if groups == 1:
+            y = v * like(step, v)
+        else:
+            y = (v.reshape(*v.shape[:-1], groups, -1) * like(step.unsqueeze(-1), v)).reshape(v.shape)
         if self.scale is not None:
-            y.mul_(context.constant(self.scale, v.device))
+            y *= context.constant(self.scale, y)
         if self.bias is not None:
-            y.add_(context.constant(self.bias, v.device))
-        return y
+            y += context.constant(self.bias, y)
+        return tensor(y)
 
     def operations(self) -> int:
         """Step, scale, bias."""

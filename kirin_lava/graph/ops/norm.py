@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from kirin_lava.base.arrays import Numbers, amax, float32, float64, light, like, sqrt_, tensor
 from kirin_lava.base.exact import EXACT_SUM_LIMIT, exact_sum
 from kirin_lava.graph.ops.op import STORED_FLOAT32, FloatForm, HostOp
 from kirin_lava.graph.port import REAL, Inputs, Port
@@ -43,24 +44,30 @@ class Norm(HostOp):
     def compute(self, values: Values, context: HostContext) -> Value:
         """See `HostOp`; sums in float64, without error."""
         x = tensor_in(values, self.input)
-        y = (x if self.groups == 1 else x.view(*x.shape[:-1], self.groups, -1)).double()
+        y = float64(light(x if self.groups == 1 else x.view(*x.shape[:-1], self.groups, -1)))
         average = 1.0 / y.shape[-1]
-        eps: float | Tensor = self.eps
-        squares = exact_sum(y.square())
+        eps: Numbers = self.eps
+        squares = exact_sum(y * y)
         if float(squares.max()) >= EXACT_SUM_LIMIT:  # rows that are too large are divided by a power of two
-            exponent = torch.frexp(y.abs().amax(-1, keepdim=True)).exponent.to(torch.int64)
-            down = torch.where(squares < EXACT_SUM_LIMIT, 1.0, ((1023 - exponent) << 52).view(torch.float64))
-            y, eps = y.mul_(down), down.square().mul_(self.eps)
-            squares = exact_sum(y.square())
-        variance = squares.mul_(average)
+            exponent = torch.frexp(tensor(amax(abs(y)))).exponent.to(torch.int64)
+            down = torch.where(tensor(squares) < EXACT_SUM_LIMIT, 1.0, ((1023 - exponent) << 52).view(torch.float64))
+            eps = like(down.square().mul_(self.eps), y)
+            y *= like(down, y)
+            squares = exact_sum(y * y)
+        variance = squares
+        variance *= average
         if self.center:
-            mean = exact_sum(y).mul_(average)
-            variance.sub_(mean.square())
-            y.sub_(mean)
-        y = y.mul_(variance.add_(eps).sqrt_().reciprocal_()).float().mul_(context.constant(self.weight, x.device))
+            mean = exact_sum(y)
+            mean *= average
+            variance -= mean * mean
+            y -= mean
+        variance += eps
+        y *= 1.0 / sqrt_(variance)
+        y = float32(y)
+        y *= context.constant(self.weight, y)
         if self.bias is not None:
-            y.add_(context.constant(self.bias, x.device))
-        return y.view(x.shape)
+            y += context.constant(self.bias, y)
+        return tensor(y).view(x.shape)
 
     def operations(self) -> int:
         """RMSNorm: square, sum, scale, weight. LayerNorm: sum, subtract, square, sum, scale, weight."""

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kirin_lava.base.arrays import light, like, tensor
 from kirin_lava.base.exact import exp2
 from kirin_lava.graph.ops.op import EXP_OPERATIONS, FloatForm, HostOp
 from kirin_lava.graph.port import CODES, REAL, SUMS, Inputs, Port
@@ -15,7 +16,7 @@ from kirin_lava.graph.values import Codes, HostContext, Value, Values, tensor_in
 
 __all__ = ["Add", "Gate", "Relu", "Rotary", "Slice", "Sum"]
 
-_MINUS_LOG2E, _ONE = torch.tensor(-1.44269504088896341), torch.tensor(1.0)
+_MINUS_LOG2E = torch.tensor(-1.44269504088896341, dtype=torch.float32).item()
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +42,14 @@ class Rotary(HostOp):
     def compute(self, values: Values, context: HostContext) -> Value:
         """See `HostOp`."""
         x = tensor_in(values, self.input)
-        cos, sin = context.turn
-        heads = x.view(*x.shape[:-1], self.heads, -1)
-        swapped = heads.roll(heads.shape[-1] // 2, -1)
-        return (heads * cos).add_(swapped.mul_(sin)).view(x.shape)
+        heads = light(x.view(*x.shape[:-1], self.heads, -1))
+        cos, sin = (like(table, heads) for table in context.turn)
+        half = heads.shape[-1] // 2
+        y = heads * cos
+        low, high = y[..., :half], y[..., half:]
+        low += heads[..., half:] * sin[..., :half]
+        high += heads[..., :half] * sin[..., half:]
+        return tensor(y).view(x.shape)
 
     def operations(self) -> int:
         """Two products and a sum."""
@@ -113,8 +118,13 @@ class Gate(HostOp):
         """See `HostOp`."""
         x = tensor_in(values, self.input)
         half = x.shape[-1] // 2
-        gate, up = x[..., :half], x[..., half:]
-        return torch.div(gate, exp2(gate * _MINUS_LOG2E).add_(_ONE)).mul_(up)
+        numbers = light(x)
+        gate, up = numbers[..., :half], numbers[..., half:]
+        below = exp2(gate * _MINUS_LOG2E)
+        below += 1.0
+        y = gate / below
+        y *= up
+        return tensor(y)
 
     def operations(self) -> int:
         """Negate, exp, add 1, divide, multiply."""

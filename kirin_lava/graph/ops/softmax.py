@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
 
+from kirin_lava.base.arrays import Numbers, amax, float32, int_bits, light, like, tensor, total
 from kirin_lava.base.exact import EXP2_COARSE, exp2
 from kirin_lava.graph.ops.op import EXP_OPERATIONS, HostOp
 from kirin_lava.graph.port import CODES, REAL, SUMS, Inputs, Port
@@ -17,8 +18,8 @@ __all__ = ["Softmax", "visible"]
 
 _LOG2E = 1.44269504088896341
 # Softmax weights lie below 1. They are summed as integers, in units of 2^-20, which adding 12 leaves in the low bits.
-_UNIT = torch.tensor(2.0**-20)
-_UNITS, _UNITS_BITS = torch.tensor(1.5 * 2.0**3), 0x41400000
+_UNIT = 2.0**-20
+_UNITS, _UNITS_BITS = 1.5 * 2.0**3, 0x41400000
 _MOST_INT32 = 2048  # positions whose units surely fit 32 bits
 
 
@@ -60,35 +61,48 @@ class Softmax(HostOp):
         v, query_step = tensor_in(values, self.input), codes_in(values, self.query).step
         batch, heads, length, columns = v.shape
         by_head = (batch, self.kv_heads, -1, length, columns)
+        scores = float32(light(v)).reshape(by_head)
         key, value = (
-            context.steps[name][..., :columns].view(batch, self.kv_heads, 1, 1, columns) for name in (self.key, self.value)
+            like(context.steps[name][..., :columns].view(batch, self.kv_heads, 1, 1, columns), scores)
+            for name in (self.key, self.value)
         )
-        x = v.to(torch.float32).reshape(by_head) * (key * (self.factor * _LOG2E))
-        x.mul_(query_step.view(batch, length, self.kv_heads, -1, 1).permute(0, 2, 3, 1, 4))
+        x = scores * (key * _float32(self.factor * _LOG2E))
+        x *= like(query_step.view(batch, length, self.kv_heads, -1, 1).permute(0, 2, 3, 1, 4), x)
         later = x[..., context.start :]  # the columns of these tokens, and whatever follows
         masked = length > 1 or later.shape[-1] > 1
         if masked:
-            later.add_(_hidden(length, later.shape[-1], v.device))
-        weights = exp2(x.sub_(x.amax(-1, keepdim=True)), EXP2_COARSE)
+            later += like(_hidden(length, later.shape[-1], v.device), x)
+        x -= amax(x)
+        weights = exp2(x, EXP2_COARSE)
         if masked:
-            weights[..., context.start :].mul_(visible(length, later.shape[-1], v.device))
-        weights.mul_(_sum_of_units(weights).mul_(_UNIT).reciprocal_()).mul_(value)
-        return weights.view(batch, heads, length, columns)
+            seen = weights[..., context.start :]
+            seen *= like(visible(length, later.shape[-1], v.device), x)
+        units = _sum_of_units(weights)
+        units *= _UNIT
+        weights *= 1.0 / units
+        weights *= value
+        return tensor(weights).view(batch, heads, length, columns)
 
     def operations(self) -> int:
         """Two steps, maximum, subtract, exp, sum, divide, step of the value."""
         return EXP_OPERATIONS + 7
 
 
-def _sum_of_units(weights: Tensor) -> Tensor:
+def _sum_of_units(weights: Numbers) -> Numbers:
     """Sums (..., 1) over the last axis of float32 weights in [0, 1), each rounded to a multiple of 2^-20, in that unit."""
     columns = weights.shape[-1]
-    units = (weights + _UNITS).view(torch.int32)
+    units = int_bits(weights + _UNITS)
     if columns > _MOST_INT32:
-        return (units.sum(-1, keepdim=True) - columns * _UNITS_BITS).to(torch.float32)
+        return float32(total(units) - columns * _UNITS_BITS)
     # 32-bit sums wrap around, and so does what the constant adds to them
     constant = (columns * _UNITS_BITS + 2**31) % 2**32 - 2**31
-    return (units.sum(-1, keepdim=True, dtype=torch.int32) - constant).to(torch.float32)
+    return float32(total(units, integers=True) - constant)
+
+
+@cache
+def _float32(x: float) -> float:
+    """The nearest float32 number."""
+    return torch.tensor(x, dtype=torch.float32).item()
 
 
 @lru_cache(maxsize=16)

@@ -18,6 +18,7 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from kirin_lava.base import errors
+from kirin_lava.base.arrays import quiet
 from kirin_lava.base.errors import BackendError, KirinError
 from kirin_lava.graph.ops import Mix, Score
 from kirin_lava.graph.values import Codes, Constants, Float32, HostContext, Value
@@ -197,7 +198,8 @@ class PyHostStageModel(PyLoihiProcessModel):
         for name in values:  # what an earlier stage has made
             self._remember(context, name, values)
         for op in stage.ops:
-            values[op.output] = op.compute(values, context)
+            with quiet():
+                values[op.output] = op.compute(values, context)
             self._remember(context, op.output, values)
         for name in stage.fired:
             values[name] = Codes(torch.empty(0), torch.ones(1, 1, 1))
