@@ -1,14 +1,21 @@
 """Tokens per second of the integer executor and of the float32 original under transformers, on the same text and threads.
 
-    python -m benchmarks.executor [--models NAME ...] [--recipe NAME] [--tokens N] [--decode N] [--rounds N] [--threads N]
+    python -m benchmarks.executor [--models NAME ...] [--recipe NAME] [--tokens N] [--decode N] [--behind N ...] [--rounds N]
+                                  [--threads N ...]
 
-    prefill    all tokens in one batch, logits of every token
-    decode     token by token behind half of them, keys and values cached
+    prefill    all tokens in one batch, logits of the last, as `run` does it
+    decode     token by token behind a text, keys and values cached
 
-Models are folders, hub ids, embedded models, and `wide`: a random Llama of width 1024 with 8 layers. Of its matrices only a
-few rows are really rounded, and repeated, each matrix in memory of its own: random weights say nothing, but reading them costs.
-Rounds of the two networks alternate, and the median round counts; the first one warms up and does not. The ratio of CPU times
-stands beside that of wall times, because other work on the machine changes it less.
+Models are bundles, folders, hub ids, embedded models, and random Llamas: `smollm2` has the shape of SmolLM2-135M, `wide` is
+1024 wide and has 8 layers. Of their matrices only a few rows are really rounded, and repeated, each matrix in memory of its
+own: random weights say nothing, but reading them costs.
+
+Every round measures both networks on a machine as it is, and once more beside a process that keeps one core busy; the median
+round counts, the first one warms up and does not. Other work on the machine slows all of them: what compares is the ratio.
+
+    ratio       executor / float32, in tokens per second
+    busy        the same beside the busy process
+    keeps       busy / quiet, of the executor and of float32
 """
 
 from __future__ import annotations
@@ -16,10 +23,12 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +39,7 @@ from rich.console import Group
 from rich.table import Table
 from torch import Tensor
 
+import kirin_lava
 from kirin_lava.base.console import print_table, say
 from kirin_lava.graph.block import Model
 from kirin_lava.graph.executor import Cache, Executor
@@ -37,7 +47,6 @@ from kirin_lava.hardware.split import make_provable
 from kirin_lava.methods.recipe import Recipe, load_recipe
 from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
 from kirin_lava.models.text import CALIBRATION_TEXT, EVALUATION_TEXT, read_text, token_rows
-from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.quantize.convert import convert_model, frame_of
 from kirin_lava.quantize.lower import lower_block
 from kirin_lava.quantize.sites import Calibration
@@ -47,7 +56,17 @@ from kirin_lava.tasks.quality.original import load_original
 __all__ = ["Pair", "Rates", "load", "main", "measure"]
 
 STORIES = Path(__file__).parents[2] / "shared" / "data" / "stories260K-hf"
-WIDE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 8, "num_attention_heads": 16}
+SHAPES = {
+    "wide": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 8, "num_attention_heads": 16},
+    "smollm2": {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49152,
+    },
+}
 _CALIBRATION_ROWS = 16
 _ROUNDED_ROWS = 32
 
@@ -64,45 +83,54 @@ class Pair:
 
 @dataclass(frozen=True)
 class Rates:
-    """Medians of one phase: tokens per second of wall time, and the ratios of executor to original."""
+    """Medians of one phase, in tokens per second of wall time: of the original and the executor, on a quiet machine and on a
+    busy one."""
 
     model: str
     phase: str
+    threads: int
     original: float
     executor: float
-    ratio: float
-    cpu_ratio: float
+    busy_original: float
+    busy_executor: float
 
 
 def load(model: str, recipe: Recipe, tokens: int) -> Pair:
     """Read, convert and tokenize. Weights of known models are rounded to nearest: the rounding changes no time."""
-    recipe = replace(recipe, weights=replace(recipe.weights, method="rtn"))
-    if model == "wide":
+    if model in SHAPES:
         with tempfile.TemporaryDirectory() as folder:
-            return _load_wide(Path(folder), recipe, tokens)
+            return _load_random(Path(folder), model, _to_nearest(recipe), tokens)
+    if (Path(model) / "manifest.json").is_file():
+        bundle = kirin_lava.load(model)
+        length = min(tokens, bundle.bundle.manifest["max_positions"])
+        text = token_rows(bundle.tokenizer, read_text(EVALUATION_TEXT), length)[0][None]
+        return Pair(Path(model).name, bundle.original(), Executor(bundle.bundle.model()), text)
     checkpoint = open_checkpoint(model)
     tokenizer = checkpoint.tokenizer()
     length = min(tokens, checkpoint.dimensions.max_positions)
     rows = token_rows(tokenizer, read_text(CALIBRATION_TEXT), length)[:_CALIBRATION_ROWS]
     text = token_rows(tokenizer, read_text(EVALUATION_TEXT), length)[0][None]
-    return Pair(checkpoint.name, load_original(checkpoint, text[0]), Executor(convert_model(checkpoint, rows, recipe)), text)
+    converted = convert_model(checkpoint, rows, _to_nearest(recipe))
+    return Pair(checkpoint.name, load_original(checkpoint, text[0]), Executor(converted), text)
 
 
-def _load_wide(folder: Path, recipe: Recipe, tokens: int) -> Pair:
+def _to_nearest(recipe: Recipe) -> Recipe:
+    return replace(recipe, weights=replace(recipe.weights, method="rtn"))
+
+
+def _load_random(folder: Path, shape: str, recipe: Recipe, tokens: int) -> Pair:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    demo = open_checkpoint("demo")
     torch.manual_seed(0)
-    config = LlamaConfig(
-        **WIDE, vocab_size=demo.dimensions.vocabulary, max_position_embeddings=tokens, tie_word_embeddings=True
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    vocabulary = open_checkpoint("demo").dimensions.vocabulary
+    config = {"vocab_size": vocabulary, "max_position_embeddings": tokens, "tie_word_embeddings": True, **SHAPES[shape]}
+    LlamaForCausalLM(LlamaConfig(**config)).save_pretrained(folder)
     checkpoint = open_checkpoint(str(folder))
-    text = token_rows(load_tokenizer(demo.path), read_text(EVALUATION_TEXT), tokens)[0][None]
-    return Pair("random Llama", load_original(checkpoint, text[0]), Executor(_convert_wide(checkpoint, recipe)), text)
+    text = torch.randint(vocabulary, (1, tokens))
+    return Pair(f"random {shape}", load_original(checkpoint, text[0]), Executor(_convert_random(checkpoint, recipe)), text)
 
 
-def _convert_wide(checkpoint: Checkpoint, recipe: Recipe) -> Model:
+def _convert_random(checkpoint: Checkpoint, recipe: Recipe) -> Model:
     family, config, width = checkpoint.family, checkpoint.config, checkpoint.dimensions.width
     layers = [family.block(config, index, checkpoint.load) for index in range(checkpoint.dimensions.layers)]
     rounded = {op.name: quantize_weight(op.weight[:_ROUNDED_ROWS], recipe.weights) for op in layers[0].denses()}
@@ -121,57 +149,82 @@ def _repeated(codes: WeightCodes, times: int) -> WeightCodes:
     return WeightCodes(np.tile(codes.weight, (times, 1)), np.tile(codes.scale, times), shift)
 
 
-def measure(pair: Pair, decode: int, rounds: int) -> list[Rates]:
-    """Both phases of both networks, in turns."""
+@contextmanager
+def busy() -> Iterator[None]:
+    """Beside a process that does nothing, as fast as it can."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(0.1)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+Run = Callable[[], None]
+
+
+def phases(pair: Pair, decode: int, behind: list[int]) -> Iterator[tuple[str, int, list[Callable[[], Run]]]]:
+    """Name, tokens, and of the original and the executor what prepares a run and returns it."""
     tokens, executor = pair.tokens, pair.executor
-    behind = tokens.shape[1] // 2
-    steps = tokens[:, behind : behind + decode].split(1, dim=1)
 
-    def original_prefill() -> None:
-        pair.original(tokens)
-
-    def executor_prefill() -> None:
-        executor.forward(tokens)
-
-    def original_decode() -> Callable[[], None]:
-        past = pair.original(tokens[:, :behind], use_cache=True).past_key_values
-
+    def original_prefill() -> Run:
         def run() -> None:
-            for token in steps:
-                pair.original(token, past_key_values=past, use_cache=True)
+            pair.original(tokens, use_cache=True, logits_to_keep=1)
 
         return run
 
-    def executor_decode() -> Callable[[], None]:
-        cache = Cache()
-        executor.forward(tokens[:, :behind], cache)
-
+    def executor_prefill() -> Run:
         def run() -> None:
-            for token in steps:
-                executor.forward(token, cache)
+            executor.forward(tokens, Cache(), last_only=True)
 
         return run
 
-    phases = {
-        "prefill": (tokens.shape[1], lambda: original_prefill, lambda: executor_prefill),
-        "decode": (len(steps), original_decode, executor_decode),
-    }
+    yield f"prefill {tokens.shape[1]}", tokens.shape[1], [original_prefill, executor_prefill]
+    for place in behind:
+        steps = tokens[:, place : place + decode].split(1, dim=1)
+        if not steps[0].numel():
+            continue
+
+        def original_decode(place: int = place, steps: tuple[Tensor, ...] = steps) -> Run:
+            past = pair.original(tokens[:, :place], use_cache=True).past_key_values
+
+            def run() -> None:
+                for token in steps:
+                    pair.original(token, past_key_values=past, use_cache=True)
+
+            return run
+
+        def executor_decode(place: int = place, steps: tuple[Tensor, ...] = steps) -> Run:
+            cache = Cache()
+            executor.forward(tokens[:, :place], cache, last_only=True)
+
+            def run() -> None:
+                for token in steps:
+                    executor.forward(token, cache, last_only=True)
+
+            return run
+
+        yield f"decode behind {place}", len(steps), [original_decode, executor_decode]
+
+
+@torch.inference_mode()
+def measure(pair: Pair, decode: int, behind: list[int], rounds: int, threads: int) -> list[Rates]:
+    """Every phase of both networks, quiet and busy, in turns."""
     found = []
-    with torch.inference_mode():
-        for phase, (count, *networks) in phases.items():
-            walls: tuple[list[float], list[float]] = ([], [])
-            cpus: tuple[list[float], list[float]] = ([], [])
-            for i in range(rounds + 1):
-                for network, wall, cpu in zip(networks, walls, cpus, strict=True):
+    for phase, count, networks in phases(pair, decode, behind):
+        walls: list[list[float]] = [[], [], [], []]
+        for i in range(rounds + 1):
+            for beside, (first, second) in ((nullcontext, walls[:2]), (busy, walls[2:])):
+                for network, wall in zip(networks, (first, second), strict=True):
                     run = network()
-                    began, worked = time.perf_counter(), time.process_time()
-                    run()
+                    with beside():
+                        began = time.perf_counter()
+                        run()
+                        took = time.perf_counter() - began
                     if i:
-                        wall.append(time.perf_counter() - began)
-                        cpu.append(time.process_time() - worked)
-            original, ours = map(statistics.median, walls)
-            ratio, (original_cpu, our_cpu) = original / ours, map(statistics.median, cpus)
-            found.append(Rates(pair.name, phase, count / original, count / ours, ratio, original_cpu / our_cpu))
+                        wall.append(took)
+        found.append(Rates(pair.name, phase, threads, *(count / statistics.median(wall) for wall in walls)))
     return found
 
 
@@ -183,43 +236,46 @@ def agreement(pair: Pair) -> float:
 
 
 def table(rates: list[Rates]) -> Table:
-    """A row per model and phase."""
-    made = Table("model", "phase", "float32, tokens/s", "executor, tokens/s", "ratio", "ratio of CPU time")
+    """A row per model, phase and number of threads."""
+    made = Table("model", "phase", "threads", "float32", "executor", "ratio", "busy", "keeps", "float32 keeps")
     for i, column in enumerate(made.columns):
         column.no_wrap, column.justify = True, "left" if i < 2 else "right"
     for r in rates:
-        made.add_row(r.model, r.phase, f"{r.original:.1f}", f"{r.executor:.1f}", f"{r.ratio:.2f} x", f"{r.cpu_ratio:.2f} x")
+        ratios = (r.executor / r.original, r.busy_executor / r.busy_original)
+        kept = (r.busy_executor / r.executor, r.busy_original / r.original)
+        numbers = (f"{r.original:.1f}", f"{r.executor:.1f}", *(f"{x:.2f} x" for x in (*ratios, *kept)))
+        made.add_row(r.model, r.phase, str(r.threads), *numbers)
     return made
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", help="stories260K where it is at hand, demo and wide")
-    parser.add_argument("--recipe", default="kirin-w4a4-12")
+    parser.add_argument("--models", nargs="+", help="stories260K where it is at hand, demo, wide and smollm2")
+    parser.add_argument("--recipe", default="kirin-w4a4-8")
     parser.add_argument("--tokens", type=int, default=256, help="of real text, in one batch")
-    parser.add_argument("--decode", type=int, default=32, help="tokens one by one, at most half of those")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--decode", type=int, default=16, help="tokens one by one")
+    parser.add_argument("--behind", type=int, nargs="+", default=[64], help="behind so many")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     given = parser.parse_args(arguments)
-    models = given.models or [str(STORIES), "demo", "wide"]
+    models = given.models or [str(STORIES), "demo", "wide", "smollm2"]
     if given.models is None and not STORIES.is_dir():
         say(f"stories260K is not at {STORIES}: left out")
         models.remove(str(STORIES))
-    torch.set_num_threads(given.threads)
     facts = Table(show_header=False)
-    facts.add_row("machine", f"{os.cpu_count()} cores, load average before {os.getloadavg()[0]:.1f}, {given.threads} threads")
+    facts.add_row("machine", f"{os.cpu_count()} cores, load average before {os.getloadavg()[0]:.1f}")
     facts.add_row("software", f"torch {torch.__version__}, recipe {given.recipe}")
-    facts.add_row(
-        "text", f"{given.tokens} tokens in one batch, {min(given.decode, given.tokens // 2)} one by one, {given.rounds} rounds"
-    )
+    facts.add_row("rounds", f"{given.rounds}, {given.decode} tokens one by one; tokens/s")
     rates = []
     for model in models:
         say(f"load {model}")
         pair = load(model, load_recipe(given.recipe), given.tokens)
-        say(f"measure {pair.name}")
-        rates += measure(pair, given.decode, given.rounds)
-        if model != "wide":
+        for threads in given.threads:
+            say(f"measure {pair.name}, {threads} threads")
+            torch.set_num_threads(threads)
+            rates += measure(pair, given.decode, given.behind, given.rounds, threads)
+        if model not in SHAPES:
             facts.add_row(pair.name, f"{100 * agreement(pair):.1f} % of tokens lead to the same next one")
     print_table(Group(facts, table(rates)))
     return 0

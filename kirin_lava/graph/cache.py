@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from torch import Tensor
 
-__all__ = ["Cache"]
+__all__ = ["Cache", "Columns", "OneHead"]
 
 
 @dataclass
@@ -57,3 +58,23 @@ class Cache:
     def used(self, block: str, value: str) -> Tensor:
         """Codes so far, (B, kv_heads, J, head_dim)."""
         return self.columns(block, value, self.rows[block, value].length).transpose(2, 3)
+
+
+class Columns(Protocol):
+    """What an attention reads of a cache."""
+
+    def columns(self, block: str, value: str, stop: int) -> Tensor:
+        """As of `Cache`."""
+        ...
+
+
+@dataclass(frozen=True)
+class OneHead:
+    """A cache of which one head is seen."""
+
+    cache: Cache
+    head: int
+
+    def columns(self, block: str, value: str, stop: int) -> Tensor:
+        """(B, 1, head_dim, stop)."""
+        return self.cache.columns(block, value, stop)[:, self.head : self.head + 1]

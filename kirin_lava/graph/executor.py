@@ -19,25 +19,21 @@ from torch import Tensor
 
 from kirin_lava.base.arrays import quiet
 from kirin_lava.base.errors import FitError, UsageError
-from kirin_lava.base.exact import FLOAT32_EXACT, ExactMatmul
+from kirin_lava.base.exact import ExactMatmul
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.base.threads import at_most, spread, threads_for, usable
+from kirin_lava.graph.attention import Alone, mix_sums, one_head, rows_at_once, score_sums, shares_of, some_tokens
 from kirin_lava.graph.block import Block, Model
-from kirin_lava.graph.cache import Cache
+from kirin_lava.graph.cache import Cache, Columns
 from kirin_lava.graph.join import Joined, join_parts
 from kirin_lava.graph.ops import Encode, HostOp, Linear, Mix, Op, Score, require_ops
-from kirin_lava.graph.ops.softmax import visible
-from kirin_lava.graph.parts import check_parts
 from kirin_lava.graph.stages import Phase, Stage, phases_of
-from kirin_lava.graph.values import Codes, Constants, Float32, HostContext, Turns, Value, Values, codes_in
+from kirin_lava.graph.values import Codes, Constants, Float32, HostContext, Turns, Value, Values, codes_in, tensor_in
 from kirin_lava.spikes.neurons.neuron import check_state
 
 __all__ = ["BlockExecutor", "Cache", "Executor", "Observer", "SegmentBackend", "answer_of", "cached_name"]
 
 _PIECE, _FEW_TOKENS = 128, 64  # tokens at a time, of all rows; so few are not divided
-_ATTENTION_ELEMENTS = 2**18  # of scores at a time: what a core's cache holds
-_ATTENTION_ROWS = 16  # but not fewer tokens
-_MAX_CACHED = 127  # largest magnitude of a cached code
 _LARGE_BLOCK = 7 * 2**20  # float32 numbers, just below the 32 MiB up to which glibc learns
 
 Observer = Callable[[Block, Op, dict[str, Value]], None]
@@ -46,7 +42,7 @@ Observer = Callable[[Block, Op, dict[str, Value]], None]
 It sees all tokens of a run at once. One that has an attribute `in_pieces`, and it is true, is called for some tokens after the
 others, with their values alone: then a text of any length is run as fast, and in as little memory, as without it.
 """
-_Call = Callable[[Values, HostContext, Cache], Value]
+_Call = Callable[[Values, HostContext, Columns], Value]
 SegmentBackend = Callable[[Linear, Codes], Value]
 """Computes a segment from codes (B, L, K): sums (B, L, N), or codes where it fires."""
 
@@ -91,6 +87,7 @@ class BlockExecutor:
         self._matmuls: dict[Linear, ExactMatmul] = {}
         self._phases: dict[Block, tuple[Phase, ...]] = {}
         self._calls: dict[Op, _Call] = {}
+        self._alone: dict[Stage, Alone] = {}
         self._constants: Constants = {}
         self._turns: Turns = {}
         self._rotary = None
@@ -124,6 +121,11 @@ class BlockExecutor:
         plain = join_parts(block) if own and self.observer is None else block
         self._phases[block] = phases_of(plain)
         self._calls |= {op: self._call(block, op) for op in plain.ops}
+        for phase in self._phases[block]:
+            for stage in phase.stages:
+                if self.observer is None and (alone := one_head(stage)) is not None:
+                    self._alone[stage] = alone
+                    self._calls |= {op: self._call(block, op) for op in alone.ops}
         if own:
             for op in plain.linears():
                 self._matmuls[op] = ExactMatmul(op.weight, op.code.largest, self.device, signed=op.code.signed)
@@ -144,7 +146,7 @@ class BlockExecutor:
         if isinstance(op, Linear):
             return lambda values, context, cache: self._segment(op, codes_in(values, op.input))
         if isinstance(op, (Score, Mix)):
-            product: Callable[[Any, Codes, Tensor], Value] = _score if isinstance(op, Score) else _mix
+            product: Callable[[Any, Codes, Tensor], Value] = score_sums if isinstance(op, Score) else mix_sums
             return lambda values, context, cache: product(
                 op, codes_in(values, op.input), cache.columns(block.name, op.cache, context.stop)
             )
@@ -173,7 +175,7 @@ class BlockExecutor:
             for piece in pieces:
                 _keep(block, op, piece, cache)
 
-    def _compute(self, block: Block, ops: Stage, values: Values, context: HostContext, cache: Cache) -> None:
+    def _compute(self, block: Block, ops: Stage, values: Values, context: HostContext, cache: Columns) -> None:
         """Operations one after another."""
         for op in ops:
             values[op.output] = self._calls[op](values, context, cache)
@@ -183,26 +185,30 @@ class BlockExecutor:
                 self.observer(block, op, values)
 
     def _attend(self, block: Block, ops: Stage, piece: _Piece, cache: Cache) -> None:
-        """An attention on as many tokens at a time as fit a core's cache, without the columns that none of them sees."""
-        score, values, context = ops[0], piece.values, piece.context
-        assert isinstance(score, Score)
-        batch, length = codes_in(values, score.input).q.shape[:2]
-        rows = max(_ATTENTION_ROWS, _ATTENTION_ELEMENTS // (batch * score.heads * context.stop))
-        if rows >= length:
+        """An attention on as many tokens at a time as fit a core's cache, without the columns that none of them sees; and where
+        these are not all, on one head of the keys after the other."""
+        values, context = piece.values, piece.context
+        batch, length = codes_in(values, ops[0].input).q.shape[:2]
+        if rows_at_once(ops, batch, context.stop) >= length:
             self._compute(block, ops, values, context, cache)
             return
-        read = {name for op in ops for name in op.reads() if name in values}
-        parts = []
-        for start in range(0, length, rows):
-            tokens = slice(start, start + rows)
-            parts.append({name: _tokens(values[name], tokens) for name in read})
-            self._compute(block, ops, parts[-1], self._context(context.positions[tokens], context.steps), cache)
-            for op in ops:
-                if block.ports[op.output].by_position:
-                    del parts[-1][op.output]
+        shares = []
+        for share in shares_of(ops, self._alone.get(ops), values, context.steps, cache):
+            rows = rows_at_once(share.ops, batch, context.stop)
+            parts = []
+            for start in range(0, length, rows):
+                tokens = slice(start, start + rows)
+                part = {name: some_tokens(value, tokens) for name, value in share.values.items()}
+                at = self._context(context.positions[tokens], share.steps)
+                self._compute(block, share.ops, part, at, share.cache)
+                parts.append(part)
+                for op in ops:
+                    if block.ports[op.output].by_position:
+                        del part[op.output]
+            shares.append(parts)
         for op in ops:
             if not block.ports[op.output].by_position:
-                values[op.output] = _joined([part[op.output] for part in parts])
+                values[op.output] = torch.cat([torch.cat([tensor_in(part, op.output) for part in s], 1) for s in shares], -1)
 
     def _linear(self, op: Linear, x: Codes) -> Value:
         matmul = self._matmuls[op]
@@ -305,52 +311,10 @@ def _first_broken(block: Block, values: Values) -> str:
     return "the sum of all results"
 
 
-def _tokens(value: Value, tokens: slice) -> Value:
-    """Some tokens of a value (B, L, width)."""
-    return value[:, tokens] if isinstance(value, Tensor) else Codes(value.q[:, tokens], value.step[:, tokens])
-
-
-def _joined(pieces: list[Value]) -> Value:
-    """Pieces of consecutive tokens in one."""
-    return torch.cat([piece for piece in pieces if isinstance(piece, Tensor)], 1)
-
-
 def answer_of(op: Linear, inputs: Codes, answer: Tensor) -> Value:
     """What a segment's neurons answered (..., N) as a value: sums, or codes with a step of 1, like that of `inputs` in
     shape."""
     return answer if op.fires is None else Codes(answer, torch.ones_like(inputs.step))
-
-
-def _score(op: Score, query: Codes, keys: Tensor) -> Tensor:
-    """(B, L, H * d) codes against (B, kv_heads, d, J) cached codes -> (B, H, L, J) sums, 0 where j is later than the token."""
-    batch, length, _ = query.q.shape
-    width, columns = keys.shape[2:]
-    q = query.q.view(batch, length, op.kv_heads, -1, width).permute(0, 2, 3, 1, 4)
-    sums = (q.reshape(batch, op.kv_heads, -1, width) @ keys).view(batch, op.heads, length, columns)
-    if width * _MAX_CACHED**2 > STATE_MAX:
-        check_state(sums, op.name)
-    if length > 1:
-        sums[..., columns - length :].mul_(visible(length, length, sums.device))
-    return sums
-
-
-def _mix(op: Mix, weights: Codes, cached: Tensor) -> Tensor:
-    """(B, H, L, J) codes against (B, kv_heads, d, J) cached codes -> (B, L, H * d) sums."""
-    batch, _, length, columns = weights.q.shape
-    flat = weights.q.view(batch, op.kv_heads, -1, columns).transpose(2, 3)
-    bound = columns * op.code.code_max * _MAX_CACHED
-    # where the worst case could round, the codes at hand still may not: a row's sum bounds every partial sum
-    if bound < FLOAT32_EXACT or float(weights.q.sum(-1).max()) * _MAX_CACHED < FLOAT32_EXACT:
-        sums = cached @ flat
-    else:
-        sums = cached.double() @ flat.double()
-    sums = sums.view(batch, op.kv_heads, cached.shape[2], -1, length).permute(0, 4, 1, 3, 2).reshape(batch, length, -1)
-    if op.part is not None and op.part < columns:
-        if op.part * op.code.largest * _MAX_CACHED > STATE_MAX:
-            check_parts(op, weights.q, cached.transpose(2, 3), _MAX_CACHED)
-    elif bound > STATE_MAX:
-        check_state(sums, op.name)
-    return sums
 
 
 require_ops("the integer executor", (Linear, Score, Mix))

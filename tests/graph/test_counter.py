@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from kirin_lava.graph import executor
+from kirin_lava.graph import attention, executor
 from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.counter import Counter, together
 from kirin_lava.graph.counts import CoreCounts
@@ -165,8 +165,8 @@ def test_pieces_count_like_the_whole(tmp_path: Path, kind: str, monkeypatch: pyt
     model = converted(tmp_path, kind, "kirin-w4a4-8")
     monkeypatch.setattr(executor, "_PIECE", 14)
     monkeypatch.setattr(executor, "_FEW_TOKENS", 4)
-    monkeypatch.setattr(executor, "_ATTENTION_ELEMENTS", 1)
-    monkeypatch.setattr(executor, "_ATTENTION_ROWS", 3)
+    monkeypatch.setattr(attention, "_ATTENTION_ELEMENTS", 1)
+    monkeypatch.setattr(attention, "_ATTENTION_ROWS", 3)
     tokens = torch.stack(random_rows(CONFIGS[kind], length=40))
     whole, divided = Whole(), Counter()
     for counter in (whole, divided):

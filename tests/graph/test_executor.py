@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kirin_lava.base.errors import FitError, KirinError, UsageError
 from kirin_lava.base.loihi2 import STATE_MAX
+from kirin_lava.graph import attention
 from kirin_lava.graph import executor as reference
 from kirin_lava.graph.block import Block, Embedding, Model
 from kirin_lava.graph.executor import BlockExecutor, Cache, Executor
@@ -205,9 +206,9 @@ def test_pieces_of_an_attention_change_nothing(folder: Path, recipe: str, monkey
     model = model_of(folder, "llama", recipe)
     tokens = sample(model, 2, 60)
     whole = Executor(model).forward(tokens)
-    monkeypatch.setattr(reference, "_ATTENTION_ELEMENTS", 1)
+    monkeypatch.setattr(attention, "_ATTENTION_ELEMENTS", 1)
     for rows in (1, 7, 16):
-        monkeypatch.setattr(reference, "_ATTENTION_ROWS", rows)
+        monkeypatch.setattr(attention, "_ATTENTION_ROWS", rows)
         assert torch.equal(Executor(model).forward(tokens), whole)
 
 
@@ -216,8 +217,8 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """A text is divided as one of thousands of tokens is, and its attention once more."""
     monkeypatch.setattr(reference, "_PIECE", 14)
     monkeypatch.setattr(reference, "_FEW_TOKENS", 4)
-    monkeypatch.setattr(reference, "_ATTENTION_ELEMENTS", 1)
-    monkeypatch.setattr(reference, "_ATTENTION_ROWS", 3)
+    monkeypatch.setattr(attention, "_ATTENTION_ELEMENTS", 1)
+    monkeypatch.setattr(attention, "_ATTENTION_ROWS", 3)
 
 
 class PieceRecorder(Recorder):
@@ -354,7 +355,7 @@ def test_queries_meet_the_keys_of_their_group(heads: int, kv_heads: int, length:
     expected[:, :, np.arange(columns) > np.arange(columns - length, columns)[:, None]] = 0
     op = Score("score", "q", "k", "s", heads, kv_heads, SIGNED)
     codes = Codes(torch.from_numpy(q).float().flatten(2), torch.ones(2, length, 1))
-    assert reference._score(op, codes, torch.from_numpy(k).float()).tolist() == expected.tolist()
+    assert attention.score_sums(op, codes, torch.from_numpy(k).float()).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(("width", "fits"), [(1040, True), (1041, False)])
@@ -373,7 +374,7 @@ def test_heads_so_wide_that_float32_would_round_are_refused(width: int, fits: bo
 def mixed(columns: int, code: int, cached: float) -> Tensor:
     op = Mix("mix", "p", "v", "y", 1, 1, UNSIGNED8)
     weights = Codes(torch.full((1, 1, 1, columns), float(code)), torch.ones(1, 1, 1))
-    result = reference._mix(op, weights, torch.full((1, 1, 2, columns), cached))
+    result = attention.mix_sums(op, weights, torch.full((1, 1, 2, columns), cached))
     assert isinstance(result, Tensor)
     return result
 
@@ -393,7 +394,7 @@ def test_a_mix_in_float64_is_exact() -> None:
     op = Mix("mix", "p", "v", "y", 4, 2, UNSIGNED8)
     q = torch.randint(0, 256, (1, 4, 3, 2000), generator=generator).float()
     v = torch.randint(-127, 128, (1, 2, 8, 2000), generator=generator).float()
-    result = reference._mix(op, Codes(q, torch.ones(1, 3, 4)), v)
+    result = attention.mix_sums(op, Codes(q, torch.ones(1, 3, 4)), v)
     assert result.dtype == torch.float64
     expected = torch.einsum("bhlj,bhdj->blhd", q.double(), v.double().repeat_interleave(2, 1)).flatten(2)
     assert torch.equal(result, expected)

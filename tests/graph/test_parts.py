@@ -12,10 +12,11 @@ from torch import Tensor
 from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.export.serial import block_from_json, block_to_json
+from kirin_lava.graph.attention import mix_sums
 from kirin_lava.graph.block import Block
 from kirin_lava.graph.cache import Cache
 from kirin_lava.graph.counter import Counter
-from kirin_lava.graph.executor import BlockExecutor, Executor, _mix
+from kirin_lava.graph.executor import BlockExecutor, Executor
 from kirin_lava.graph.ops import Mix
 from kirin_lava.graph.parts import sums_by_part
 from kirin_lava.graph.values import Codes
@@ -54,21 +55,21 @@ def test_each_part_sums_its_own_positions(part: int | None, parts: int) -> None:
         assert np.array_equal(sums, expected.reshape(2, 5, -1))
 
 
-def run_mix(part: int | None, positions: int) -> Tensor:
+def runmix_sums(part: int | None, positions: int) -> Tensor:
     """The last token's sums, all codes as large as they come."""
     op = Mix("mix", "p", "v", "mixed", 1, 1, UNSIGNED16, part)
     codes = Codes(torch.full((1, 1, 1, positions), 255.0), torch.ones(1, 1, 1))
-    return _mix(op, codes, torch.full((1, 1, 2, positions), 127.0))
+    return mix_sums(op, codes, torch.full((1, 1, 2, positions), 127.0))
 
 
 def test_the_whole_may_pass_the_state_but_no_part_of_it() -> None:
     fits = STATE_MAX // (255 * 127)
-    assert run_mix(None, fits).tolist() == [[[fits * 255 * 127] * 2]]
+    assert runmix_sums(None, fits).tolist() == [[[fits * 255 * 127] * 2]]
     with pytest.raises(FitError, match=r"mix: a membrane reaches .*24-bit state"):
-        run_mix(None, fits + 1)
-    assert run_mix(fits, 10 * fits).tolist() == [[[10 * fits * 255 * 127] * 2]]
+        runmix_sums(None, fits + 1)
+    assert runmix_sums(fits, 10 * fits).tolist() == [[[10 * fits * 255 * 127] * 2]]
     with pytest.raises(FitError, match="mix: a membrane reaches"):
-        run_mix(fits + 1, 10 * fits)
+        runmix_sums(fits + 1, 10 * fits)
 
 
 def test_a_split_block_gives_the_same_bits_and_is_written_and_read_back() -> None:
