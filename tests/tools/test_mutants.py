@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tools.mutants.__main__ import HERE, ROOT, known_survivors, run_tests
+from tools.mutants.__main__ import HERE, ROOT, known_survivors
 from tools.mutants.places import Mutant, mutants_of, sample
+from tools.mutants.run import run_tests
 
 SOURCE = '''"""Adds 1 to 2, x or not x."""
 
@@ -25,7 +26,7 @@ def add(a: int | float, b: int = 4) -> int | None:
 
 
 def all_of(root: Path) -> list[Mutant]:
-    return [m for seed in range(12) for m in sample(root, ["m.py"], 10**9, seed)[0]]
+    return [m for seed in range(40) for m in sample(root, ["m.py"], 10**9, seed)[0]]
 
 
 def test_numbers_and_operators_are_changed_but_no_types_and_no_words(tmp_path: Path) -> None:
@@ -45,8 +46,10 @@ def test_numbers_and_operators_are_changed_but_no_types_and_no_words(tmp_path: P
 def test_a_sample_is_drawn_by_its_seed_from_different_places() -> None:
     modules = ["kirin_lava/quantize/gptq.py", "kirin_lava/hardware/split.py"]
     (first, total), (again, _), (other, _) = (sample(ROOT, modules, 8, seed) for seed in (1, 1, 2))
-    assert first == again != other and len(first) == 8
-    assert len({(m.module, m.line, m.column) for m in first}) == 8
+    assert first == again != other
+    assert [sum(m.module == module for m in first) for module in modules] == [8, 8]
+    assert sample(ROOT, modules[1:], 8, 1)[0] == first[8:], "what is drawn of a module does not depend on the others"
+    assert len({(m.module, m.line, m.column) for m in first}) == 16
     assert total == sum(len(mutants_of(module, (ROOT / module).read_text())) for module in modules) > 500
     for mutant in first:
         source = (ROOT / mutant.module).read_text()

@@ -1,89 +1,45 @@
 """Change one line of the core at a time and see whether a test notices.
 
-    python -m tools.mutants                          200 mutants over all modules of modules.yaml (or: make mutants)
-    python -m tools.mutants --only gptq --sample 0   every place of the modules whose path has this in it
+    python -m tools.mutants                            8 places of every module of modules.yaml (or: make mutants)
+    python -m tools.mutants --only gptq --sample 50    more of the modules whose path has this in it
 
-The modules, and which tests see each, are in modules.yaml; survivors.yaml says of each that lived why it may. Works on a copy
-of the repository. Exit code 1 where less than 90 % died, or one lives that survivors.yaml does not know.
+The modules, and which tests see each, are in modules.yaml; survivors.yaml says of each that lived why it may. Works on copies
+of the repository, as many at a time as there are processors. Exit code 1 where less than 90 % died, or one lives that
+survivors.yaml does not know.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from tools.mutants.places import Mutant, sample
+from tools.mutants.run import Limits, Running, load
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 LEAST = 0.9
 EQUAL = "equal: "  # so begins the explanation of a mutant that computes the same
 _LEFT_OUT = shutil.ignore_patterns(".*", "build", "dist", "__pycache__", "shared")
-_OPTIONS = "-x -q --no-header --tb=no -p no:cacheprovider -p tools.mutants.plugin --hypothesis-profile first-failure".split()
-_PATIENCE = 3  # times what the tests take without a mutant, and so many seconds more
-_MORE = 20
+_UNCHANGED = Limits(600, 1800)
 
 
-def load() -> None:
-    """Import what tests need besides the core, once for all children."""
-    os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", PYTHONDONTWRITEBYTECODE="1")
-    sys.dont_write_bytecode = True  # a mutant may have the size and, to the second, the age of the one before
-    import h5py  # noqa: F401
-    import pytest  # noqa: F401
-    import safetensors.torch  # noqa: F401
-    import tokenizers  # noqa: F401
-    import torch
-    import transformers  # noqa: F401
+@dataclass(frozen=True)
+class Job:
+    """Tests to run: of a module as it is, or of one of its mutants."""
 
-    torch.set_num_threads(1)
-
-
-def run_tests(copy: Path, tests: list[str], limit: float) -> str:
-    """ "passed", "failed", "hung" or "broken" (nothing was collected), by a forked child in a group of its own."""
-    pid = os.fork()
-    if pid == 0:
-        _child(copy, tests)
-    deadline = time.monotonic() + limit
-    try:
-        while True:
-            found, status = os.waitpid(pid, os.WNOHANG)
-            if found:
-                code = os.waitstatus_to_exitcode(status)
-                return {0: "passed", 5: "broken", 4: "broken"}.get(code, "failed")
-            if time.monotonic() > deadline:
-                os.killpg(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                return "hung"
-            time.sleep(0.02)
-    finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
-
-
-def _child(copy: Path, tests: list[str]) -> None:
-    code = 1
-    try:
-        os.setpgid(0, 0)
-        null = os.open(os.devnull, os.O_RDWR)
-        for number in (0, 1, 2):
-            os.dup2(null, number)
-        os.chdir(copy)
-        sys.path.insert(0, str(copy))
-        os.environ["PYTHONPATH"] = str(copy)
-        import pytest
-
-        code = int(pytest.main([*_OPTIONS, *tests]))
-    finally:
-        os._exit(code)
+    tests: list[str]
+    limits: Limits
+    mutant: Mutant | None = None
 
 
 def known_survivors() -> dict[tuple[str, str, str], str]:
@@ -97,67 +53,110 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tools.mutants", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sample", type=int, default=200, metavar="N", help="places to try (200); 0: all, which takes hours")
+    parser.add_argument(
+        "--sample", type=int, default=8, metavar="N", help="places of each module (8); 0: all, which takes hours"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the sample (0)")
     parser.add_argument("--only", default="", metavar="WORD", help="modules with this word in their path")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="at a time (processors)")
     parser.add_argument("--list", action="store_true", help="show the sample and run nothing")
     options = parser.parse_args()
     tests_of: dict[str, list[str]] = yaml.safe_load((HERE / "modules.yaml").read_text(encoding="utf-8"))
     modules = [module for module in tests_of if options.only in module]
     mutants, total = sample(ROOT, modules, options.sample or 10**9, options.seed)
     print(
-        f"{len(mutants)} places, one change each, of {total} mutants in {len(modules)} modules; seed {options.seed}", flush=True
+        f"{len(mutants)} places, one change each, of {total} mutants in {len(modules)} modules; seed {options.seed}, "
+        f"{options.sample or 'all'} places of a module",
+        flush=True,
     )
     if options.list:
         print("\n".join(mutant.words for mutant in mutants))
         return 0
     load()
+    start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kirin-mutants-") as folder:
-        copy = Path(folder) / "copy"
-        shutil.copytree(ROOT, copy, symlinks=True, ignore=_LEFT_OUT)
-        return _campaign(copy, mutants, tests_of)
+        copies = [Path(folder) / str(number) for number in range(max(1, options.jobs))]
+        for copy in copies:
+            shutil.copytree(ROOT, copy, symlinks=True, ignore=_LEFT_OUT)
+        code = _campaign(copies, mutants, tests_of)
+    print(f"{time.monotonic() - start:.0f} s")
+    return code
 
 
-def _campaign(copy: Path, mutants: list[Mutant], tests_of: dict[str, list[str]]) -> int:
-    limits: dict[str, float] = {}
-    known, start = known_survivors(), time.monotonic()
-    results: dict[str, list[int]] = {}
-    alive: list[tuple[Mutant, str | None]] = []
-    for mutant in mutants:
-        tests = tests_of[mutant.module]
-        if mutant.module not in limits:
-            before = time.monotonic()
-            if run_tests(copy, tests, 1800) != "passed":
-                print(f"{mutant.module}: its tests fail without a mutant: {' '.join(tests)}", file=sys.stderr)
-                return 2
-            limits[mutant.module] = _PATIENCE * (time.monotonic() - before) + _MORE
-        path = copy / mutant.module
-        source = path.read_text()
-        path.write_text(mutant.code(source))
-        try:
-            outcome = run_tests(copy, tests, limits[mutant.module])
-        finally:
-            path.write_text(source)
-        counts = results.setdefault(mutant.module, [0, 0])
+def _campaign(copies: list[Path], mutants: list[Mutant], tests_of: dict[str, list[str]]) -> int:
+    limits: dict[str, Limits] = {}
+    bad = []
+
+    def unchanged(job: Job, ran: Running) -> None:
+        limits[str(job.tests)] = Limits.after(ran.cpu, ran.wall)
+        if ran.outcome != "passed":
+            bad.append(job.tests)
+
+    distinct = {str(tests_of[mutant.module]): tests_of[mutant.module] for mutant in mutants}
+    run_all(copies, [Job(tests, _UNCHANGED) for tests in distinct.values()], unchanged)
+    if bad:
+        for tests in bad:
+            print(f"these tests fail without a mutant: {' '.join(tests)}", file=sys.stderr)
+        return 2
+    known = known_survivors()
+    results: dict[str, list[float]] = {module: [0, 0, 0] for module in dict.fromkeys(mutant.module for mutant in mutants)}
+    alive: list[str | None] = []
+
+    def tried(job: Job, ran: Running) -> None:
+        assert job.mutant is not None
+        mutant, counts = job.mutant, results[job.mutant.module]
         counts[0] += 1
-        if outcome != "passed":
-            print(f"{outcome}: {mutant.words}", flush=True)
-        else:
-            counts[1] += 1
-            why = next(
-                (known[key] for end in (mutant.after, "*") if (key := (mutant.module, mutant.before, end)) in known), None
-            )
-            alive.append((mutant, why))
-            print(f"lives: {mutant.words}  [{why or 'not explained'}]", flush=True)
-    tried, lived = (sum(column) for column in zip(*results.values(), strict=True))
-    equal = sum((why or "").startswith(EQUAL) for _, why in alive)
-    unknown = sum(why is None for _, why in alive)
-    for module, (count, left) in results.items():
-        print(f"{module:<45} {count - left:>4} of {count:>4} died")
+        counts[2] += ran.wall
+        if ran.outcome != "passed":
+            print(f"{ran.outcome}: {mutant.words}", flush=True)
+            return
+        keys = ((mutant.module, mutant.before, after) for after in (mutant.after, "*"))
+        why = next((known[key] for key in keys if key in known), None)
+        counts[1] += 1
+        alive.append(why)
+        print(f"lives: {mutant.words}  [{why or 'not explained'}]", flush=True)
+
+    jobs = [Job(tests_of[mutant.module], limits[str(tests_of[mutant.module])], mutant) for mutant in mutants]
+    run_all(copies, jobs, tried)
+    return _tell(results, alive)
+
+
+def run_all(copies: list[Path], jobs: Iterable[Job], tell: Callable[[Job, Running], None]) -> None:
+    """Run jobs in order, one in each copy at a time; `tell` hears of each that ended. A copy is as before when a job ends."""
+    waiting = iter(jobs)
+    free, busy = list(copies), list[tuple[Job, Running, str]]()
+    try:
+        while True:
+            while free and (job := next(waiting, None)) is not None:
+                copy, source = free.pop(), ""
+                if job.mutant is not None:
+                    source = (copy / job.mutant.module).read_text()
+                    (copy / job.mutant.module).write_text(job.mutant.code(source))
+                busy.append((job, Running(copy, job.tests, job.limits), source))
+            if not busy:
+                return
+            for entry in [entry for entry in busy if entry[1].poll()]:
+                job, ran, source = entry
+                busy.remove(entry)
+                free.append(ran.copy)
+                if job.mutant is not None:
+                    (ran.copy / job.mutant.module).write_text(source)
+                tell(job, ran)
+            time.sleep(0.02)
+    finally:
+        for _, ran, _ in busy:
+            ran.stop()
+
+
+def _tell(results: dict[str, list[float]], alive: list[str | None]) -> int:
+    """The table; returns the exit code."""
+    tried, lived = sum(int(counts[0]) for counts in results.values()), len(alive)
+    equal, unknown = sum((why or "").startswith(EQUAL) for why in alive), alive.count(None)
+    for module, (count, left, seconds) in results.items():
+        print(f"{module:<45} {count - left:>4.0f} of {count:>4.0f} died  {seconds:>5.0f} s")
     score = (tried - lived) / max(tried - equal, 1)
     print(f"{tried - lived} of {tried} died; {lived} live, {equal} equal, {lived - equal - unknown} allowed, {unknown} unknown")
     print(f"score {100 * score:.1f} % of those that change something")
-    print(f"{time.monotonic() - start:.0f} s")
     return int(score < LEAST or unknown > 0)
 
 

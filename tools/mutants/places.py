@@ -73,20 +73,22 @@ def mutants_of(module: str, source: str) -> list[tuple[int, int, str, int]]:
 
 
 def sample(root: Path, modules: list[str], count: int, seed: int) -> tuple[list[Mutant], int]:
-    """So many mutants, at different places, and how many there are at all: of each place that is drawn, one of its changes."""
-    places: dict[tuple[str, int, int], list[tuple[str, int]]] = {}
+    """So many mutants of each module, at different places, and how many there are at all: of each place, one of its changes.
+
+    What is drawn of a module does not depend on the others.
+    """
+    found, total = [], 0
     for module in modules:
-        for line, column, operator, occurrence in mutants_of(module, (root / module).read_text()):
-            places.setdefault((module, line, column), []).append((operator, occurrence))
-    rng = Random(seed)
-    chosen = sorted(rng.sample(sorted(places), min(count, len(places))))
-    found = []
-    for module, line, column in chosen:
-        source = (root / module).read_text()
-        operator, occurrence = rng.choice(places[module, line, column])
-        before, after = _first_difference(source, _mutated(source, operator, occurrence), line)
-        found.append(Mutant(module, operator, occurrence, line, column, before, after))
-    return found, sum(map(len, places.values()))
+        source, rng = (root / module).read_text(), Random(f"{seed} {module}")
+        places: dict[tuple[int, int], list[tuple[str, int]]] = {}
+        for line, column, operator, occurrence in mutants_of(module, source):
+            places.setdefault((line, column), []).append((operator, occurrence))
+            total += 1
+        for line, column in sorted(rng.sample(sorted(places), min(count, len(places)))):
+            operator, occurrence = rng.choice(places[line, column])
+            before, after = _first_difference(source, _mutated(source, operator, occurrence), line)
+            found.append(Mutant(module, operator, occurrence, line, column, before, after))
+    return found, total
 
 
 @cache
