@@ -145,8 +145,7 @@ def _convert_random(checkpoint: Checkpoint, recipe: Recipe) -> Model:
 
 def _repeated(codes: WeightCodes, times: int) -> WeightCodes:
     """Rows of a rounded matrix over and over."""
-    shift = None if codes.shift is None else np.tile(codes.shift, (times, 1))
-    return WeightCodes(np.tile(codes.weight, (times, 1)), np.tile(codes.scale, times), shift)
+    return WeightCodes(np.tile(codes.weight, (times, 1)), np.tile(codes.scale, times))
 
 
 @contextmanager

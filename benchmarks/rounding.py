@@ -39,7 +39,7 @@ from kirin_lava.quantize.gptq import DAMPING, EFFORT, Effort
 from kirin_lava.quantize.lower import round_block
 from kirin_lava.quantize.weights import Matrix, quantize_weights
 
-SPECS = (WeightSpec(4, "gptq", 0), WeightSpec(4, "gptq", 8), WeightSpec(8, "gptq", 0))
+SPECS = (WeightSpec(4, "gptq"), WeightSpec(8, "gptq"))
 EFFORTS = tuple(Effort(candidates, refinements) for candidates in (1, 3, 6, 10, 19) for refinements in (0, 1, 2, 4))
 RECIPE = "kirin-w4a4-8"
 _PLAIN_BLOCK = 128
@@ -122,7 +122,7 @@ def effort_table(layers: list[Sampled]) -> Table:
         high = 7 if spec.bits == 4 else 127
         plain_seconds, rounded = _cpu_seconds(lambda high=high: [plain_gptq(w, h, high) for w, h in pairs])  # type: ignore[misc]
         plain_error = _relative_error(pairs, rounded)
-        words = f"{spec.bits} bits" + (f", groups of {spec.group_size}" if spec.group_size else "")
+        words = f"{spec.bits} bits"
         table.add_row(f"{spec.bits} bits, plain GPTQ", "", "", f"{plain_error:.3e}", "1.000", f"{plain_seconds:.2f}", "1.00")
         for effort in EFFORTS:
 

@@ -59,8 +59,11 @@ def _sample(arguments: dict[str, Any]) -> Sample:
 
 
 def _training(arguments: dict[str, Any], device: str = "cpu") -> Training:
-    """The training that --recover and --steps name; they are taken out of the arguments."""
-    return kirin_lava.options.Training(arguments.pop("recover"), arguments.pop("steps"), device)
+    """The training that --recover, --steps and --minutes name; they are taken out of the arguments."""
+    method, steps, minutes = (arguments.pop(name) for name in ("recover", "steps", "minutes"))
+    if steps is not None and minutes is not None:
+        raise click.UsageError("--steps and --minutes are two lengths of one training: give one of them")
+    return kirin_lava.options.Training(method, steps, minutes, device)
 
 
 def _print_as(result: Any, form: str | None) -> None:
@@ -101,6 +104,7 @@ def _require_written(*problems: str | None) -> None:
     help="Train after rounding, on the calibration text: block by block, or the whole model against the original.",
 )
 @click.option("--steps", type=options.COUNT, metavar="N", help="Steps of training; the recipe's own by default.")
+@options.minutes_option
 @click.option(
     "--format",
     "formats",
@@ -340,6 +344,7 @@ def report(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
     "--recover", type=click.Choice(["none", "blocks", "distill"]), help="Add the first recipe once more, trained this way."
 )
 @click.option("--steps", type=options.COUNT, metavar="N", help="Steps of that training; the recipe's own by default.")
+@options.minutes_option
 @click.option("--rivals", is_flag=True, help="Also rival quantisers at equal bits, in the same evaluator.")
 @options.form_options
 @options.quiet_option

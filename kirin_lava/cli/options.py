@@ -78,9 +78,15 @@ COUNT_OR_NONE = Whole(0, _MOST)
 TOKENS = Whole(2, _MOST)
 SEED = Whole(0, 2**32 - 1)
 TEMPERATURE = Number(0, 1e6)
+MINUTES = Number(0, 1e4, min_open=True)
 SECONDS = Number(0, 1e6, min_open=True)  # 11 days; a system waits for at most 2^31 ms
 
 Command = Callable[..., Any]
+
+
+minutes_option = click.option(
+    "--minutes", type=MINUTES, metavar="N", help="Train as long as this instead; the result then depends on the machine."
+)
 
 
 def sample_options(rows: int) -> Callable[[Command], Command]:

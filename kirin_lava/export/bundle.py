@@ -66,7 +66,7 @@ __all__ = [
     "sealed",
 ]
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST, JOURNAL, EMBEDDING = "manifest.json", "journal.json", "host/embedding.safetensors"
 SOURCE_FILES = ("config.json", "generation_config.json", *TOKENIZER_FILES, *CHAT_FILES)  # some tokenizers need the config
 """Copied from the source where it has them; one that comes up later would change what is generated."""

@@ -138,8 +138,6 @@ def _chain(
         "sha256": hashlib.sha256(np.ascontiguousarray(linear.weight).tobytes()).hexdigest(),
         "encoding": _plain(linear.code),
     }
-    if linear.group_shift is not None:
-        weights["group_shift"] = linear.group_shift
     constant = linear.code.zero * linear.weight.sum(1, dtype=np.int64) * 2**shift
     membrane: dict[str, Any] = {
         "state_bits": STATE_BITS,

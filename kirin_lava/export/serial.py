@@ -101,7 +101,6 @@ def _linear(values: dict[str, Any], read_net: Callable[[str], Linear], place: st
         stored.bits,
         stored.code,
         stored.neuron,
-        stored.group_shift,
     )
 
 

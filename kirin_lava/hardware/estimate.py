@@ -24,7 +24,6 @@ __all__ = ["ExportEstimate", "export_estimate"]
 
 _FLOAT = 4
 _STORED = {4: 0.55, 8: 0.95}
-_STORED_SHIFTED = 0.62
 _NEURON_BYTES = 4 + 8 + 3 * 8  # scale, constant, three sample results
 _FILE_BYTES = 20_000  # of an HDF5 file besides its arrays
 _PROBE_WINDOWS = 16
@@ -112,10 +111,9 @@ def _table_bytes(shape: ModelShape) -> int:
 
 
 def _net_bytes(segment: Segment, recipe: Recipe) -> int:
-    each = _STORED[segment.weight_bits]
-    if segment.weight_bits == 4 and segment.bits == 8 and recipe.weights.group_size:
-        each = _STORED_SHIFTED
-    return round(segment.inputs * segment.outputs * each) + segment.outputs * _NEURON_BYTES + _FILE_BYTES
+    return (
+        round(segment.inputs * segment.outputs * _STORED[segment.weight_bits]) + segment.outputs * _NEURON_BYTES + _FILE_BYTES
+    )
 
 
 def _layer_bytes(segments: list[Segment], recipe: Recipe, tokens: int) -> int:

@@ -69,7 +69,7 @@ def _linear_fit(block: Block, op: Linear, farthest: int) -> tuple[str, int]:
     if op.fires is not None:
         low, high = payload_extremes(row, seen).outer()
         return (PROVED if max(-low, high) <= STATE_MAX else UNKNOWN), 1
-    plain = replace(op, weight=row, group_shift=None)
+    plain = replace(op, weight=row)
     needed = parts_needed(plain, seen)
     if needed != 1 and reach_of(plain) is not None:
         return PROVED, 1

@@ -257,7 +257,7 @@ def _bound(name: str, worst: Span, anything: Span, calibrated: Span | None) -> B
 def _advice(block: Block, op: CoreOp, beyond: list[str], context: int) -> str:
     """What would make a segment proved."""
     if "stored weight" in beyond:
-        return "use a recipe with 4-bit weights or without group shifts (weights.group_size: 0)"
+        return "use a recipe with 4-bit weights"
     if isinstance(op, Mix):
         positions = _provable_positions(block, op, context)
         return f"proved up to {positions} positions: shorten the context or lower the ratio of attn.p"

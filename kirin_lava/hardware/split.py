@@ -38,19 +38,11 @@ MOST_PARTS = 32
 
 
 def cuts(linear: Linear, parts: int) -> list[tuple[int, int]]:
-    """`parts` nearly equal ranges of inputs, cut between weight groups where there are shifts."""
-    inputs, grain = linear.weight.shape[1], _grain(linear)
-    units = -(-inputs // grain)
-    if not 1 <= parts <= units:
-        raise FitError(f"{linear.name}: {inputs} inputs in groups of {grain} cannot be split into {parts} parts")
-    edges = [min(round(i * units / parts) * grain, inputs) for i in range(parts + 1)]
-    return list(pairwise(edges))
-
-
-def _grain(linear: Linear) -> int:
-    """Neighbouring inputs that stay together."""
-    inputs, shift = linear.weight.shape[1], linear.group_shift
-    return 1 if shift is None or inputs % shift.shape[1] else inputs // shift.shape[1]
+    """`parts` nearly equal ranges of inputs."""
+    inputs = linear.weight.shape[1]
+    if not 1 <= parts <= inputs:
+        raise FitError(f"{linear.name}: {inputs} inputs cannot be split into {parts} parts")
+    return list(pairwise(round(i * inputs / parts) for i in range(parts + 1)))
 
 
 def parts_needed(linear: Linear, seen: Arrivals) -> int | None:
@@ -58,7 +50,7 @@ def parts_needed(linear: Linear, seen: Arrivals) -> int | None:
     inputs = linear.weight.shape[1]
     whole = _reach(linear, seen, 0, inputs)
     # The parts reach at least the whole together, so fewer than this cannot do.
-    for parts in range(max(1, -(-whole // STATE_MAX)), min(MOST_PARTS, inputs // _grain(linear)) + 1):
+    for parts in range(max(1, -(-whole // STATE_MAX)), min(MOST_PARTS, inputs) + 1):
         if max(_reach(linear, seen, start, stop) for start, stop in cuts(linear, parts)) <= STATE_MAX:
             return parts
     return None
@@ -108,13 +100,9 @@ def split_linear(linear: Linear, parts: int) -> list[Op]:
     total = ""
     for i, (start, stop) in enumerate(edges):
         name = f"{linear.name}.part{i}"
-        shift = linear.group_shift
-        if shift is not None:
-            grain = linear.weight.shape[1] // shift.shape[1]
-            shift = shift[:, start // grain : -(-stop // grain)] if linear.weight.shape[1] % shift.shape[1] == 0 else None
         ops.append(Slice(f"{name}.slice", linear.input, f"{name}.codes", start, stop))
         weight = linear.weight[:, start:stop].copy()
-        part = replace(linear, name=name, input=f"{name}.codes", output=f"{name}.sums", weight=weight, group_shift=shift)
+        part = replace(linear, name=name, input=f"{name}.codes", output=f"{name}.sums", weight=weight)
         ops.append(part)
         if i == 0:
             total = part.output

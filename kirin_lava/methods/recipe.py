@@ -35,8 +35,8 @@ __all__ = [
     "with_recovery",
 ]
 
+_MOST_MINUTES = 10_000
 _MOST_STEPS = 2**31 - 1
-_LARGEST_GROUP = 1 << 24  # wider than any layer
 
 
 @dataclass(frozen=True)
@@ -47,24 +47,16 @@ class WeightSpec:
         bits: 4 or 8. method: "rtn" rounds to nearest with the scale of least squared error (weighted by the diagonal of the
         Hessian where there
             is one); "gptq" needs a Hessian, see `kirin_lava.quantize.gptq`.
-        group_size: 0, or the number of inputs that share a power-of-two shift of 0..3 (4 bits only).
     """
 
     bits: int = 4
     method: str = "rtn"
-    group_size: int = 0
 
     def __post_init__(self) -> None:
         if self.bits not in (4, 8):
             raise UsageError(f"weights of {self.bits} bits are not supported: use 4 or 8")
         if self.method not in ("rtn", "gptq"):
             raise UsageError(f"weight rounding {self.method!r} is unknown: use 'rtn' or 'gptq'")
-        if self.group_size < 0:
-            raise UsageError(f"group size {self.group_size} is negative: use 0 for no groups, or 32")
-        if self.group_size > _LARGEST_GROUP:
-            raise UsageError(f"group size {self.group_size} is above {_LARGEST_GROUP}: use 0 for no groups, or 32")
-        if self.group_size and self.bits != 4:
-            raise UsageError(f"shifted groups of {self.bits}-bit codes overflow an int8 synapse: use group size 0")
 
 
 @dataclass(frozen=True)
@@ -79,15 +71,23 @@ class HeadSpec:
 
 @dataclass(frozen=True)
 class RecoverySpec:
-    """Training after rounding: `method` "none", "blocks" or "distill"; `steps` of it."""
+    """Training after rounding.
+
+    Attributes:
+        method: "none", "blocks" or "distill". steps: of it.
+        minutes: how long it takes instead, None for so many steps. What comes out then depends on the machine.
+    """
 
     method: str = "none"
     steps: int = 500
+    minutes: float | None = None
 
     def __post_init__(self) -> None:
         choice("recovery.method", self.method, ("none", "blocks", "distill"))
         if not 1 <= self.steps <= _MOST_STEPS:
             raise UsageError(f"recipe: recovery.steps is {self.steps}, not a positive number up to {_MOST_STEPS}")
+        if self.minutes is not None and not 0 < self.minutes <= _MOST_MINUTES:
+            raise UsageError(f"recipe: recovery.minutes is {self.minutes}, not a positive number up to {_MOST_MINUTES}")
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,7 @@ class Recipe:
 
     def facts(self) -> dict[str, str]:
         """Rows of words for tables: what is chosen -> how."""
-        groups = f", a shift per {self.weights.group_size} inputs" if self.weights.group_size else ""
-        weights = {"weights": f"{self.weights.bits} bits, {self.weights.method}{groups}"}
+        weights = {"weights": f"{self.weights.bits} bits, {self.weights.method}"}
         return {"method": self.method.title, **weights, **self.method.facts(self.options), "head": f"{self.head.bits} bits"}
 
     def to_dict(self) -> dict[str, Any]:
@@ -211,10 +210,11 @@ def _build(kind: type[_T], values: Any, where: str, **given: Any) -> _T:
 _WORDS = {str: "a text", int: "a whole number", float: "a number", dict: "a list of `name: value`"}
 
 
-def with_recovery(recipe: Recipe, method: str | None, steps: int | None) -> Recipe:
-    """The recipe with another recovery where one is given."""
-    recovery = RecoverySpec(method or recipe.recovery.method, steps or recipe.recovery.steps)
-    return replace(recipe, recovery=recovery)
+def with_recovery(recipe: Recipe, method: str | None, steps: int | None, minutes: float | None = None) -> Recipe:
+    """The recipe with another recovery where one is given; steps that are given make its minutes void."""
+    own = recipe.recovery
+    length = minutes or (None if steps else own.minutes)
+    return replace(recipe, recovery=RecoverySpec(method or own.method, steps or own.steps, length))
 
 
 def load_recipe(name: str) -> Recipe:

@@ -26,6 +26,10 @@ __all__ = ["calibrate", "run_rows"]
 Rotary = tuple[Tensor, Tensor]
 _SAMPLE_ROWS = 4096  # tokens kept for the search of fixed steps
 _TOKENS, _PART = 2048, 256  # run at a time; inputs whose moments with all others are summed at a time
+_FIRST = 16.0
+"""How many tokens the first one of a row counts for. All others read it, so that its error is everybody's, and its activations
+are nothing like theirs: attention sinks there. SmolLM2-135M, 4-bit weights by GPTQ, 128 rows of 512 tokens, four windows of
+2,048 of WikiText-2: 1 gives x1.260 of float32, 16 x1.186, 64 x1.198."""
 
 
 def calibrate(block: FloatBlock, rows: list[Tensor], rotary: Rotary | None, recipe: Recipe) -> tuple[Calibration, list[Tensor]]:
@@ -84,14 +88,17 @@ def _sum_moments(sites: Sites, rows: list[Tensor], rotary: Rotary | None) -> lis
     summed, by several threads; which part gets which terms in which order depends on the sizes alone."""
     moments = {op.name: torch.zeros(op.weight.shape[1], op.weight.shape[1]) for op in sites.block.denses()}
     totals = {name: torch.zeros(len(matrix), dtype=torch.float64) for name, matrix in moments.items()}
-    outputs, tokens = [], 0
+    outputs, tokens = [], 0.0
     for batch in _batches(rows):
         results = spread(lambda x: _run_row(sites, x, rotary), batch)
         outputs += [output for output, _ in results]
         sent = {name: torch.cat([found[name] for _, found in results]) for name in moments}
-        tokens += sum(x.shape[1] for x in batch)
+        weight = torch.cat([_weights(x.shape[1]) for x in batch])
+        tokens += float(weight.sum())
+        root = weight.sqrt()[:, None]
         for name, x in sent.items():
-            totals[name] += x.sum(0, dtype=torch.float64)
+            totals[name] += (x * weight[:, None]).sum(0, dtype=torch.float64)
+            x *= root
         parts = [(name, start) for name, matrix in moments.items() for start in range(0, len(matrix), _PART)]
 
         def add(part: tuple[str, int], sent: dict[str, Tensor] = sent) -> None:
@@ -108,6 +115,13 @@ def _sum_moments(sites: Sites, rows: list[Tensor], rotary: Rotary | None) -> lis
         about.diagonal().clamp_min_(0)  # of an input that hardly varies the rounding of sums is left
         sites.calibration.moments[name] = about.to(torch.float32)
     return outputs
+
+
+def _weights(length: int) -> Tensor:
+    """How much each token of a row counts."""
+    weights = torch.ones(length)
+    weights[0] = _FIRST
+    return weights
 
 
 @torch.no_grad()

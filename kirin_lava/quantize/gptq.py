@@ -97,27 +97,25 @@ def _near(matrix: Tensor) -> list[Tensor]:
     return [matrix[j, j - j % _BLOCK : j] for j in range(len(matrix))]
 
 
-def round_rows(grid: Grid, weight: Tensor, moments: Moments, effort: Effort = EFFORT) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes, scales and exponents of some rows of a weight that keep the layer error small.
+def round_rows(grid: Grid, weight: Tensor, moments: Moments, effort: Effort = EFFORT) -> tuple[Tensor, Tensor]:
+    """Codes and scales of some rows of a weight that keep the layer error small.
 
-    weight: float32 (K, R), a row's largest magnitude 1. Returns codes (float32 integers, K, R), scale (R,), exponents int64
-    (G, R). Inputs come and go in their own order.
+    weight: float32 (K, R), a row's largest magnitude 1. Returns codes (float32 integers, K, R) and scales (R,). Inputs come
+    and go in their own order.
     """
     importance = torch.empty_like(moments.power)
     importance[moments.order] = moments.power
-    scales, exponents = search_scales(grid, weight, importance, effort.candidates)
-    group = (moments.order // grid.group_size).tolist() if grid.group_size else None
+    scales = search_scales(grid, weight, importance, effort.candidates)
     ordered = weight[moments.order]
-    code, errors = _gptq(grid, ordered, scales, exponents, moments, group)
+    code, errors = _gptq(grid, ordered, scales, moments)
     best = errors.argmin(0, keepdim=True)
     code = code.gather(1, best.expand(len(code), 1, -1)).squeeze(1)
     scale = scales.gather(0, best).squeeze(0)
-    exponent = exponents.gather(0, best[:, None].expand(1, exponents.shape[1], -1)).squeeze(0)
     if effort.refinements:
-        code, scale = _refine(grid, ordered, code, scale, exponent, moments, group, effort.refinements)
+        code, scale = _refine(grid, ordered, code, scale, moments, effort.refinements)
     result = torch.empty_like(code)
     result[moments.order] = code
-    return result, scale, exponent
+    return result, scale
 
 
 def layer_error(difference: Tensor, hessian: Tensor) -> Tensor:
@@ -125,13 +123,10 @@ def layer_error(difference: Tensor, hessian: Tensor) -> Tensor:
     return ((difference @ hessian) * difference).sum(1)
 
 
-def _gptq(
-    grid: Grid, weight: Tensor, scales: Tensor, exponents: Tensor, moments: Moments, group: list[int] | None
-) -> tuple[Tensor, Tensor]:
+def _gptq(grid: Grid, weight: Tensor, scales: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
     """Codes (K, C, R) by GPTQ with C candidate scales side by side, and their layer errors (C, R).
 
-    weight (K, R) in rounding order, scales (C, R), exponents (C, G, R); group: of every input, None without groups. Within,
-    everything is in units of the scale.
+    weight (K, R) in rounding order, scales (C, R). Within, everything is in units of the scale.
     """
     inputs, shape = len(weight), scales.shape
     wide = shape.numel()
@@ -139,7 +134,6 @@ def _gptq(
     wanted, left = weight.new_empty(2, _BLOCK, wide)
     error = weight.new_zeros(wide)
     before = [left[:j].T for j in range(_BLOCK)]
-    factors, inverses = _factors(exponents.transpose(0, 1), weight)
     unscale = scales.reciprocal()
     for start in range(0, inputs, _BLOCK):
         end = min(start + _BLOCK, inputs)
@@ -150,16 +144,12 @@ def _gptq(
         else:
             want.copy_(own)
         q = code[start:end].view(-1, wide)
-        columns = zip(want, q, own, left, before, moments.carried_near[start:end], range(start, end), strict=False)
-        for row, integer, exact, rest, earlier, near, at in columns:
-            if at > start:
+        columns = zip(want, q, own, left, before, moments.carried_near[start:end], strict=False)
+        for at, (row, integer, exact, rest, earlier, near) in enumerate(columns):
+            if at:
                 row.addmv_(earlier, near)
-            if group is None:
-                torch.round(row, out=integer).clamp_(grid.low, grid.high)
-                torch.sub(exact, integer, out=rest)
-            else:
-                torch.mul(row, inverses[group[at]], out=integer).round_().clamp_(grid.low, grid.high)
-                torch.addcmul(exact, integer, factors[group[at]], value=-1, out=rest)
+            torch.round(row, out=integer).clamp_(grid.low, grid.high)
+            torch.sub(exact, integer, out=rest)
         lost[start:end] = left[: end - start]
         # what an input leaves is its wanted value less its own: `left` has its weight instead of the wanted value
         want.sub_(own).add_(left[: end - start]).square_()
@@ -167,77 +157,48 @@ def _gptq(
     return code, error.view(shape).mul_(scales.square())
 
 
-def _factors(exponents: Tensor, like: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """2^k and 2^-k by group, each flat, of exponents (G, ...)."""
-    power = exponents.to(like.dtype).flatten(1)
-    return list(torch.exp2(power)), list(torch.exp2(-power))
-
-
-def _refine(
-    grid: Grid,
-    weight: Tensor,
-    code: Tensor,
-    scale: Tensor,
-    exponent: Tensor,
-    moments: Moments,
-    group: list[int] | None,
-    rounds: int,
-) -> tuple[Tensor, Tensor]:
+def _refine(grid: Grid, weight: Tensor, code: Tensor, scale: Tensor, moments: Moments, rounds: int) -> tuple[Tensor, Tensor]:
     """Least-squares scales and coordinate descent in turn, and a scale at the end. A row keeps what it had unless its error
     falls."""
-    factor = 1.0 if group is None else torch.exp2(exponent.to(weight.dtype))[group]
-    before, unit = (code, scale), code * factor
-    target, product = moments.pull @ weight, moments.pull @ unit
-    first = _error(weight, unit, scale, target, product, moments)
+    before, code = (code, scale), code.clone()
+    target, product = moments.pull @ weight, moments.pull @ code
+    first = _error(weight, code, scale, target, product, moments)
     for _ in range(rounds):
-        scale = _fitted(unit, scale, target, product, moments)
-        _descend(grid, unit, product, target, scale, exponent, moments, group)
-    scale = _fitted(unit, scale, target, product, moments)
-    better = _error(weight, unit, scale, target, product, moments) < first
-    return torch.where(better, unit / factor, before[0]), torch.where(better, scale, before[1])
+        scale = _fitted(code, scale, target, product, moments)
+        _descend(grid, code, product, target, scale, moments)
+    scale = _fitted(code, scale, target, product, moments)
+    better = _error(weight, code, scale, target, product, moments) < first
+    return torch.where(better, code, before[0]), torch.where(better, scale, before[1])
 
 
-def _fitted(unit: Tensor, scale: Tensor, target: Tensor, product: Tensor, moments: Moments) -> Tensor:
-    """The scales of least error for weights `scale * unit`; target is `pull @ w`, product `pull @ unit`."""
-    power, overlap = moments.power @ (unit * product), moments.power @ (unit * target)
+def _fitted(code: Tensor, scale: Tensor, target: Tensor, product: Tensor, moments: Moments) -> Tensor:
+    """The scales of least error for weights `scale * code`; target is `pull @ w`, product `pull @ code`."""
+    power, overlap = moments.power @ (code * product), moments.power @ (code * target)
     return torch.where((power > 0) & (overlap > 0), overlap / power, scale)
 
 
-def _error(weight: Tensor, unit: Tensor, scale: Tensor, target: Tensor, product: Tensor, moments: Moments) -> Tensor:
-    left = torch.addcmul(weight, unit, scale, value=-1)
+def _error(weight: Tensor, code: Tensor, scale: Tensor, target: Tensor, product: Tensor, moments: Moments) -> Tensor:
+    left = torch.addcmul(weight, code, scale, value=-1)
     return moments.power @ left.mul_(torch.addcmul(target, product, scale, value=-1))
 
 
-def _descend(
-    grid: Grid,
-    unit: Tensor,
-    product: Tensor,
-    target: Tensor,
-    scale: Tensor,
-    exponent: Tensor,
-    moments: Moments,
-    group: list[int] | None,
-) -> None:
+def _descend(grid: Grid, code: Tensor, product: Tensor, target: Tensor, scale: Tensor, moments: Moments) -> None:
     """One sweep of coordinate descent: each code in turn to its best value, the others fixed.
 
-    Changes `unit` (K, R), codes times 2^k, and `product`, `pull @ unit`.
+    Changes `code` (K, R) and `product`, `pull @ code`.
     """
-    inputs, rows = unit.shape
-    moved, unscale = unit.new_empty(_BLOCK, rows), scale.reciprocal()
+    inputs, rows = code.shape
+    moved, unscale = code.new_empty(_BLOCK, rows), scale.reciprocal()
     before = [moved[:j].T for j in range(_BLOCK)]
-    factors, inverses = _factors(exponent, unit)
     for start in range(0, inputs, _BLOCK):
         end = min(start + _BLOCK, inputs)
-        old = unit[start:end]
+        old = code[start:end]
         best = torch.addcmul(old, target[start:end], unscale).sub_(product[start:end])
-        columns = zip(best, old, moved, before, moments.pulled_near[start:end], range(start, end), strict=False)
-        for row, last, way, earlier, near, at in columns:
-            if at > start:
+        columns = zip(best, old, moved, before, moments.pulled_near[start:end], strict=False)
+        for at, (row, last, way, earlier, near) in enumerate(columns):
+            if at:
                 row.addmv_(earlier, near, alpha=-1)
-            if group is None:
-                row.round_().clamp_(grid.low, grid.high)
-            else:
-                row.mul_(inverses[group[at]]).round_().clamp_(grid.low, grid.high).mul_(factors[group[at]])
+            row.round_().clamp_(grid.low, grid.high)
             torch.sub(row, last, out=way)
         old.copy_(best)
         product.addmm_(moments.pull[:, start:end], moved[: end - start])

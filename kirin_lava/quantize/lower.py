@@ -98,7 +98,7 @@ def lower_block(
             result = f"{op.name}.sums" if neuron.fires is None else f"{op.output}.codes"
             linear = weights[op.name]
             code = sites.input_code(op)
-            ops.append(Linear(op.name, source, result, linear.weight, bits, code, neuron, group_shift=linear.shift))
+            ops.append(Linear(op.name, source, result, linear.weight, bits, code, neuron))
             if neuron.fires is None:
                 bias = None if op.bias is None else op.bias.numpy()
                 ops.append(Decode(f"{op.name}.decode", result, source, op.output, linear.scale, bias))

@@ -1,20 +1,23 @@
 """Recovery: training against the float original, with the integer network's quantisers in the loop.
 
-    codes     weight[n, k] = exp(log_scale[n]) * 2**shift[n, k // g] * round(clip(latent[n, k]))     straight through
+    codes     weight[n, k] = exp(log_scale[n]) * round(clip(latent[n, k]))     straight through
     loss      distill: mean over positions of KL(float || student), from the first layer to the logits
               blocks: squared error of every block's output, one block after the other, on the student's own inputs
     trained   latents of the codes, scales, biases of what is read out, gains of the norms
     result    plain integers, scales and float vectors: exact like everything else
 
-The state of least loss on held-out rows is kept. The same seed on the same machine gives the same bytes. Source of the
+The state of least loss on rows that are held out, or on the first ones, is kept. The same seed on the same machine gives the
+same bytes, where steps are counted and not minutes. Source of the
 distillation loss: Hinton et al., arXiv 1503.02531; of the straight-through gradient: Bengio et al., arXiv 1308.3432.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,6 @@ from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models import float_model
 from kirin_lava.models.float_model import FloatRun
 from kirin_lava.models.layout import Dense, FloatBlock, FloatEmbedding, FloatOp
-from kirin_lava.quantize.grid import Grid
 from kirin_lava.quantize.sites import Calibration, Coded, Sites, straight_through
 from kirin_lava.quantize.weights import WeightCodes, grid_of
 
@@ -38,6 +40,7 @@ Report = Callable[[str, int, int], None]
 Rotary = tuple[Tensor, Tensor]
 
 _BATCH, _HELD_OUT, _CHECKS = 4, 16, 8
+_MEASURED = 16  # rows on which the error of a block is measured
 _LEARNING_RATE = {"latent": 1e-2, "log_scale": 2e-3, "bias": 2e-3, "gain": 2e-3}  # latents in units of a code
 _BETAS, _WARM_UP = (0.9, 0.95), 10
 
@@ -61,6 +64,28 @@ class Layer:
     def teacher(self) -> FloatBlock:
         """The float layer that is converted."""
         return self.original or self.block
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a training is: so many steps, or so many seconds."""
+
+    steps: int
+    seconds: float | None
+
+    @staticmethod
+    def of(recipe: Recipe, stages: int = 1) -> Length:
+        """Of one stage, as a recipe says."""
+        spec = recipe.recovery
+        return Length(max(1, spec.steps // stages), None if spec.minutes is None else 60 * spec.minutes / stages)
+
+    def share(self, step: int, spent: float) -> float:
+        """How much of it is over, 1 at its end."""
+        return step / self.steps if self.seconds is None else min(1.0, spent / self.seconds)
+
+    def progress(self, step: int, spent: float) -> tuple[int, int]:
+        """Done and total, in steps or seconds."""
+        return (step, self.steps) if self.seconds is None else (min(int(spent), int(self.seconds)), int(self.seconds))
 
 
 class _Trained(Coded):
@@ -115,7 +140,6 @@ class Student:
         self._embedding = FloatEmbedding(embedding.tokens.to(device), positions, embedding.position_offset)
         grid = grid_of(recipe.weights)
         self._limits = (grid.low, grid.high)
-        self._factors: dict[str, Tensor] = {}
         self.trained: dict[str, Tensor] = {}
         for layer in layers:
             firing = Sites(layer.block, recipe).firing
@@ -125,13 +149,11 @@ class Student:
                     self.trained[f"{name}/gain"] = torch.from_numpy(op.weight.copy())
                 elif isinstance(op, Dense) and op.name in layer.codes and layer.block.name != "head":
                     codes = layer.codes[op.name]
-                    self._factors[name] = _factors(codes, grid)
-                    self.trained[f"{name}/latent"] = torch.from_numpy(codes.weight).float() / self._factors[name]
+                    self.trained[f"{name}/latent"] = torch.from_numpy(codes.weight).float()
                     self.trained[f"{name}/log_scale"] = torch.from_numpy(codes.scale).log()
                     if op.name not in firing:  # the offset of a fire phase is an integer and fixed
                         self.trained[f"{name}/bias"] = torch.zeros(len(op.weight)) if op.bias is None else op.bias.clone()
         self.trained = {name: tensor.to(device) for name, tensor in self.trained.items()}
-        self._factors = {name: tensor.to(device) for name, tensor in self._factors.items()}
 
     def teacher(self, ids: Tensor) -> Tensor:
         """Logits of the float original, (B, L, vocabulary)."""
@@ -158,7 +180,7 @@ class Student:
             name = f"{layer.block.name}/{op.name}"
             if f"{name}/latent" in self.trained:
                 latent = self.trained[f"{name}/latent"].clamp(*self._limits)
-                integers = straight_through(latent, latent.detach().round()) * self._factors[name]
+                integers = straight_through(latent, latent.detach().round())
                 parts["weight"][op.name] = integers * self.trained[f"{name}/log_scale"].exp()[:, None]
             for kind in ("bias", "gain"):
                 if f"{name}/{kind}" in self.trained:
@@ -180,7 +202,6 @@ class Student:
     def result(self) -> list[Layer]:
         """The layers with trained integers, biases and gains."""
         self.trained = {name: tensor.detach().cpu() for name, tensor in self.trained.items()}
-        self._factors = {name: tensor.cpu() for name, tensor in self._factors.items()}
         return [self._finished(_moved(layer, "cpu")) for layer in self.layers]
 
     def _finished(self, layer: Layer) -> Layer:
@@ -192,11 +213,9 @@ class Student:
                 ops.append(replace(op, weight=self.trained[f"{name}/gain"].detach().numpy().copy()))
                 continue
             if isinstance(op, Dense) and f"{name}/latent" in self.trained:
-                integers = self.trained[f"{name}/latent"].clamp(*self._limits).round() * self._factors[name]
+                integers = self.trained[f"{name}/latent"].clamp(*self._limits).round()
                 scale = self.trained[f"{name}/log_scale"].exp()
-                codes[op.name] = WeightCodes(
-                    integers.to(torch.int8).numpy(), scale.detach().numpy().copy(), layer.codes[op.name].shift
-                )
+                codes[op.name] = WeightCodes(integers.to(torch.int8).numpy(), scale.detach().numpy().copy())
                 if f"{name}/bias" in self.trained:
                     op = replace(op, bias=self.trained[f"{name}/bias"].detach().clone())
             ops.append(op)
@@ -226,7 +245,7 @@ def recover(student: Student, rows: list[Tensor], seed: int, report: Report, sav
 
 
 def _distill(student: Student, data: Tensor, held: Tensor, seed: int, report: Report, saved: Path | None) -> None:
-    steps = student.recipe.recovery.steps
+    length = Length.of(student.recipe)
     with torch.no_grad():
         wanted = [student.teacher(batch).log_softmax(-1) for batch in held.split(_BATCH)]
 
@@ -245,12 +264,12 @@ def _distill(student: Student, data: Tensor, held: Tensor, seed: int, report: Re
     def told(done: int, total: int, now: float) -> None:
         report(f"distill, divergence {now:.4f} nats", done, total)
 
-    _train(student, student.parameters(), loss, measure, data, steps, seed, told, saved)
+    _train(student, student.parameters(), loss, measure, data, length, seed, told, saved)
 
 
 def _train_blocks(student: Student, data: Tensor, seed: int, report: Report, saved: Path | None) -> None:
     decoder = student.layers[:-1]
-    steps = max(1, student.recipe.recovery.steps // len(decoder))
+    length = Length.of(student.recipe, len(decoder))
     reached = 0
     if saved is not None and saved.exists():
         state = torch.load(saved, weights_only=True)
@@ -268,15 +287,16 @@ def _train_blocks(student: Student, data: Tensor, seed: int, report: Report, sav
 
         @torch.no_grad()
         def measure(layer: Layer = layer, inputs: Tensor = inputs, target: Tensor = target, power: Tensor = power) -> float:
-            parts = zip(inputs.split(_BATCH), target.split(_BATCH), strict=True)
-            return float(sum(F.mse_loss(student.run(layer, x), y) * len(x) for x, y in parts) / len(inputs) / power)
+            parts = zip(inputs[:_MEASURED].split(_BATCH), target[:_MEASURED].split(_BATCH), strict=True)
+            errors = [F.mse_loss(student.run(layer, x), y) * len(x) for x, y in parts]
+            return float(sum(errors) / len(inputs[:_MEASURED]) / power)
 
         def told(done: int, total: int, now: float, index: int = index) -> None:
             report(f"reconstruct block {index}, error {now:.4f}", index * total + done, len(decoder) * total)
 
         if index >= reached:
             rows = torch.arange(len(data), device=data.device)
-            _train(student, student.parameters(layer), loss, measure, rows, steps, seed + index, told, saved, stage=index)
+            _train(student, student.parameters(layer), loss, measure, rows, length, seed + index, told, saved, stage=index)
         exact = target
         with torch.no_grad():
             ours = torch.cat([student.run(layer, x) for x in ours.split(_BATCH)])
@@ -293,7 +313,7 @@ def _train(
     loss: Callable[[Tensor], Tensor],
     measure: Callable[[], float],
     data: Tensor,
-    steps: int,
+    length: Length,
     seed: int,
     report: Callable[[int, int, float], None],
     saved: Path | None,
@@ -308,35 +328,40 @@ def _train(
     for tensor in tensors:
         tensor.requires_grad_(True)
     optimizer = torch.optim.Adam(groups, lr=0.0, betas=_BETAS)
-    order = _order(len(data), steps * _BATCH, seed)
     state: dict[str, Any] = torch.load(saved, weights_only=True) if saved is not None and saved.exists() else {"stage": None}
     if state["stage"] == stage:
         optimizer.load_state_dict(state["optimizer"])
         with torch.no_grad():
             for tensor, value in zip(tensors, state["tensors"], strict=True):
                 tensor.copy_(value)
-        first, best, kept, now = state["step"], state["best"], state["kept"], measure()
+        step, spent, best, kept, now = state["step"], state["spent"], state["best"], state["kept"], measure()
     else:
-        first, best, kept = 0, measure(), [tensor.detach().clone() for tensor in tensors]
+        step, spent, best, kept = 0, 0.0, measure(), [tensor.detach().clone() for tensor in tensors]
         now = best
-    every = max(1, steps // _CHECKS)
-    for step in range(first, steps):
+    batches = islice(_batches(len(data), seed), step, None)
+    begun = time.monotonic() - spent
+    share = length.share(step, spent)
+    warm = state.get("warm", 0.0)
+    while share < 1:
+        warm = share if step <= _WARM_UP else warm
         for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * _schedule(step, steps)
+            group["lr"] = group["peak"] * _schedule(step, share, warm)
         optimizer.zero_grad()
-        value = loss(data[order[step * _BATCH : (step + 1) * _BATCH].to(data.device)])
+        value = loss(data[next(batches).to(data.device)])
         value.backward()
         optimizer.step()
-        if (step + 1) % every == 0 or step + 1 == steps:
+        before, step, spent = share, step + 1, time.monotonic() - begun
+        share = length.share(step, spent)
+        if int(share * _CHECKS) > int(before * _CHECKS):
             now = measure()
             if now < best:
                 best, kept = now, [tensor.detach().clone() for tensor in tensors]
             if saved is not None:
                 part = saved.with_suffix(".part")
-                state = {"stage": stage, "step": step + 1, "best": best, "kept": kept, "optimizer": optimizer.state_dict()}
-                torch.save(state | {"tensors": tensors, "trained": student.trained}, part)
+                state = {"stage": stage, "step": step, "spent": spent, "best": best, "kept": kept, "warm": warm}
+                torch.save(state | {"tensors": tensors, "optimizer": optimizer.state_dict(), "trained": student.trained}, part)
                 part.replace(saved)
-        report(step + 1, steps, now)
+        report(*length.progress(step, spent), now)
     with torch.no_grad():
         for tensor, value in zip(tensors, kept, strict=True):
             tensor.copy_(value)
@@ -358,21 +383,23 @@ def _block_moved(block: FloatBlock, device: str) -> FloatBlock:
     return replace(block, ops=tuple(ops))
 
 
-def _order(rows: int, count: int, seed: int) -> Tensor:
-    """Indices of rows, every row once before any comes again."""
+def _batches(rows: int, seed: int) -> Iterator[Tensor]:
+    """Indices of `_BATCH` rows at a time without end, every row once before any comes again."""
     generator = torch.Generator().manual_seed(seed)
-    rounds = [torch.randperm(rows, generator=generator) for _ in range(-(-count // rows))]
-    return torch.cat(rounds)
+    waiting = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(waiting) < _BATCH:
+            waiting = torch.cat([waiting, torch.randperm(rows, generator=generator)])
+        yield waiting[:_BATCH]
+        waiting = waiting[_BATCH:]
 
 
-def _schedule(step: int, steps: int) -> float:
+def _schedule(step: int, share: float, warm: float) -> float:
+    """Factor of the learning rate: rising, then half a cosine.
+
+    Args:
+        share: of the whole training that is over. warm: what was over of it after `_WARM_UP` steps.
+    """
     if step < _WARM_UP:
         return (step + 1) / _WARM_UP
-    return 0.5 * (1 + math.cos(math.pi * (step - _WARM_UP) / max(1, steps - _WARM_UP)))
-
-
-def _factors(codes: WeightCodes, grid: Grid) -> Tensor:
-    """2**shift of every weight, (N, K)."""
-    if codes.shift is None:
-        return torch.ones(codes.weight.shape)
-    return grid.expand(torch.from_numpy(codes.shift), codes.weight.shape[1])
+    return 0.5 * (1 + math.cos(math.pi * (share - warm) / (1 - warm)))

@@ -1,9 +1,8 @@
 """Weight rounding: a float matrix to integer synapses and one scale per output row.
 
-    W[n, k] ~= scale[n] * weight[n, k],    weight[n, k] = c[n, k] * 2**shift[n, k // group_size]
+    W[n, k] ~= scale[n] * weight[n, k]
 
-Codes c are 4-bit (-8..7) or 8-bit (-127..127). Whatever the shifts, `weight` and `-weight` both fit an int8 synapse,
-and one integer accumulator sums a whole row.
+Synapses are 4-bit (-8..7) or 8-bit (-127..127): `weight` and `-weight` both fit int8, and one integer accumulator sums a row.
 """
 
 from __future__ import annotations
@@ -30,22 +29,19 @@ _MOST_ROWS, _FEWEST_ROWS, _ELEMENTS = 512, 64, 1 << 20  # of a chunk: operators 
 def grid_of(spec: WeightSpec) -> Grid:
     """The integers that weights of a spec are rounded to."""
     low, high = _CODES[spec.bits]
-    return Grid(low, high, spec.group_size)
+    return Grid(low, high)
 
 
 @dataclass(frozen=True)
 class WeightCodes:
     """A rounded matrix, W ~= scale[:, None] * weight.
 
-    weight: int8 (N, K), c * 2**k; -8..7 at 4 bits, -64..56 with groups, -127..127 at 8 bits.
+    weight: int8 (N, K); -8..7 at 4 bits, -127..127 at 8 bits.
     scale: float32 (N,), > 0; 1 for a row without any nonzero code.
-    shift: uint8 (N, ceil(K / group_size)) exponents k in 0..3, None without groups; 0 for a group of zeros, and at
-        least one 0 in every row.
     """
 
     weight: npt.NDArray[np.int8]
     scale: npt.NDArray[np.float32]
-    shift: npt.NDArray[np.uint8] | None
 
     def dequantized(self) -> npt.NDArray[np.float32]:
         """The matrix that the codes stand for, float32 (N, K)."""
@@ -121,39 +117,18 @@ def _round_chunk(weight: Tensor, grid: Grid, moments: Moments | Tensor | None, e
     alive = amax > torch.finfo(torch.float32).tiny * 2**12
     columns = columns.div(torch.where(alive, amax, 1.0)).mul_(alive)
     if isinstance(moments, Moments):
-        code, scale, exponent = round_rows(grid, columns, moments, effort)
+        code, scale = round_rows(grid, columns, moments, effort)
     else:
         importance = torch.ones_like(columns[:, 0]) if moments is None else moments
-        scales, exponents = search_scales(grid, columns, importance, keep=1)
-        scale, exponent = scales[0], exponents[0]
-        code = grid.codes(columns, scale * grid.expand(exponent.T, len(columns)).T)
-    return _pack(grid, code.T, scale * amax, exponent.T)
+        scale = search_scales(grid, columns, importance, keep=1)[0]
+        code = grid.codes(columns, scale)
+    alive = (code != 0).any(0)
+    scale = torch.where(alive, scale * amax, 1.0).to(torch.float32)
+    return WeightCodes(code.T.to(torch.int8).cpu().numpy(), scale.cpu().numpy())
 
 
 def _joined(parts: list[WeightCodes]) -> WeightCodes:
-    shifts = [part.shift for part in parts if part.shift is not None]
-    return WeightCodes(
-        np.concatenate([part.weight for part in parts]),
-        np.concatenate([part.scale for part in parts]),
-        np.concatenate(shifts) if shifts else None,
-    )
-
-
-def _pack(grid: Grid, code: Tensor, scale: Tensor, exponent: Tensor) -> WeightCodes:
-    """Canonical form: groups of zeros get shift 0, and every row its smallest shifts (the scale takes the rest)."""
-    inputs = code.shape[1]
-    groups, width = grid.groups(inputs), grid.group_size or inputs
-    padded = torch.nn.functional.pad(code, (0, groups * width - inputs)).view(len(code), groups, width)
-    used = (padded != 0).any(2)
-    alive = used.any(1)
-    least = torch.where(used, exponent, 127).amin(1) * alive
-    exponent = torch.where(used, exponent - least[:, None], 0)
-    scale = torch.where(alive, scale * torch.exp2(least.to(torch.float32)), 1.0)
-    return WeightCodes(
-        weight=(code * grid.expand(exponent, inputs)).to(torch.int8).cpu().numpy(),
-        scale=scale.to(torch.float32).cpu().numpy(),
-        shift=exponent.to(torch.uint8).cpu().numpy() if grid.group_size else None,
-    )
+    return WeightCodes(np.concatenate([part.weight for part in parts]), np.concatenate([part.scale for part in parts]))
 
 
 def _checked_moments(hessian: Tensor, weight: Tensor) -> Tensor:

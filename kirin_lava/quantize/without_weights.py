@@ -21,7 +21,6 @@ from kirin_lava.hardware.split import make_provable
 from kirin_lava.methods.recipe import Recipe, WeightSpec
 from kirin_lava.models import family_of
 from kirin_lava.models.layout import Config, Dense, FloatBlock
-from kirin_lava.quantize.grid import MAX_SHIFT
 from kirin_lava.quantize.lower import lower_block, weights_of
 from kirin_lava.quantize.sites import Calibration, Sites
 from kirin_lava.quantize.weights import WeightCodes, grid_of
@@ -46,7 +45,8 @@ def fit_of_config(config: Config, recipe: Recipe, context: int | None = None) ->
     model = _stand_in(config, recipe, context)
     rows = []
     for block in (*model.blocks, model.head):
-        farthest = max(map(abs, _span_of(weights_of(recipe, block.name))))
+        grid = grid_of(weights_of(recipe, block.name))
+        farthest = max(-grid.low, grid.high)
         rows += block_fit(block, context or model.max_positions, farthest)
     return rows
 
@@ -112,17 +112,9 @@ def _weights(block: FloatBlock, spec: WeightSpec) -> dict[str, WeightCodes]:
 
 
 def _row(outputs: int, inputs: int, spec: WeightSpec) -> WeightCodes:
-    if spec.group_size >= inputs:
-        spec = replace(spec, group_size=0)  # a single group needs no shift
     row = np.zeros(inputs, np.int8)
-    row[0] = _span_of(spec)[1]
-    return WeightCodes(np.broadcast_to(row, (outputs, inputs)), np.ones(outputs, np.float32), shift=None)
-
-
-def _span_of(spec: WeightSpec) -> tuple[int, int]:
-    """Lowest and highest synapse."""
-    grid, shift = grid_of(spec), MAX_SHIFT if spec.group_size else 0
-    return grid.low << shift, grid.high << shift
+    row[0] = grid_of(spec).high
+    return WeightCodes(np.broadcast_to(row, (outputs, inputs)), np.ones(outputs, np.float32))
 
 
 def _calibration(block: FloatBlock, recipe: Recipe) -> Calibration:

@@ -29,7 +29,7 @@ from kirin_lava.graph.executor import Executor
 from kirin_lava.hardware.observe import RangeObserver
 from kirin_lava.hardware.placement import planned_context
 from kirin_lava.hardware.ranges import block_ranges, model_ranges, require_fit
-from kirin_lava.methods.recipe import DEFAULT_RECIPE, Recipe, load_recipe, with_recovery
+from kirin_lava.methods.recipe import DEFAULT_RECIPE, Recipe, load_recipe
 from kirin_lava.models.calibration_text import draw_sample
 from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
 from kirin_lava.models.passages import fingerprints
@@ -108,7 +108,7 @@ def export(
     """
     start = time.monotonic()
     report = progress or (lambda what, done, total: None)
-    chosen = with_recovery(load_recipe(recipe) if isinstance(recipe, str) else recipe, training.method, training.steps)
+    chosen = training.of(load_recipe(recipe) if isinstance(recipe, str) else recipe)
     if checks.backend == "lava":
         require_lava()
     out = Path(out)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kirin_lava.base.errors import UsageError
+from kirin_lava.methods.recipe import Recipe, with_recovery
 
 __all__ = ["Checks", "Output", "Sample", "Training"]
 
@@ -41,12 +42,17 @@ class Training:
 
     Attributes:
         method: "none", "blocks" (block by block) or "distill" (the whole model against the original); None for the recipe's.
-        steps: of it; None for the recipe's. device: "cpu" or "cuda".
+        steps: of it; None for the recipe's. minutes: how long it takes instead. device: "cpu" or "cuda".
     """
 
     method: str | None = None
     steps: int | None = None
+    minutes: float | None = None
     device: str = "cpu"
+
+    def of(self, recipe: Recipe) -> Recipe:
+        """The recipe, trained so."""
+        return with_recovery(recipe, self.method, self.steps, self.minutes)
 
 
 @dataclass(frozen=True)

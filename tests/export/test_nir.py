@@ -43,8 +43,6 @@ def test_weights_and_metadata_come_back(written: dict[str, tuple[Bundle, dict[st
             assert node.metadata["guarantee"] == segment.layer.guarantee
             assert node.metadata["encoding"]["name"] == linear.code.name
             assert node.metadata["encoding"]["window"] == linear.code.window
-            if linear.group_shift is not None:
-                assert np.array_equal(node.metadata["group_shift"], linear.group_shift)
             membrane = graph.nodes[f"{linear.name}.v"].metadata
             assert membrane["window"] == linear.code.window
             if segment.scale is not None:

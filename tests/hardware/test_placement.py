@@ -145,13 +145,6 @@ def test_known_models_need_at_least_the_chips_of_their_weights(config: dict[str,
     assert placement.chips <= 1.1 * total / per_chip + 1  # and the packing wastes little
 
 
-def test_shifted_groups_need_the_memory_of_eight_bits() -> None:
-    recipe = load_recipe("kirin-w4a4-8")
-    shifted = replace(recipe, weights=replace(recipe.weights, group_size=8))
-    four, eight = (shape_of_config(LLAMA_2_7B, recipe) for recipe in (recipe, shifted))
-    assert place(eight, 1).chips > 1.9 * place(four, 1).chips
-
-
 def test_traffic_by_hand() -> None:
     """A firing segment on one chip feeds one that lies on two."""
     first = linear(4, 2, name="first", fires="unsigned-16")

@@ -21,7 +21,7 @@ from kirin_lava.graph.executor import BlockExecutor, Cache, Executor
 from kirin_lava.graph.ops import Decode, Encode, Linear, Sum
 from kirin_lava.hardware.bounds import Arrivals
 from kirin_lava.hardware.ranges import PROVED, block_ranges
-from kirin_lava.hardware.split import cuts, make_provable, parts_needed, split_block, split_linear
+from kirin_lava.hardware.split import MOST_PARTS, cuts, make_provable, parts_needed, split_block, split_linear
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.processes.runtime import run_job
 from kirin_lava.quantize.convert import convert_model
@@ -73,13 +73,11 @@ def test_what_one_message_reaches_fits_up_to_the_limit_of_the_state(sign: int, b
 
 
 def test_what_cannot_be_cut_finely_enough_has_no_parts() -> None:
-    """A weight group stays whole: two groups make two parts at most, and each still reaches too far."""
-    weight, shift = np.full((1, 2000), 127, np.int8), np.zeros((1, 2), np.uint8)
-    linear = Linear("wide", "codes", "sums", weight, 4, INTEGER8, group_shift=shift)
-    assert STATE_MAX < 1000 * 127 * 127
-    assert parts_needed(linear, Arrivals(INTEGER8)) is None
-    fine = replace(linear, group_shift=np.zeros((1, 8), np.uint8))
-    assert parts_needed(fine, Arrivals(INTEGER8)) == 4
+    """So many parts are allowed; with one input more in each it reaches too far."""
+    most = STATE_MAX // (127 * 127)
+    for inputs, parts in ((MOST_PARTS * most, MOST_PARTS), (MOST_PARTS * most + 1, None)):
+        linear = Linear("wide", "codes", "sums", np.full((1, inputs), 127, np.int8), 4, INTEGER8)
+        assert parts_needed(linear, Arrivals(INTEGER8)) == parts
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -105,26 +103,22 @@ def test_any_split_gives_the_same(inputs: int, parts: int, seed: int, enc) -> No
     assert torch.equal(result(block, x), result(split, x))
 
 
-@given(st.integers(1, 400), st.integers(1, 30), st.sampled_from([None, 1, 8, 32]))
-def test_parts_cover_all_inputs_in_order(inputs: int, parts: int, group: int | None) -> None:
-    shift = None if group is None else np.zeros((1, -(-inputs // group)), np.uint8)
-    linear = Linear("l", "a", "b", np.zeros((1, inputs), np.int8), 4, SIGNED, group_shift=shift)
-    grain = group if group is not None and shift is not None and inputs % shift.shape[1] == 0 else 1
-    grain = inputs // shift.shape[1] if shift is not None and inputs % shift.shape[1] == 0 else grain
-    if parts > -(-inputs // grain):
+@given(st.integers(1, 400), st.integers(1, 30))
+def test_parts_cover_all_inputs_in_order(inputs: int, parts: int) -> None:
+    linear = Linear("l", "a", "b", np.zeros((1, inputs), np.int8), 4, SIGNED)
+    if parts > inputs:
         with pytest.raises(FitError, match="cannot be split"):
             cuts(linear, parts)
         return
     edges = cuts(linear, parts)
     assert edges[0][0] == 0 and edges[-1][1] == inputs
     assert all(a < b for a, b in edges)
-    assert all(left[1] == right[0] and left[1] % grain == 0 for left, right in pairwise(edges))
+    assert all(left[1] == right[0] for left, right in pairwise(edges))
 
 
 def test_a_whole_model_split_gives_the_same_logits_and_counts(tmp_path: Path) -> None:
     """Outlier budgets belong to the whole token, whatever the parts."""
     recipe = load_recipe("kirin-w4a4-8")
-    recipe = replace(recipe, weights=replace(recipe.weights, group_size=8))
     model = convert_model(random_checkpoint(tmp_path, "llama"), random_rows(CONFIGS["llama"]), recipe)
     names = {"attn.qkv": 2, "mlp.gate_up": 3, "mlp.down": 2}
     split = Model(
@@ -135,8 +129,6 @@ def test_a_whole_model_split_gives_the_same_logits_and_counts(tmp_path: Path) ->
     assert torch.equal(Executor(model, observer=whole).forward(tokens), Executor(split, observer=parts).forward(tokens))
     for name in ("spikes", "outliers", "elements", "synaptic_adds", "macs", "dense_macs"):
         assert parts.result().total()[name] == whole.result().total()[name]
-    linear = next(op for op in split.blocks[0].linears() if op.name == "mlp.down.part1")
-    assert linear.group_shift is not None and linear.group_shift.shape == (32, 3)
     assert all(row.guarantee == PROVED for b in split.blocks for row in block_ranges(b, 64))
 
 

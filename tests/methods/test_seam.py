@@ -71,7 +71,7 @@ PLAIN = Plain()
 RECIPE = """
 name: plain-w8a8
 method: plain
-weights: {bits: 8, method: rtn, group_size: 0}
+weights: {bits: 8, method: rtn}
 """
 
 

@@ -37,14 +37,13 @@ def textbook(grid: Grid, weight: torch.Tensor, step: torch.Tensor, hessian: torc
 def test_codes_are_those_of_the_textbook(inputs: int) -> None:
     """Within a block of columns, and where the error of a block moves on to the next ones."""
     generator = torch.Generator().manual_seed(inputs)
-    grid, hessian = Grid(-8, 7, 0), moments(inputs, inputs)
+    grid, hessian = Grid(-8, 7), moments(inputs, inputs)
     weight = torch.randn(12, inputs, generator=generator, dtype=torch.float64)
     scale = torch.tensor([[0.3], [0.2]], dtype=torch.float64).expand(2, 12)  # two candidates for every row
     ready = Moments.of(hessian)
     order = ready.order
     ready = replace(ready, carried=ready.carried.double(), cost=ready.cost.double())
-    exponents = torch.zeros(2, 1, 12, dtype=torch.int64)
-    codes, errors = gptq._gptq(grid, weight.T[order], scale, exponents, ready, None)
+    codes, errors = gptq._gptq(grid, weight.T[order], scale, ready)
     for i in range(2):
         step = scale[i][:, None].expand(12, inputs)
         expected = textbook(grid, weight[:, order], step, hessian[order][:, order])
@@ -63,11 +62,11 @@ def test_inputs_are_rounded_the_most_active_first() -> None:
 
 @pytest.mark.parametrize("inputs", [40, 64, 150])
 def test_without_refinement_it_beats_rounding_to_nearest_on_every_row(inputs: int) -> None:
-    """The same scale and exponents for both; only where the errors go differs."""
-    grid, hessian = Grid(-8, 7, 0), moments(inputs, inputs)
+    """The same scale for both; only where the errors go differs."""
+    grid, hessian = Grid(-8, 7), moments(inputs, inputs)
     weight = torch.randn(16, inputs, generator=torch.Generator().manual_seed(1))
     weight /= weight.abs().amax(1, keepdim=True)
-    code, scale, _ = gptq.round_rows(grid, weight.T.contiguous(), Moments.of(hessian), Effort(6, 0))
+    code, scale = gptq.round_rows(grid, weight.T.contiguous(), Moments.of(hessian), Effort(6, 0))
     step = scale[:, None]
     errors = [layer_error(weight - q * step, hessian.float()) for q in (code.T, grid.codes(weight, step))]
     assert (errors[0] < 0.9 * errors[1]).all()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -144,6 +146,29 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_row_comes_once_before_any_comes_again() -> None:
-    order = module._order(7, 20, seed=1)
+    order = torch.cat(list(islice(module._batches(7, seed=1), 5)))
     assert sorted(order[:7].tolist()) == sorted(order[7:14].tolist()) == list(range(7))
     assert recover.__module__ == module.__name__
+
+
+def test_minutes_end_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of two layers gets half of them; what was spent before an interruption counts."""
+    now, seen = 0.0, list[int]()
+
+    def tell(what: str, done: int, total: int) -> None:
+        nonlocal now
+        assert total == 20, what
+        now += 1.5
+        seen.append(done)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    checkpoint, scratch = Checkpoint(save_model(tmp_path / "model"), "model"), tmp_path / "recovery.pt"
+    recipe = _recipe("blocks", 16)
+    recipe = replace(recipe, recovery=replace(recipe.recovery, minutes=20 / 60))
+    with pytest.raises(KeyboardInterrupt):
+        list(convert_blocks(checkpoint, ROWS, recipe, report=tell, scratch=scratch))
+    assert len(list(convert_blocks(checkpoint, ROWS, recipe, report=tell, scratch=scratch))) == 3
+    assert seen[:5] == [0, 1, 3, 4, 6] and seen[5] == 6, "what was saved had taken six seconds"
+    assert seen == sorted(seen) and {10, 20} <= set(seen)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -15,11 +13,7 @@ from kirin_lava.methods.recipe import WeightSpec
 from kirin_lava.quantize import gptq, weights
 from kirin_lava.quantize.weights import Matrix, WeightCodes, grid_of, quantize_weight, quantize_weights
 
-SPECS = [
-    WeightSpec(bits, method, group)
-    for bits, method, group in itertools.product((4, 8), ("rtn", "gptq"), (0, 32))
-    if bits == 4 or not group
-]
+SPECS = [WeightSpec(), WeightSpec(8), WeightSpec(method="gptq"), WeightSpec(8, "gptq")]
 
 
 def layer(rows: int, inputs: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,8 +33,7 @@ def error(weight: torch.Tensor, codes: WeightCodes, hessian: torch.Tensor) -> fl
 
 
 def same(a: WeightCodes, b: WeightCodes) -> bool:
-    shifts = (a.shift is None and b.shift is None) or np.array_equal(a.shift, b.shift)  # type: ignore[arg-type]
-    return np.array_equal(a.weight, b.weight) and np.array_equal(a.scale, b.scale) and shifts
+    return np.array_equal(a.weight, b.weight) and np.array_equal(a.scale, b.scale)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
@@ -50,30 +43,8 @@ def test_integer_domains(spec: WeightSpec, inputs: int) -> None:
     codes = quantize_weight(weight, spec, hessian)
     assert codes.weight.shape == (9, inputs) and codes.weight.dtype == np.int8
     assert codes.scale.shape == (9,) and codes.scale.dtype == np.float32 and (codes.scale > 0).all()
-    if spec.group_size:
-        assert codes.shift is not None and codes.shift.dtype == np.uint8
-        assert codes.shift.shape == (9, -(-inputs // 32)) and codes.shift.max() <= 3
-        factor = (1 << codes.shift.astype(int)).repeat(32, axis=1)[:, :inputs]
-        assert (codes.weight % factor == 0).all()
-        base = codes.weight // factor
-    else:
-        assert codes.shift is None
-        base = codes.weight
     low, high = {4: (-8, 7), 8: (-127, 127)}[spec.bits]
-    assert base.min() >= low and base.max() <= high
-
-
-def test_shifts_are_canonical() -> None:
-    """One group of large weights: the small one takes shift 0, so that the sums stay as small as they can."""
-    weight = torch.ones(2, 96)
-    weight[0, 32:64] *= 7.5
-    weight[1] = 0
-    weight[1, 64:] = 5
-    codes = quantize_weight(weight, WeightSpec(group_size=32))
-    assert codes.shift is not None
-    assert (codes.shift.min(1) == 0).all()
-    assert codes.shift[1].tolist() == [0, 0, 0]
-    assert codes.shift[0, 1] > codes.shift[0, 0]
+    assert codes.weight.min() >= low and codes.weight.max() <= high
 
 
 def test_gptq_finds_a_grid_again() -> None:
@@ -99,11 +70,8 @@ def test_dead_rows_and_dead_inputs(spec: WeightSpec) -> None:
     codes = quantize_weight(weight, spec, hessian)
     for row in (2, 4):
         assert not codes.weight[row].any() and codes.scale[row] == 1
-        assert codes.shift is None or not codes.shift[row].any()
     live = [0, 1, 3, 5]
     step = codes.scale[live, None] * np.ones((1, 64), np.float32)
-    if codes.shift is not None:
-        step = step * (1 << codes.shift[live].astype(int)).repeat(32, axis=1)
     clipped = np.abs(weight.numpy()[live]) > 7 * step
     off = np.abs(weight.numpy()[live] - codes.dequantized()[live])
     if spec.method == "gptq":  # an input that calibration never saw is rounded to nearest
@@ -121,10 +89,9 @@ def test_each_stage_lowers_the_layer_error() -> None:
     weight, hessian = layer(48, 160)
     ladder = [
         error(weight, quantize_weight(weight, spec, hessian), hessian)
-        for spec in (WeightSpec(), WeightSpec(method="gptq"), WeightSpec(method="gptq", group_size=32), WeightSpec(8))
+        for spec in (WeightSpec(), WeightSpec(method="gptq"), WeightSpec(8))
     ]
-    assert ladder[0] > 1.5 * ladder[1] > 1.5 * ladder[3]
-    assert ladder[1] > ladder[2]
+    assert ladder[0] > 1.5 * ladder[1] > 1.5 * ladder[2]
 
 
 def test_searched_scale_beats_the_largest_magnitude() -> None:
@@ -144,7 +111,7 @@ def test_importance_steers_round_to_nearest() -> None:
 
 def test_refinement_only_falls() -> None:
     weight, hessian = layer(24, 96)
-    spec = WeightSpec(method="gptq", group_size=32)
+    spec = WeightSpec(method="gptq")
     errors = []
     for rounds in (0, 1, 4):
         codes = quantize_weights([Matrix(weight, spec, hessian)], gptq.Effort(6, rounds))[0]
@@ -200,7 +167,7 @@ def test_half_and_parameters_are_accepted() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_gives_equal_quality() -> None:
     weight, hessian = layer(64, 128)
-    spec = WeightSpec(method="gptq", group_size=32)
+    spec = WeightSpec(method="gptq")
     on_host = error(weight, quantize_weight(weight, spec, hessian), hessian)
     assert error(weight, quantize_weight(weight.cuda(), spec, hessian), hessian) == pytest.approx(on_host, rel=0.02)
 
@@ -234,8 +201,6 @@ def test_errors_name_the_place() -> None:
     [
         ({"bits": 3}, "3 bits"),
         ({"method": "awq"}, "'awq'"),
-        ({"group_size": -1}, "-1"),
-        ({"bits": 8, "group_size": 32}, "int8"),
     ],
 )
 def test_spec_rejects(options: dict[str, object], message: str) -> None:

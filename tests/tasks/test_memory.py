@@ -86,8 +86,7 @@ def test_a_wide_segment_is_verified_in_parts(name: str) -> None:
 def test_parts_lie_side_by_side(name: str, fires: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     neuron = Silence(SIGNED, rng.integers(20, 200, 37), rng.integers(-300, 300, 37), 1) if fires else READ_OUT
-    shift = rng.integers(0, 3, (37, 2)).astype(np.uint8)
-    linear = Linear("mlp.up", "codes", "out", rng.integers(-8, 8, (37, 10)).astype(np.int8), 4, SIGNED, neuron, shift)
+    linear = Linear("mlp.up", "codes", "out", rng.integers(-8, 8, (37, 10)).astype(np.int8), 4, SIGNED, neuron)
     low, high = SIGNED.code_span(messages=False)
     codes = rng.integers(low, high + 1, (5, 10))
     whole = COMPUTE[name](linear, codes)
@@ -95,7 +94,6 @@ def test_parts_lie_side_by_side(name: str, fires: bool, monkeypatch: pytest.Monk
     parts = list(segments._parts(linear, codes))
     assert [len(part.weight) for part in parts] == [8, 8, 8, 8, 5]
     assert [part.name for part in parts][-1] == "mlp.up[32:37]"
-    np.testing.assert_array_equal(np.vstack([part.group_shift for part in parts if part.group_shift is not None]), shift)
     np.testing.assert_array_equal(COMPUTE[name](linear, codes), whole)
     assert whole.shape == (5, 37) and len(np.unique(whole)) > 5
 

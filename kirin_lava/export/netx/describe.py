@@ -135,7 +135,6 @@ def _segment_values(segment: StoredSegment) -> dict[str, Any]:
         "fires": None if linear.fires is None else linear.fires.name,
         "period": layer.layout.period,
         "control_lines": len(layer.layout.control),
-        "group_shifts": linear.group_shift is not None,
         "scales": segment.scale is not None,
         "guarantee": layer.guarantee,
         "refused": segment.refused,

@@ -121,7 +121,6 @@ class _Reader:
             self._one_of(meta["bits"], (4, 8)),
             layout.code,
             neuron,
-            self._optional("kirin/group_shift", "u1", (n, None)),
         )
         if self._intact and hashlib.sha256(linear.weight.tobytes()).hexdigest() != meta["weight_sha256"]:
             raise self._file.error("layer/0/weight", "does not hold the logical weights whose sha256 is noted")

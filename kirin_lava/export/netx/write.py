@@ -5,7 +5,6 @@
     kirin/scale                              (N,) float32 of the consumer's `Decode`: real value = v * input step * scale
     kirin/constant                           (N,) int64, see `kirin_lava.spikes.stock.layout.read_sums`
     kirin/ramp, kirin/offset                 (N,) int64 of a neuron that fires, see `kirin_lava.spikes.neurons`
-    kirin/group_shift                        (N, groups) uint8 of `graph.Linear`
     kirin/sample_codes, kirin/sample_result  windows of codes (windows, K) and the integers they give (windows, N)
 
 Attributes of `kirin`: `schema`, the version of this layout, and `sha256` of the metadata, which hold the sha256 of every
@@ -208,8 +207,6 @@ def _kirin_datasets(linear: Linear, layer: StockLayer, scale: Float32 | None, sa
     for field in fields(linear.neuron):
         if isinstance(value := getattr(linear.neuron, field.name), np.ndarray):
             datasets[f"kirin/{field.name}"] = value
-    if linear.group_shift is not None:
-        datasets["kirin/group_shift"] = linear.group_shift
     if scale is not None:
         if scale.shape != (len(linear.weight),) or scale.dtype != np.float32 or not np.isfinite(scale).all():
             raise UsageError(f"{linear.name}: scales must be finite float32, one for each of {len(linear.weight)} outputs")
@@ -253,9 +250,8 @@ def _check_stock_view(path: Path, layer: StockLayer) -> None:
 def _check_same(segment: StoredSegment, linear: Linear, layer: StockLayer) -> None:
     """Our own reader must give back the segment that was written."""
     again = segment.linear
-    pairs = [
+    pairs: list[tuple[Any, Any]] = [
         (again.weight, linear.weight),
-        (again.group_shift, linear.group_shift),
         (segment.layer.synapses, layer.synapses),
         (segment.layer.constant, layer.constant),
     ]

@@ -25,11 +25,10 @@ class Linear(Op):
     """codes -> sums (read out) or codes (fired): `v[n] = sum_k weight[n, k] * q[k]`, exactly, and what the neuron makes of it.
 
     Attributes:
-        weight: (N, K) int8 synapses; a power-of-two shift per group of inputs is already multiplied in.
-        bits: 4 or 8, the bit-width of a weight before its shift.
+        weight: (N, K) int8 synapses.
+        bits: 4 or 8, the width of a synapse.
         code: of the inputs.
         neuron: what becomes of the membranes.
-        group_shift: (N, groups) uint8 exponents that were multiplied in, or None.
     """
 
     place: ClassVar[str] = NEUROCORE
@@ -40,7 +39,6 @@ class Linear(Op):
     bits: int
     code: SpikeCode
     neuron: Neuron = READ_OUT
-    group_shift: npt.NDArray[np.uint8] | None = None
 
     @property
     def fires(self) -> SpikeCode | None:

@@ -21,7 +21,7 @@ from kirin_lava.graph.executor import Executor
 from kirin_lava.hardware.placement import place
 from kirin_lava.hardware.shapes import shape_of_model
 from kirin_lava.hardware.timing import RATE_WINDOW
-from kirin_lava.methods.recipe import DEFAULT_RECIPE, Recipe, load_recipe, with_recovery
+from kirin_lava.methods.recipe import DEFAULT_RECIPE, Recipe, load_recipe
 from kirin_lava.models.calibration_text import draw_sample
 from kirin_lava.models.checkpoint import open_checkpoint
 from kirin_lava.models.passages import fingerprints
@@ -190,7 +190,7 @@ def compare(
         raise UsageError("nothing to compare: name at least one recipe")
     chosen = [load_recipe(recipe) if isinstance(recipe, str) else recipe for recipe in recipes]
     if training.method not in (None, "none"):
-        trained = with_recovery(chosen[0], training.method, training.steps)
+        trained = training.of(chosen[0])
         chosen.append(replace(trained, name=f"{trained.name}, {training.method}"))
     checkpoint = open_checkpoint(model)
     tokenizer = checkpoint.tokenizer()

@@ -189,9 +189,8 @@ def _parts(linear: Linear, codes: Integers) -> Iterator[Linear]:
     for start in range(0, outputs, rows):
         few = slice(start, min(start + rows, outputs))
         neuron = replace(linear.neuron, **{name: getattr(linear.neuron, name)[few] for name in each})
-        shift = None if linear.group_shift is None else linear.group_shift[few]
         name = f"{linear.name}[{few.start}:{few.stop}]"
-        yield replace(linear, name=name, weight=linear.weight[few], neuron=neuron, group_shift=shift)
+        yield replace(linear, name=name, weight=linear.weight[few], neuron=neuron)
 
 
 FORMS: dict[str, Callable[[Linear, Integers], Integers]] = {

@@ -43,7 +43,7 @@ def test_a_read_segment_comes_back_as_it_was(tmp_path: Path, enc: SpikeCode) -> 
     np.testing.assert_array_equal(segment.linear.weight, linear.weight)
     assert segment.scale is not None
     np.testing.assert_array_equal(segment.scale, scale)
-    for name in ("name", "input", "output", "bits", "code", "neuron", "group_shift"):
+    for name in ("name", "input", "output", "bits", "code", "neuron"):
         assert getattr(segment.linear, name) == getattr(linear, name)
     assert segment.provenance == provenance
     np.testing.assert_array_equal(segment.sample[1], expected(linear, segment.sample[0]))
@@ -61,7 +61,7 @@ def test_weights_at_their_edges_come_back(tmp_path: Path, weight: list[list[int]
 def test_a_fire_segment_comes_back_as_it_was(tmp_path: Path, out: SpikeCode) -> None:
     linear, codes = _fire_linear(out=out)
     assert isinstance(linear.neuron, Silence)
-    linear = replace(linear, neuron=replace(linear.neuron), group_shift=np.arange(12, dtype=np.uint8).reshape(6, 2))
+    linear = replace(linear, neuron=replace(linear.neuron))
     assert write_segment(tmp_path / "a.net", linear, codes=codes).kind == "fire"
     segment = read_segment(tmp_path / "a.net")
     again, meant = segment.linear.neuron, linear.neuron
@@ -69,8 +69,6 @@ def test_a_fire_segment_comes_back_as_it_was(tmp_path: Path, out: SpikeCode) -> 
     assert (again.code, again.exponent) == (out, meant.exponent)
     np.testing.assert_array_equal(again.ramp, meant.ramp)
     np.testing.assert_array_equal(again.offset, meant.offset)
-    assert segment.linear.group_shift is not None and linear.group_shift is not None
-    np.testing.assert_array_equal(segment.linear.group_shift, linear.group_shift)
     np.testing.assert_array_equal(segment.sample[0], codes[:3])
     np.testing.assert_array_equal(segment.sample[1], expected(linear, codes[:3]))
 
