@@ -82,7 +82,7 @@ def _require_written(*problems: str | None) -> None:
 
 
 @main.command(cls=CommandWithRecipes)
-@options.sample_options(rows=32)
+@options.sample_options(rows=64)
 @click.option("-o", "--output", required=True, type=options.PATH, metavar="OUT", help="Folder of the bundle to write.")
 @click.option(
     "--recipe", default=DEFAULT_RECIPE, show_default=True, metavar="NAME|FILE", help="One of those below, or your YAML."

@@ -71,7 +71,7 @@ class ExportEstimate:
 
 
 def export_estimate(
-    shape: ModelShape, recipe: Recipe, num_samples: int = 32, seq_len: int = 256, verified: bool = True
+    shape: ModelShape, recipe: Recipe, num_samples: int = 64, seq_len: int = 256, verified: bool = True
 ) -> ExportEstimate:
     """Size and memory of an export.
 

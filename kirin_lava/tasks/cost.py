@@ -126,7 +126,7 @@ def dry_run(
     recipe: Recipe,
     context: int | None = None,
     profiles: Sequence[str] = (),
-    num_samples: int = 32,
+    num_samples: int = 64,
     seq_len: int = 256,
     verified: bool = True,
 ) -> DryRun:

@@ -22,7 +22,7 @@ class Sample:
     """
 
     text: Path | str | None = None
-    rows: int = 32
+    rows: int = 64
     tokens: int = 256
     seed: int = 0
 

@@ -159,7 +159,7 @@ HOSTILE: list[tuple[str, str, str]] = [
     ("of another method", "spikellm: {}", "unknown entry 'spikellm'"),
     ("bits", "weights: {bits: 3}", "3 bits are not supported: use 4 or 8"),
     ("method", "weights: {method: awq}", "'awq' is unknown: use 'rtn' or 'gptq'"),
-    ("an entry that went", "weights: {group_size: 8}", "unknown entry 'weights.group_size'"),
+    ("an entry that went", "weights: {group_size: 8}", "weights: unknown entry 'group_size'; known are: bits, method"),
     ("attention", "attention: {key_bits: 8}", "unknown entry 'attention'"),
     ("head", "head: {bits: 3}", "choose one of 4, 8"),
     ("recovery", "recovery: {method: magic}", "'none', 'blocks', 'distill'"),
