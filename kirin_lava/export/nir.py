@@ -180,7 +180,9 @@ def _threshold(fire: Silence, constant: Int64) -> nir.Threshold:
 
 
 def _plain(enc: SpikeCode) -> dict[str, Any]:
-    return asdict(enc)
+    plain = asdict(enc)
+    del plain["channels"]
+    return plain | ({} if enc.channels is None else {"fine_channels": enc.channels.mask.astype(np.uint8)})
 
 
 def _check_same(again: nir.NIRGraph, graph: nir.NIRGraph, name: str) -> None:

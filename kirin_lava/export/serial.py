@@ -1,7 +1,8 @@
 """Graph operations to plain JSON and arrays, and back, with every value checked on the way in.
 
 An operation becomes an object with its `kind` and its fields. Arrays go to a safetensors file beside the manifest under
-`<operation>.<field>`, codes are named, a step rule is an object of its own. A `Linear` keeps its wiring here and its integers
+`<operation>.<field>`, codes are named (those of calibrated channels with an
+array of them), a step rule is an object of its own. A `Linear` keeps its wiring here and its integers
 in its own `.net`.
 """
 
@@ -19,7 +20,7 @@ from kirin_lava.base.errors import UsageError
 from kirin_lava.graph import ops as known
 from kirin_lava.graph.block import Block
 from kirin_lava.graph.ops import Linear, Op
-from kirin_lava.spikes.codes import SpikeCode, code_named
+from kirin_lava.spikes.codes import Channels, SpikeCode, code_named
 from kirin_lava.spikes.steps import RULES, StepRule
 
 __all__ = ["block_from_json", "block_to_json"]
@@ -56,11 +57,20 @@ def _to_json(value: Any, prefix: str, arrays: dict[str, Array]) -> dict[str, Any
             arrays[key] = content
             content = {"array": key}
         elif isinstance(content, SpikeCode):
-            content = content.name
+            content = _code_to_json(content, f"{prefix}.{item.name}", arrays)
         elif isinstance(content, StepRule):
             content = _to_json(content, f"{prefix}.{item.name}", arrays)
         result[item.name] = content
     return result
+
+
+def _code_to_json(code: SpikeCode, prefix: str, arrays: dict[str, Array]) -> str | dict[str, Any]:
+    """The name of a code, with the array of its fine channels where it has any."""
+    if code.channels is None:
+        return code.name
+    key = f"{prefix}.channels"
+    arrays[key] = code.channels.mask.astype(np.uint8)
+    return {"name": code.name, "channels": {"array": key}}
 
 
 def block_from_json(
@@ -129,10 +139,7 @@ def _field(entry: Field[Any], value: Any, arrays: Mapping[str, Array], place: st
     if "dtype" in entry.metadata:
         return _array(entry.metadata["dtype"], value, arrays, place)
     if kind.startswith("SpikeCode"):
-        try:
-            return code_named(_expect(value, str, place))
-        except UsageError as error:
-            raise UsageError(f"{place}: {error}") from None
+        return _code(value, arrays, place)
     if kind.startswith("StepRule"):
         return _from_json(dict(_expect(value, dict, place)), {rule.__name__: rule for rule in RULES}, arrays, place)
     for word, plain in (("bool", bool), ("int", int), ("float", float), ("str", str)):
@@ -143,6 +150,22 @@ def _field(entry: Field[Any], value: Any, arrays: Mapping[str, Array], place: st
                 raise UsageError(f"{place} is {reprlib.repr(value)}, not of type {word}")
             return value
     raise TypeError(f"{place}: a field of type {kind} has no form in a file")
+
+
+def _code(value: Any, arrays: Mapping[str, Array], place: str) -> SpikeCode:
+    entry = value if isinstance(value, dict) else {"name": value}
+    try:
+        code = code_named(_expect(entry.get("name"), str, place))
+    except UsageError as error:
+        raise UsageError(f"{place}: {error}") from None
+    if set(entry) == {"name"}:
+        return code
+    if set(entry) != {"name", "channels"} or not code.per_channel:
+        raise UsageError(f"{place}: {reprlib.repr(entry)} is no code with its channels")
+    mask = _array("uint8", entry["channels"], arrays, f"{place}: channels")
+    if not mask.size or mask.max() > 1:
+        raise UsageError(f"{place}: channels hold other numbers than 0 and 1")
+    return code.bound(Channels.of(mask))
 
 
 def _array(dtype: str, value: Any, arrays: Mapping[str, Array], place: str) -> Array:

@@ -89,7 +89,7 @@ def one_head(ops: Stage) -> Alone | None:
 
 def some_tokens(value: Value, tokens: slice) -> Value:
     """Some tokens of a value (B, L, width)."""
-    return value[:, tokens] if isinstance(value, Tensor) else Codes(value.q[:, tokens], value.step[:, tokens])
+    return value[:, tokens] if isinstance(value, Tensor) else value.tokens(tokens)
 
 
 def score_sums(op: Score, query: Codes, keys: Tensor) -> Tensor:

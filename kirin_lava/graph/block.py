@@ -13,6 +13,7 @@ from typing import Any
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.graph.ops import CORE_OPS, CoreOp, Encode, Linear, Mix, Op, Score
+from kirin_lava.graph.ops.zero_points import check_row_sums
 from kirin_lava.graph.port import REAL, Inputs, Port
 from kirin_lava.graph.values import Float32
 
@@ -65,6 +66,7 @@ class Block:
         for op in self.ops:
             if isinstance(op, Encode) and op.cached and op.output not in read:
                 raise UsageError(f"{where}: {self.name} ({op.name}): cached codes are read by no attention")
+        check_row_sums(self.ops, f"{where}: {self.name}")
         last = ports.get(self.output)
         if last is None or last.kind != REAL or last.by_position or result not in (None, last.width):
             of = "" if result is None else f" of width {result}"

@@ -133,6 +133,8 @@ class Counter:
         histogram[-code.code_min] -= invisible
         tokens = codes.step.shape[0] * codes.step.shape[1]
         tally.add(tokens=tokens, clipped=codes.clipped, histogram=histogram)
+        if code.channels is not None:  # the same code sends more spikes in one channel than in another
+            tally.add(spikes=_total(code.spike_count(codes.q)))
 
     def _linear(self, block: Block, op: Linear, q: Tensor, tally: _Tally) -> None:
         """q: (tokens, K). What a channel sent, times its existing synapses."""
@@ -222,7 +224,7 @@ def _code_row(block: str, value: str, producer: str, code: SpikeCode, tally: _Ta
         encoding=code.name,
         tokens=tally.integer("tokens"),
         elements=elements,
-        spikes=int((code.spike_count(q) * histogram).sum()),
+        spikes=tally.integer("spikes") if code.channels is not None else int((code.spike_count(q) * histogram).sum()),
         silent=silent,
         outliers=outliers,
         clipped=tally.integer("clipped"),

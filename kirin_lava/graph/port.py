@@ -31,6 +31,7 @@ class Port:
         groups: steps per token, of codes. code: of codes.
         by_position: one element per head and position, (B, H, L, J), instead of (B, L, width).
         cached: whether the codes are kept for later tokens.
+        zero_points: of a token, which the sums of its codes still contain, of codes and of sums.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Port:
     code: SpikeCode | None = None
     by_position: bool = False
     cached: bool = False
+    zero_points: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,12 @@ class Inputs:
         if code != port.code:
             found = None if port.code is None else port.code.name
             raise self.error(f"it takes {code.name} codes, its input has {found}")
+        self.channels(code, port.width)
+
+    def channels(self, code: SpikeCode, width: int) -> None:
+        """A code whose channels are known belongs to a value of this width."""
+        if code.channels is not None and code.channels.width != width:
+            raise self.error(f"{code.name} codes of {code.channels.width} channels in a value of width {width}")
 
     def same(self, what: str, found: int, wanted: int) -> None:
         """Two numbers must be equal."""

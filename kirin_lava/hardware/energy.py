@@ -8,9 +8,10 @@
 All four read their weights from the same memory, send the same values between host and chip, and leave norms, softmax and the
 like to the host; float16 needs no coding. States are 24 bits wide; our neurons read and write all of theirs in every step, an
 integrate-and-fire neuron has one, a dense one writes its sum once. What could pass those bits is split over several neurons,
-but for float16. An outlier of the integer twin takes the bits of a message and 16 for its place; a graded message of more than
-8 bits costs in proportion to both, and its products one MAC for every 8 bits. On platforms of events alone the twin sends each
-code that is not silent as a graded message in a window of one step.
+but for float16. A spike costs an addition per synapse, a graded one a narrow MAC and a message of its bits. An outlier of the
+integer twin takes the bits of a message and 16 for its place; a graded message of more than 8 bits costs in proportion to both,
+and its products one MAC for every 8 bits. On platforms of events alone the twin sends each code that is not silent as a graded
+message in a window of one step.
 """
 
 from __future__ import annotations
@@ -181,12 +182,14 @@ class PaperView:
 
 
 def paper_view(work: ModelWork, paper: Paper | None = None) -> PaperView:
-    """Our reduction as papers count it: a spike costs additions, an outlier MACs, and nothing else costs anything.
+    """Our reduction as papers count it: a spike costs additions, a graded one and an outlier MACs, and nothing else costs
+    anything.
 
     Args:
         paper: of the method, for its claims.
     """
-    ours = sum(s.synaptic_adds * _PAPER_ADD + s.macs * _PAPER_MAC for s in work.segments)
+    spike = {True: _PAPER_MAC, False: _PAPER_ADD}
+    ours = sum(s.synaptic_adds * spike[code_named(s.encoding).graded] + s.macs * _PAPER_MAC for s in work.segments)
     dense = sum(s.dense_macs for s in work.segments) * _PAPER_MAC
     rate = sum(s.rate_adds for s in work.segments) * _PAPER_ADD
     window = max(s.window for s in work.segments)
@@ -230,11 +233,13 @@ def _integer_dense(s: SegmentWork) -> Counts:
 
 def _integer_events(s: SegmentWork) -> Counts:
     narrow, wide = _mac_names(s)
-    messages = s.spikes + _message_cost(s) * s.outliers
+    # a code that takes several graded spikes is one message of the twin
+    spikes, products = min(s.spikes, s.elements), min(s.synaptic_adds, s.dense_macs)
+    messages = _spike_cost(s) * spikes + _message_cost(s) * s.outliers
     return {
-        narrow: s.synaptic_adds,
+        narrow: products,
         wide: _message_macs(s, s.macs),
-        "weight_bit": s.bits * (s.synaptic_adds + s.macs + s.written),
+        "weight_bit": s.bits * (products + s.macs + s.written),
         "neuron_update": s.neurons,
         "membrane_add": s.neurons,
         "state_bit": 2 * STATE_BITS * s.neurons,
@@ -261,19 +266,21 @@ def _rate(s: SegmentWork) -> Counts:
 
 
 def _ours(s: SegmentWork) -> Counts:
-    _, wide = _mac_names(s)
+    narrow, wide = _mac_names(s)
+    graded = code_named(s.encoding).graded  # a weight times a payload of a few bits, and the payload travels
+    sent = _spike_cost(s) * s.spikes if graded else 0.0
     return {
-        "synaptic_add": s.synaptic_adds,
+        narrow if graded else "synaptic_add": s.synaptic_adds,
         wide: _message_macs(s, s.macs),
         "weight_bit": s.bits * (s.synaptic_adds + s.macs + s.written),
         "neuron_update": s.neuron_updates,
         "membrane_add": s.neuron_updates,
         "compare": s.comparisons + s.ramp_adds,
         "state_bit": 2 * s.states_touched * STATE_BITS * s.neuron_updates,
-        "spike_out": s.spikes,
-        "spike_hop": s.spikes,
-        "message_out": _message_cost(s) * s.outliers,
-        "message_hop": _message_cost(s) * s.outliers,
+        "spike_out": 0.0 if graded else s.spikes,
+        "spike_hop": 0.0 if graded else s.spikes,
+        "message_out": sent + _message_cost(s) * s.outliers,
+        "message_hop": sent + _message_cost(s) * s.outliers,
         "host_bit": _link_bits(s),
     }
 
@@ -294,6 +301,12 @@ def _code_bits(s: SegmentWork) -> float:
 def _message_cost(s: SegmentWork) -> float:
     """Of a graded message, in prices of one with 8 bits."""
     return (code_named(s.encoding).message_bits + _INDEX_BITS) / (8 + _INDEX_BITS)
+
+
+def _spike_cost(s: SegmentWork) -> float:
+    """Of a spike with the payload of a graded one, in prices of a message with 8 bits; of another, as a message of its own."""
+    code = code_named(s.encoding)
+    return (code.payload_bits + _INDEX_BITS) / (8 + _INDEX_BITS) if code.graded else 1.0
 
 
 def _message_macs(s: SegmentWork, products: float) -> float:

@@ -102,7 +102,8 @@ def split_linear(linear: Linear, parts: int) -> list[Op]:
         name = f"{linear.name}.part{i}"
         ops.append(Slice(f"{name}.slice", linear.input, f"{name}.codes", start, stop))
         weight = linear.weight[:, start:stop].copy()
-        part = replace(linear, name=name, input=f"{name}.codes", output=f"{name}.sums", weight=weight)
+        code = linear.code.part(start, stop)
+        part = replace(linear, name=name, input=f"{name}.codes", output=f"{name}.sums", weight=weight, code=code)
         ops.append(part)
         if i == 0:
             total = part.output

@@ -1,8 +1,8 @@
 """Traffic per token: events and bits between host, chips and cores, for a placement and the work of a token.
 
-A spike is one packet; a graded message (outlier, membrane, cached code) takes two. The host sends what it encodes to every chip
-that holds the segment; spikes that neurons fire go to every other chip that holds the next one. On a chip an event goes to all
-cores that hold neurons of its line.
+A spike is one packet; a graded one and a message (outlier, membrane, cached code) take two. The host sends what it encodes to
+every chip that holds the segment; spikes that neurons fire go to every other chip that holds the next one. On a chip an event
+goes to all cores that hold neurons of its line.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from kirin_lava.base.errors import UsageError
 from kirin_lava.base.loihi2 import PACKET_BITS
 from kirin_lava.hardware.placement import Placed, Placement
 from kirin_lava.hardware.work import ModelWork, SegmentWork
+from kirin_lava.spikes.codes import code_named
 
 __all__ = ["ModelTraffic", "SegmentTraffic", "traffic"]
 
@@ -75,7 +76,8 @@ def traffic(work: ModelWork, placement: Placement) -> ModelTraffic:
 
 def _segment(work: SegmentWork, placed: Placed, before: Placed | None) -> SegmentTraffic:
     events = work.spikes + work.outliers
-    bits = PACKET_BITS * (work.spikes + 2 * work.outliers)
+    packets = 2 if code_named(work.encoding).graded else 1
+    bits = PACKET_BITS * (packets * work.spikes + 2 * work.outliers)
     hosted = 0 if work.fed_on_chip else len(placed.chips)
     crossing = _crossings(before, placed) if work.fed_on_chip and before is not None else 0.0
     copies = placed.core_copies

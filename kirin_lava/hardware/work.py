@@ -26,6 +26,7 @@ __all__ = ["Density", "ModelWork", "SegmentWork", "assumed_density", "assumed_wo
 
 _NORMAL = NormalDist()
 _SCORE_DEVIATION = 3.0
+_CODING = ("Encode", "ZeroPoints", "Decode")  # what a network without codes does not do
 _LARGEST_FIRED = _NORMAL.inv_cdf(0.999)
 
 
@@ -119,7 +120,7 @@ def measured_work(stats: Stats, shape: ModelShape, text: str = "text") -> ModelW
         context=sum(context) / len(context) if context else 0.0,
         segments=segments,
         host_operations=sum(operations for _, operations in per_token),
-        code_operations=sum(operations for kind, operations in per_token if kind in ("Encode", "Decode")),
+        code_operations=sum(operations for kind, operations in per_token if kind in _CODING),
     )
 
 
@@ -131,7 +132,7 @@ def assumed_work(shape: ModelShape, context: int) -> ModelWork:
         context=context,
         segments=tuple(_assumed(segment, context) for segment in shape.segments),
         host_operations=sum(operations for _, operations in host),
-        code_operations=sum(operations for kind, operations in host if kind in ("Encode", "Decode")),
+        code_operations=sum(operations for kind, operations in host if kind in _CODING),
     )
 
 
@@ -148,6 +149,8 @@ def assumed_density(code: SpikeCode, outlier_share: float, width: int, fired: bo
         mean = math.sqrt(0.5 / math.pi)
         return Density(spikes=1 - _NORMAL.cdf(step / 2), outliers=0.0, rate=255 * mean / _extreme(width))
     low, high = code.code_span(messages=False)
+    if code.graded:
+        return _asymmetric(code, width)
     if not code.signed:
         return _probabilities(code, outlier_share, width)
     largest = _extreme(width)
@@ -170,6 +173,13 @@ def _between(step: float, low: float, high: float) -> float:
 def _extreme(width: int) -> float:
     """About the largest of `width` normal values."""
     return max(_NORMAL.inv_cdf(1 - 0.5 / width), 0.5)
+
+
+def _asymmetric(code: SpikeCode, width: int) -> Density:
+    """Unsigned codes of normal values from their lowest to their highest; of ordinary channels, which most are."""
+    largest = _extreme(width)
+    step = 2 * largest / (2**code.spike_bits - 1)
+    return Density(spikes=1 - _NORMAL.cdf(-largest + step / 2), outliers=0.0, rate=255 / 2)
 
 
 def _probabilities(code: SpikeCode, outlier_share: float, width: int) -> Density:

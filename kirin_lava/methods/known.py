@@ -5,10 +5,11 @@ from __future__ import annotations
 from kirin_lava.base.errors import UsageError
 from kirin_lava.methods.kirin import KIRIN
 from kirin_lava.methods.method import Method
+from kirin_lava.methods.spikellm import SPIKELLM
 
-__all__ = ["KIRIN", "METHODS", "Method", "method_named"]
+__all__ = ["KIRIN", "METHODS", "SPIKELLM", "Method", "method_named"]
 
-METHODS: tuple[Method, ...] = (KIRIN,)
+METHODS: tuple[Method, ...] = (KIRIN, SPIKELLM)
 
 
 def method_named(name: str) -> Method:

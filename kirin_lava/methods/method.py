@@ -115,6 +115,19 @@ class Method(ABC):
     def activations(self, options: Any) -> SpikeCode:
         """The code that most activations get: its T and its name stand in tables."""
 
+    def selects(self, site: Site, options: Any) -> float:
+        """Share of the channels of a site that are fine, chosen on calibration text; 0 where its channels are all alike."""
+        return 0.0
+
+    def saliency(self, site: Site, x: Tensor, partner: Tensor) -> Tensor:
+        """How much the channels of some tokens matter, in the shape of x; those with the largest sums over all tokens are fine.
+
+        Args:
+            x: (tokens, K) inputs of a dense layer, or (kv_heads, tokens, d) keys or values.
+            partner: (N, K) weights of the layer; (kv_heads, ..., d) queries, or (kv_heads, ..., tokens) probabilities.
+        """
+        raise NotImplementedError
+
     def fired(self, site: Site, options: Any) -> SpikeCode | None:
         """Code that a dense layer fires on chip where a ReLU and another dense layer follow it; None: the host computes the
         ReLU."""

@@ -65,4 +65,4 @@ class Coding:
     def sent(self, x: Tensor) -> Tensor:
         """What the codes of x stand for, in its shape."""
         found = self.codes(x)
-        return found.values() if self.rule.by_row else found.q * found.step
+        return self.rule.values(self.code, found)

@@ -12,6 +12,7 @@ from kirin_lava.graph.block import Block
 from kirin_lava.graph.ops import CoreOp, Linear, Mix, Score, require_ops
 from kirin_lava.graph.values import Float32
 from kirin_lava.processes.build import Network, connect_linear
+from kirin_lava.processes.encoder.levels import through_neurons
 from kirin_lava.processes.host import HostStage, Mailbox
 from kirin_lava.processes.matmul import SpikeMatmul
 from kirin_lava.processes.pipeline import Pipeline, plan_block
@@ -44,7 +45,7 @@ class BlockNetwork(Network):
 
     def _connect(self, index: int, core: CoreOp, fired: SilenceNeuron | None, probe: bool) -> SilenceNeuron:
         """Core operation `index` behind its source: a host stage, or the neurons that fire its codes."""
-        spikes = self._stages[index].s_out if fired is None else fired.s_out
+        spikes = through_neurons(core.code, self._stages[index].s_out, self.plan.period) if fired is None else fired.s_out
         outliers = self._stages[index].a_out if fired is None else None
         if isinstance(core, Linear):
             neuron = connect_linear(core, self.plan.period, spikes, outliers)

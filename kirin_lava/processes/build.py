@@ -12,6 +12,7 @@ from lava.magma.core.run_configs import Loihi2SimCfg
 
 from kirin_lava.graph.ops import Linear
 from kirin_lava.processes.encoder import SpikeEncoder
+from kirin_lava.processes.encoder.levels import through_neurons
 from kirin_lava.processes.runs import SegmentRun
 from kirin_lava.processes.runtime import progress
 from kirin_lava.processes.sink import MembraneSink, SpikeSink
@@ -90,8 +91,9 @@ class SegmentNetwork(Network):
         self.period = period_of(op.code, op.neuron) if period is None else period
         source = SpikeEncoder(codes=codes, code=op.code, period=self.period)
         self.inputs = SpikeSink(shape=(codes.shape[1],), code=op.code, period=self.period, windows=self.windows + 2)
-        neuron = connect_linear(op, self.period, source.s_out, source.a_out)
-        source.s_out.connect(self.inputs.s_in)
+        spikes = through_neurons(op.code, source.s_out, self.period)
+        neuron = connect_linear(op, self.period, spikes, source.a_out)
+        spikes.connect(self.inputs.s_in)
         source.a_out.connect(self.inputs.a_in)
         self.output: MembraneSink | SpikeSink
         if op.fires is None:

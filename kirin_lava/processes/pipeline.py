@@ -26,7 +26,8 @@ __all__ = ["Freight", "HostStagePlan", "Pipeline", "plan_block"]
 
 @dataclass(frozen=True)
 class Freight:
-    """One value on the message between host stages: `real` numbers, `sums`, `codes` with their steps, or the `steps` alone."""
+    """One value on the message between host stages: `real` numbers, `sums`, `codes` with their steps and zero points, or those
+    `steps` alone."""
 
     name: str
     kind: str
@@ -142,7 +143,8 @@ def plan_block(block: Block, capacity: int) -> Pipeline:
                 if fired[name] < current if name in fired else born[name] <= previous:
                     wanted[name] = "codes" if "codes" in (kind, wanted.get(name)) else kind
         freights[current] = tuple(
-            Freight(name, kind, _size(kind, widths[name], ports[name].groups)) for name, kind in sorted(wanted.items())
+            Freight(name, kind, _size(kind, widths[name], ports[name].groups + ports[name].zero_points))
+            for name, kind in sorted(wanted.items())
         )
 
     stages = []
@@ -191,6 +193,6 @@ def _needs(ops: list[HostOp], plays: CoreOp | None, result: str, ports: dict[str
     return needs
 
 
-def _size(kind: str, width: int, groups: int) -> int:
-    """Numbers of a freight: sums need two, see `HostStage`."""
-    return {"real": width, "sums": 2 * width, "codes": width + groups, "steps": groups}[kind]
+def _size(kind: str, width: int, beside: int) -> int:
+    """Numbers of a freight: sums need two, see `HostStage`; `beside` codes are their steps and zero points."""
+    return {"real": width, "sums": 2 * width, "codes": width + beside, "steps": beside}[kind]

@@ -134,7 +134,8 @@ def _searched(sites: Sites) -> list[str]:
     """Kinds of sites whose rule takes a share of messages; `UsageError` where the method has none."""
     found = [(op, "input") for op in sites.block.denses() if op.name not in sites.sources]
     found += [(op, side) for op in sites.block.ops if isinstance(op, Attention) for side in "qp"]  # type: ignore[misc]
-    kinds = [sites.site(op, side).kind for op, side in found if hasattr(sites.coding(op, side).rule, "ratio")]
+    codings = [(sites.site(op, side).kind, sites.coding(op, side)) for op, side in found]
+    kinds = [kind for kind, coding in codings if hasattr(coding.rule, "ratio") and coding.code.has_spikes]
     if not kinds:
         raise UsageError(f"{sites.recipe.method.title} has no share of messages to spend: use a recipe of another method")
     return kinds

@@ -19,6 +19,7 @@ from kirin_lava.graph.ops import Relu
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models import float_model
 from kirin_lava.models.layout import Dense, FloatBlock, FloatOp
+from kirin_lava.quantize.saliency import find_channels
 from kirin_lava.quantize.sites import Calibration, Sites
 
 __all__ = ["calibrate", "run_rows"]
@@ -42,6 +43,7 @@ def calibrate(block: FloatBlock, rows: list[Tensor], rotary: Rotary | None, reci
     if not rows:
         raise UsageError("the calibration text is empty: give at least one sequence of tokens")
     sites = Sites(block, recipe)
+    find_channels(sites, rows, rotary)
     if sites.firing:
         _find_steps(sites, rows, rotary)
     if recipe.weights.method == "gptq":

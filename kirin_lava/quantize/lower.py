@@ -1,6 +1,6 @@
 """Lowering: one float layer becomes one block of the hybrid graph.
 
-    Dense                  Encode -> Linear -> Decode
+    Dense                  Encode -> Linear -> Decode, or Encode -> Linear -> ZeroPoints -> Decode of asymmetric codes
     Dense, Relu, Dense     Encode -> Linear that fires -> Linear -> Decode, where the method fires: the codes never leave the
     chip
     Attention              Encode q, k, v -> Score -> Softmax -> Encode p -> Mix -> Decode
@@ -18,11 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kirin_lava.base.errors import UnsupportedError
+from kirin_lava.base.errors import UnsupportedError, UsageError
 from kirin_lava.graph.block import Block
-from kirin_lava.graph.ops import Decode, Encode, Linear, Mix, Op, Relu, Score, Softmax
+from kirin_lava.graph.ops import Decode, Encode, Linear, Mix, Op, Relu, Score, Softmax, ZeroPoints
+from kirin_lava.graph.ops.zero_points import row_sums
 from kirin_lava.methods.method import FiringDense
 from kirin_lava.methods.recipe import Recipe, WeightSpec
+from kirin_lava.methods.site import Coding
 from kirin_lava.models.layout import Attention, Dense, FloatBlock
 from kirin_lava.quantize.sites import Calibration, Sites
 from kirin_lava.quantize.weights import Matrix, WeightCodes, quantize_weights
@@ -90,10 +92,11 @@ def lower_block(
     codes: dict[str, str] = {}  # real value that exists as fired codes only -> name of the codes
     for op in block.ops:
         if isinstance(op, Dense):
-            source = codes.get(op.input)
+            source, zero_points = codes.get(op.input), 0
             if source is None:
-                source, coding = f"{op.name}.codes", sites.coding(op)
+                source, coding = f"{op.name}.codes", _calibrated(sites, op)
                 ops.append(Encode(f"{op.name}.encode", op.input, source, coding.code, coding.rule))
+                zero_points = coding.rule.zero_points
             neuron = _neuron(op, sites, weights[op.name])
             result = f"{op.name}.sums" if neuron.fires is None else f"{op.output}.codes"
             linear = weights[op.name]
@@ -101,6 +104,11 @@ def lower_block(
             ops.append(Linear(op.name, source, result, linear.weight, bits, code, neuron))
             if neuron.fires is None:
                 bias = None if op.bias is None else op.bias.numpy()
+                if zero_points:
+                    plain = f"{op.name}.plain"
+                    rows = row_sums(linear.weight, code).ravel()
+                    ops.append(ZeroPoints(f"{op.name}.zero", result, source, plain, rows))
+                    result = plain
                 ops.append(Decode(f"{op.name}.decode", result, source, op.output, linear.scale, bias))
             else:
                 codes[op.output] = result
@@ -126,10 +134,18 @@ def _neuron(op: Dense, sites: Sites, rounded: WeightCodes) -> Neuron:
     return sites.recipe.method.neuron(dense, sites.site(op), sites.recipe.options)
 
 
+def _calibrated(sites: Sites, op: Dense | Attention, side: str = "input") -> Coding:
+    """The coding of a site; a method that wants some of its channels finer must have been shown a text."""
+    coding, site = sites.coding(op, side), sites.site(op, side)
+    if coding.code.channels is None and sites.recipe.method.selects(site, sites.recipe.options) > 0:
+        raise UsageError(f"{site.name}: {sites.recipe.method.title} chooses channels on calibration text: calibrate first")
+    return coding
+
+
 def _attention(op: Attention, sites: Sites) -> list[Op]:
     name = op.name
     q, k, v, p = (f"{name}.{side}.codes" for side in "qkvp")
-    codings = {side: sites.coding(op, side) for side in "qkvp"}
+    codings = {side: _calibrated(sites, op, side) for side in "qkvp"}
 
     def encode(side: str, source: str, groups: int, cached: bool = False) -> Encode:
         coding = codings[side]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from kirin_lava.methods.recipe import Recipe
 from kirin_lava.methods.site import Coding, Site
 from kirin_lava.models.float_model import Arithmetic
 from kirin_lava.models.layout import Attention, Dense, FloatBlock
-from kirin_lava.spikes.codes import SpikeCode
+from kirin_lava.spikes.codes import Channels, SpikeCode
 from kirin_lava.spikes.steps import StaticStep
 
 __all__ = ["Calibration", "Coded", "Sites", "straight_through"]
@@ -28,11 +28,13 @@ class Calibration:
     Attributes:
         input_steps: step of the inputs of a dense layer that fires.
         output_steps: steps (N,) of its outputs, per neuron.
+        channels: fine channels of a site, by its name.
         means: (K,) mean input of a dense layer as sent. moments: (K, K) second moments about it.
     """
 
     input_steps: dict[str, float] = field(default_factory=dict)
     output_steps: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    channels: dict[str, Channels] = field(default_factory=dict)
     means: dict[str, Tensor] = field(default_factory=dict)
     moments: dict[str, Tensor] = field(default_factory=dict)
 
@@ -67,6 +69,8 @@ class Sites:
         """Code and rule; of the inputs of a dense layer that fires with its calibrated step."""
         site = self.site(op, side)
         coding = self.recipe.method.coding(site, self.recipe.options)
+        if site.name in self.calibration.channels:
+            coding = replace(coding, code=coding.code.bound(self.calibration.channels[site.name]))
         if op.name not in self.firing or side != "input":
             return coding
         code, rule = self.recipe.method.firing_code(site, self.recipe.options), coding.rule

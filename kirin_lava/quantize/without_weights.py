@@ -22,6 +22,7 @@ from kirin_lava.methods.recipe import Recipe, WeightSpec
 from kirin_lava.models import family_of
 from kirin_lava.models.layout import Config, Dense, FloatBlock
 from kirin_lava.quantize.lower import lower_block, weights_of
+from kirin_lava.quantize.saliency import stand_in_channels
 from kirin_lava.quantize.sites import Calibration, Sites
 from kirin_lava.quantize.weights import WeightCodes, grid_of
 
@@ -118,10 +119,12 @@ def _row(outputs: int, inputs: int, spec: WeightSpec) -> WeightCodes:
 
 
 def _calibration(block: FloatBlock, recipe: Recipe) -> Calibration:
-    """Steps of 1 wherever lowering asks for a measured one."""
-    firing = Sites(block, recipe).firing
+    """Steps of 1 wherever lowering asks for a measured one, and as many fine channels as there will be."""
+    sites = Sites(block, recipe)
+    firing = sites.firing
     widths = {op.name: len(op.weight) for op in block.denses() if op.name in firing}
     return Calibration(
         input_steps=dict.fromkeys(firing, 1.0),
         output_steps={name: np.ones(width, np.float32) for name, width in widths.items()},
+        channels=stand_in_channels(sites),
     )

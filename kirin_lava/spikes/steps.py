@@ -3,14 +3,13 @@
     q = clip(round(x / step), code_min, code_max)      round half to even
 
 Every row (a token, a head of it, or a row of attention probabilities) gets its own step and is encoded on its own, with
-operations whose bits are the same everywhere, see `kirin_lava.base.exact`. A rule is a class here, or beside its method, and a
-line in `RULES`.
+operations whose bits are the same everywhere, see `kirin_lava.base.exact`. A rule is a class in a file of `kirin_lava.spikes`
+and a line in `RULES`.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import ClassVar, NamedTuple
@@ -19,83 +18,33 @@ import torch
 from torch import Tensor
 
 from kirin_lava.base.arrays import Numbers, amax, clamp_, float64, light, like, maximum, round_, tensor, total
-from kirin_lava.base.errors import FitError, UsageError
+from kirin_lava.base.errors import UsageError
 from kirin_lava.base.exact import RankBound
+from kirin_lava.spikes.asymmetric import MinMax
 from kirin_lava.spikes.codes import SpikeCode
+from kirin_lava.spikes.rule import LEFT_OUT, SMALLEST_STEP, Codes, StepRule, check_finite
 
-__all__ = ["LEFT_OUT", "RULES", "TOKEN_STEP", "Codes", "RowBudget", "StaticStep", "StepRule", "TokenBudget", "message_budget"]
+__all__ = [
+    "LEFT_OUT",
+    "RULES",
+    "TOKEN_STEP",
+    "Codes",
+    "MinMax",
+    "RowBudget",
+    "StaticStep",
+    "StepRule",
+    "TokenBudget",
+    "message_budget",
+]
 
-LEFT_OUT = {"left_out": True}
-"""Metadata of a field that a file names only where it is not None."""
-
-_SMALLEST_STEP = 2.0**-120
 _SLACK = 1.0001  # far more than float32 rounds
 _DIGITS, _DIGITS_ROW = 3, 2
 """Binary digits, behind the first, of the largest magnitude that must be a spike: it is rounded up to them."""
 
 
-@dataclass
-class Codes:
-    """Integer codes with their steps.
-
-    Attributes:
-        q: (B, L, W) codes in float32, or (B, H, L, J) for attention probabilities.
-        step: (B, L, groups) float32.
-        clipped: how many codes a fixed step had to clip.
-    """
-
-    q: Tensor
-    step: Tensor
-    clipped: int = 0
-
-    def values(self) -> Tensor:
-        """What the codes stand for, `q * step`, in the shape of q."""
-        if self.q.dim() == 4:
-            return self.q * self.step.transpose(1, 2).unsqueeze(-1)
-        groups = self.step.shape[-1]
-        return self.q * (self.step if groups == 1 else self.step.repeat_interleave(self.q.shape[-1] // groups, -1))
-
-
 def message_budget(ratio: float, width: int) -> int:
     """How many elements of a row may be messages: `max(1, floor(ratio * width))`, 0 for ratio 0."""
     return max(1, math.floor(ratio * width)) if ratio > 0 else 0
-
-
-@dataclass(frozen=True)
-class StepRule(ABC):
-    """How steps are found.
-
-    Attributes:
-        by_row: whether it takes rows of attention probabilities (B, H, L, J) instead of tokens (B, L, W).
-    """
-
-    by_row: ClassVar[bool] = False
-
-    @abstractmethod
-    def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int, name: str, check: bool) -> Codes:
-        """Codes of real values.
-
-        Args:
-            x: (B, L, W), or (B, H, L, J) by row, at positions from `start` on.
-            groups: equal parts of a token with a step each.
-            name: of the operation, for errors. check: whether to look for NaN and infinity here.
-
-        Raises:
-            FitError: a value that is not finite.
-        """
-
-    def budget(self, code: SpikeCode, width: int) -> int | None:
-        """Most messages among `width` codes with a common step; None where any number can come up."""
-        return None
-
-    def share(self, code: SpikeCode, width: int, groups: int) -> float:
-        """Largest share of messages among the codes of a token of `width`; of rows, whose number grows, the share itself."""
-        return 1.0
-
-    def problem(self, width: int) -> str | None:
-        """What is wrong with its parameters, which may come from a file, for `width` codes with a common step; None where
-        nothing is."""
-        return None
 
 
 @dataclass(frozen=True)
@@ -131,7 +80,7 @@ class TokenBudget(_Budgeted):
         magnitude = abs(grouped)
         largest = amax(magnitude)
         if check:
-            _check_finite(name, largest)
+            check_finite(name, largest)
         factors = _factors(code)
         limit = None
         if code.has_spikes:
@@ -178,7 +127,7 @@ class RowBudget(_Budgeted):
         length, rows = x.shape[2], light(x)
         largest = amax(rows)
         if check:
-            _check_finite(name, largest)
+            check_finite(name, largest)
         limit = largest if code.has_spikes else None
         if limit is not None and self.ratio > 0:
             one = message_budget(self.ratio, start + 1)
@@ -204,7 +153,7 @@ class StaticStep(StepRule):
         """See `StepRule`."""
         step = torch.full((*x.shape[:-1], 1), self.step, dtype=torch.float32, device=x.device)
         q = (x / step).round_()
-        _check_finite(name, q.abs())
+        check_finite(name, q.abs())
         inside = q.clamp(code.code_min, code.code_max)
         return Codes(inside, step, int((inside != q).sum()))
 
@@ -220,7 +169,7 @@ class StaticStep(StepRule):
 TOKEN_STEP = TokenBudget()
 """The rule without messages beyond the spike range: the step of a token is that of its largest value."""
 
-RULES: tuple[type[StepRule], ...] = (TokenBudget, RowBudget, StaticStep)
+RULES: tuple[type[StepRule], ...] = (TokenBudget, RowBudget, StaticStep, MinMax)
 
 
 def _budgets(ratio: float, start: int, stop: int, device: torch.device) -> Tensor:
@@ -250,7 +199,7 @@ class _Factors(NamedTuple):
         if limit is not None:
             assert self.of_limit is not None
             step = maximum(step, limit * self.of_limit)
-        return clamp_(step, _SMALLEST_STEP)
+        return clamp_(step, SMALLEST_STEP)
 
 
 @cache
@@ -268,11 +217,6 @@ def _factors(code: SpikeCode) -> _Factors:
 
 def _float32(x: float) -> float:
     return torch.tensor(x, dtype=torch.float32).item()
-
-
-def _check_finite(name: str, magnitude: Numbers) -> None:
-    if not math.isfinite(float(magnitude.max())):
-        raise FitError(f"{name}: an activation is NaN or infinite; the checkpoint or the input is broken")
 
 
 def rule_named(name: str) -> type[StepRule]:

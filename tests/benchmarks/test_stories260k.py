@@ -7,6 +7,8 @@ import json
 import torch
 
 from benchmarks.stories260k import RECIPES, RECOVER, measured
+from kirin_lava.methods.known import KIRIN
+from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.methods.recipes import MEASURED, recipe_digest, recipe_names
 from kirin_lava.tasks.quality.compare import Comparison, Contender
 
@@ -20,7 +22,8 @@ def test_the_numbers_of_the_help_keep_what_is_promised() -> None:
     ratios = {(run["recipe"], run["recover"]): run["perplexity_ratio"] for run in runs}
     assert all(ratios[name, "none"] <= limit for name, limit in LIMITS.items())
     assert ratios["kirin-w4a4-8", "distill"] <= LIMIT_RECOVERED
-    assert all(run["outlier_share"] <= LIMIT_OUTLIERS for run in runs)
+    kirin = [run for run in runs if load_recipe(run["recipe"]).method is KIRIN]
+    assert len(kirin) > 5 and all(run["outlier_share"] <= LIMIT_OUTLIERS for run in kirin)
 
 
 def test_every_run_is_written_under_its_recipe() -> None:

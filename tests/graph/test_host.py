@@ -13,10 +13,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kirin_lava.graph.ops import HOST_OPS, Add, Decode, Encode, Gate, HostOp, Norm, Relu, Rotary, Slice, Softmax, Sum
+from kirin_lava.graph.ops import (
+    HOST_OPS,
+    Add,
+    Decode,
+    Encode,
+    Gate,
+    HostOp,
+    Norm,
+    Relu,
+    Rotary,
+    Slice,
+    Softmax,
+    Sum,
+    ZeroPoints,
+)
 from kirin_lava.graph.values import Codes, HostContext, Value, rotary_tables
-from kirin_lava.spikes.codes import INTEGER8, SIGNED
-from kirin_lava.spikes.steps import TokenBudget
+from kirin_lava.spikes.codes import INTEGER8, REFINED, SIGNED, Channels, levels
+from kirin_lava.spikes.steps import MinMax, TokenBudget
 
 HEADS, KV_HEADS, HEAD_DIM, WIDTH = 4, 2, 8, 32
 RNG = np.random.default_rng(7)
@@ -29,6 +43,7 @@ LAYER = Norm("layer", "x", "y", WEIGHT, BIAS, 1e-5, center=True)
 BY_HEAD = Norm("head", "x", "y", WEIGHT[:HEAD_DIM], None, 1e-6, center=False, groups=HEADS)
 SOFTMAX = Softmax("softmax", "s", "q", "k", "v", "p", HEADS, KV_HEADS, HEAD_DIM**-0.5)
 CODES = Encode("encode", "x", "y", SIGNED, TokenBudget(0.1))
+FINE = Channels(WIDTH, (0, 3, 31))
 ROWWISE: dict[str, HostOp] = {
     "rms": RMS,
     "layer": LAYER,
@@ -43,6 +58,11 @@ ROWWISE: dict[str, HostOp] = {
     "decode by head": Decode("decode", "sums", "by head", "y", None, None),
     "encode": CODES,
     "encode by head": replace(CODES, groups=HEADS),
+    "encode levels": replace(CODES, code=levels(2).bound(FINE), rule=MinMax(2)),
+    "encode differences": replace(
+        CODES, code=REFINED[1].bound(FINE), groups=KV_HEADS, rule=MinMax(1, centred=True), cached=True
+    ),
+    "zero points": ZeroPoints("zero", "sums", "codes", "y", RNG.integers(-900, 900, 2 * WIDTH).astype(np.int32)),
     "encode integers": replace(CODES, code=INTEGER8, groups=KV_HEADS, rule=TokenBudget()),
 }
 
@@ -60,7 +80,8 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def tensors(value: Value) -> list[Tensor]:
-    return [value.q, value.step] if isinstance(value, Codes) else [value]
+    found = [value.q, value.step, value.zero] if isinstance(value, Codes) else [value]
+    return [tensor for tensor in found if tensor is not None]
 
 
 def equal(a: Value, b: Value) -> bool:
@@ -74,7 +95,7 @@ def inputs(batch: int, length: int, seed: int) -> dict[str, Value]:
         "x": random(batch, length, WIDTH, seed=seed) ** 5,
         "other": random(batch, length, WIDTH, seed=seed + 3),
         "sums": sums,
-        "codes": Codes(torch.empty(0), steps[..., :1]),
+        "codes": Codes(torch.empty(0), steps[..., :1], zero=(100 * steps[..., :2]).floor()),
         "by head": Codes(torch.empty(0), steps),
     }
 
@@ -85,7 +106,10 @@ def taken(values: dict[str, Value], rows: slice, tokens: slice) -> dict[str, Val
     def cut(x: Tensor) -> Tensor:
         return x[rows, tokens].clone() if x.dim() == 3 else x
 
-    return {k: Codes(cut(v.q), cut(v.step)) if isinstance(v, Codes) else cut(v) for k, v in values.items()}
+    def cut_codes(v: Codes) -> Codes:
+        return Codes(cut(v.q), cut(v.step), zero=None if v.zero is None else cut(v.zero))
+
+    return {k: cut_codes(v) if isinstance(v, Codes) else cut(v) for k, v in values.items()}
 
 
 def test_every_host_operation_is_computed_here() -> None:
@@ -176,6 +200,9 @@ def test_operations_are_those_of_a_plain_implementation() -> None:
         "encode": 5,
         "encode by head": 5,
         "encode integers": 5,
+        "encode levels": 5,
+        "encode differences": 5,
+        "zero points": 4,  # two products, two differences
         "sum": 1,
         "relu": 1,
     }

@@ -1,6 +1,6 @@
 """The test of the seam: a method, a family and a host operation that only this file knows go through the whole program.
 
-Nothing else is changed for them but the tuples METHODS, CODES, FAMILIES and HOST_OPS, where a line would be added.
+Nothing else is changed for them but the tuples METHODS, FAMILIES and HOST_OPS, where a line would be added.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from kirin_lava.methods.site import Coding, Site
 from kirin_lava.models.config import Config
 from kirin_lava.models.layout import Dense, Dimensions, Family, FloatBlock, FloatEmbedding, Load
 from kirin_lava.models.text import EVALUATION_TEXT
-from kirin_lava.spikes import codes
-from kirin_lava.spikes.codes import INTEGER8, Graded, SpikeCode
+from kirin_lava.spikes.codes import INTEGER8, UNSIGNED_INTEGER8, SpikeCode
 from kirin_lava.spikes.steps import RowBudget, TokenBudget
 from kirin_lava.tasks.options import Sample
 from kirin_lava.tasks.quality.compare import compare
@@ -37,10 +36,8 @@ from kirin_lava.tasks.verify import verify
 from tests.exports import export
 from tests.hf_models import VOCABULARY, save_model, save_tokenizer
 
+
 # --8<-- [start:method]
-UNSIGNED_INTEGER8 = Graded("unsigned-integer-8", window=1, zero=0, code_min=0, code_max=255)
-
-
 @dataclass(frozen=True)
 class PlainOptions:
     """A section without entries."""
@@ -79,7 +76,6 @@ weights: {bits: 8, method: rtn}
 def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """The recipe file of the new method."""
     monkeypatch.setattr(known, "METHODS", (*known.METHODS, PLAIN))
-    monkeypatch.setattr(codes, "CODES", (*codes.CODES, UNSIGNED_INTEGER8))
     path = tmp_path / "plain.yaml"
     path.write_text(RECIPE)
     return str(path)

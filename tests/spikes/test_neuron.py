@@ -20,7 +20,7 @@ from kirin_lava.spikes.neurons.silence.stepped import SteppedSilence
 from kirin_lava.spikes.neurons.simulate import period_of, simulate
 from kirin_lava.spikes.neurons.two_state import Arrivals, TwoState, membranes
 
-FIRED = [code for code in CODES if code.has_spikes]
+FIRED = [code for code in CODES if code.has_spikes and not code.graded]
 NEURON_WINDOWS = 200_000
 EXAMPLES = 200
 
@@ -45,7 +45,7 @@ def random_codes(rng: np.random.Generator, shape: tuple[int, ...], enc: SpikeCod
         return rng.choice([enc.code_min, enc.code_max, low, high], shape)
     if kind == "all-outliers":
         every = np.arange(enc.code_min, enc.code_max + 1)
-        return rng.choice(every[enc.is_message(every)], shape)
+        return rng.choice(every[enc.is_message(every) | (every == enc.code_max)], shape)
     spikes = rng.integers(low, high + 1, shape)
     wide = rng.integers(enc.code_min, enc.code_max + 1, shape)
     where = rng.random(shape if kind == "per-element" else shape[-1]) < 0.1

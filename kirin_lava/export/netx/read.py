@@ -14,7 +14,7 @@ from kirin_lava.base.errors import KirinError, UsageError
 from kirin_lava.base.readers import parse_json
 from kirin_lava.export.netx.hdf5 import Container
 from kirin_lava.graph.ops import Linear
-from kirin_lava.spikes.codes import SpikeCode, code_named
+from kirin_lava.spikes.codes import Channels, SpikeCode, code_named
 from kirin_lava.spikes.neurons import NEURONS, Neuron
 from kirin_lava.spikes.stock.layer import StockLayer
 from kirin_lava.spikes.stock.layout import ControlLine, Layout
@@ -109,7 +109,10 @@ class _Reader:
             ControlLine(str(line["means"]), tuple((int(c), int(p)) for c, p in line["events"]))
             for line in meta["stimulus"]["control"]
         )
-        layout = Layout(self._code(meta["code"]), k, n, neuron.fires if kind == "fire" else None, control)
+        code = self._code(meta["code"])
+        if code.channels is not None and code.channels.width != k:
+            raise ValueError(f"codes of {code.channels.width} channels in a segment of {k} inputs")
+        layout = Layout(code, k, n, neuron.fires if kind == "fire" else None, control)
         if any(not 0 <= column < layout.period for line in control for column, _ in line.events):
             raise ValueError("a control line sends outside the window")
         layer = self._layer(layout)
@@ -181,9 +184,15 @@ class _Reader:
 
     def _code(self, stored: dict[str, Any]) -> SpikeCode:
         known = self._code_named(stored["name"])
-        if any(stored[field.name] != getattr(known, field.name) for field in fields(known)):
+        plain = [entry.name for entry in fields(known) if entry.name != "channels"]
+        if any(stored[name] != getattr(known, name) for name in plain):
             raise ValueError(f"{known.name} codes are not those of this version")
-        return known
+        channels = stored.get("channels")
+        if channels is None:
+            return known
+        if not known.per_channel:
+            raise ValueError(f"{known.name} codes do not differ between channels")
+        return known.bound(Channels(int(channels["width"]), tuple(int(i) for i in channels["fine"])))
 
     def _range(self, stored: dict[str, Any]) -> Range:
         measured = stored["measured"]

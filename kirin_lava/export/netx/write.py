@@ -149,7 +149,9 @@ def segment_metadata(
 
 def _code(code: SpikeCode) -> dict[str, Any]:
     """A code in numbers, so that nobody needs this program to understand it."""
-    return {"family": code.family, **asdict(code), "kernel": list(code.kernel)}
+    plain = asdict(code)
+    channels = plain.pop("channels")
+    return {"family": code.family, **plain, "kernel": list(code.kernel)} | ({"channels": channels} if channels else {})
 
 
 def _neuron(neuron: Neuron) -> dict[str, Any]:
@@ -224,7 +226,7 @@ def _sample_codes(linear: Linear, calibration: Integers | None) -> Int64:
     if code.spike_codes is not None:
         low, high = code.spike_codes
         codes = np.where(rng.random(shape) < 0.05, codes, rng.integers(low, high + 1, shape))
-    return codes
+    return code.admitted(codes).astype(np.int64)
 
 
 def _check_stock_view(path: Path, layer: StockLayer) -> None:

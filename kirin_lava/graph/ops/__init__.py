@@ -21,6 +21,7 @@ from kirin_lava.graph.ops.norm import Norm
 from kirin_lava.graph.ops.op import HostOp, Op
 from kirin_lava.graph.ops.plain import Add, Gate, Relu, Rotary, Slice, Sum
 from kirin_lava.graph.ops.softmax import Softmax
+from kirin_lava.graph.ops.zero_points import ZeroPoints
 
 __all__ = [
     "CORE_OPS",
@@ -41,12 +42,13 @@ __all__ = [
     "Slice",
     "Softmax",
     "Sum",
+    "ZeroPoints",
     "require_ops",
 ]
 
 CoreOp = Linear | Score | Mix
 CORE_OPS: tuple[type[Op], ...] = (Linear, Score, Mix)
-HOST_OPS: tuple[type[HostOp], ...] = (Norm, Rotary, Slice, Gate, Relu, Add, Sum, Encode, Decode, Softmax)
+HOST_OPS: tuple[type[HostOp], ...] = (Norm, Rotary, Slice, Gate, Relu, Add, Sum, Encode, ZeroPoints, Decode, Softmax)
 
 
 def require_ops(backend: str, known: Iterable[type[Op]], needed: Iterable[type[Op]] = CORE_OPS) -> None:

@@ -60,7 +60,10 @@ class Linear(Op):
         problem = self.neuron.problem(neurons)
         if problem is not None:
             raise inputs.error(problem)
-        return Port(SUMS, neurons) if self.fires is None else Port(CODES, neurons, code=self.fires)
+        if self.fires is None:
+            return Port(SUMS, neurons, zero_points=codes.zero_points)
+        inputs.same("zero points in a segment that fires", codes.zero_points, 0)
+        return Port(CODES, neurons, code=self.fires)
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,12 +35,16 @@ class Encode(HostOp):
         """Codes as wide as its input."""
         x = inputs.read(self.input, REAL, by_position=self.rule.by_row)
         inputs.divides(self.groups, x.width, "groups")
-        problem = self.rule.problem(1 if self.rule.by_row else x.width // self.groups)
+        problem = self.rule.unfit(self.code) or self.rule.problem(1 if self.rule.by_row else x.width // self.groups)
         if problem is not None:
             raise inputs.error(problem)
         if self.rule.by_row and (self.groups != x.width or self.cached):
             raise inputs.error("a row of probabilities has one step for each head, and is not cached")
-        return Port(CODES, x.width, self.groups, self.code, self.rule.by_row, self.cached)
+        inputs.channels(self.code, x.width)
+        zero_points = self.rule.zero_points
+        if zero_points and (self.groups != 1 or self.rule.by_row or self.cached):
+            raise inputs.error("zero points belong to codes that one sum reads: they have one group, and are not cached")
+        return Port(CODES, x.width, self.groups, self.code, self.rule.by_row, self.cached, zero_points)
 
     def compute(self, values: Values, context: HostContext) -> Value:
         """See `HostOp`."""
@@ -73,6 +77,7 @@ class Decode(HostOp):
         """Real, as wide as the sums."""
         sums, codes = inputs.read(self.input, SUMS), inputs.read(self.codes, CODES, by_position=None)
         inputs.divides(codes.groups, sums.width, "groups")
+        inputs.same("zero points that are still in the sums", sums.zero_points, 0)
         inputs.vector("scale", self.scale, sums.width)
         inputs.vector("bias", self.bias, sums.width)
         return Port(REAL, sums.width)

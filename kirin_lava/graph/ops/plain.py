@@ -82,13 +82,14 @@ class Slice(HostOp):
         if not 0 <= self.start < self.stop <= x.width:
             raise inputs.error(f"{self.start}:{self.stop} is no part of a value of width {x.width}")
         inputs.same("steps", x.groups, 1)
-        return replace(x, width=self.stop - self.start, cached=False)
+        code = None if x.code is None else x.code.part(self.start, self.stop)
+        return replace(x, width=self.stop - self.start, cached=False, code=code)
 
     def compute(self, values: Values, context: HostContext) -> Value:
         """See `HostOp`."""
         x = values[self.input]
         if isinstance(x, Codes):
-            return Codes(x.q[..., self.start : self.stop], x.step)
+            return Codes(x.q[..., self.start : self.stop], x.step, zero=x.zero)
         return x[..., self.start : self.stop]
 
     def operations(self) -> int:
@@ -177,8 +178,9 @@ class _Pair(HostOp):
         return 1
 
     def _port(self, inputs: Inputs, kind: str) -> Port:
-        x = inputs.read(self.input, kind)
-        inputs.same("other", inputs.read(self.other, kind).width, x.width)
+        x, other = inputs.read(self.input, kind), inputs.read(self.other, kind)
+        inputs.same("other", other.width, x.width)
+        inputs.same("zero points of other", other.zero_points, x.zero_points)
         return x
 
 

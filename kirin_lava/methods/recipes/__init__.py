@@ -17,8 +17,8 @@ DEFAULT_RECIPE = "kirin-w4a4-8"
 _FOLDER = Path(__file__).parent
 MEASURED = _FOLDER / "measured.json"
 
-_ROW = "{:<13} {:>9} {:>2}  {:<34}  {}"
-_PRICE = "{:>6} {:>5} {:>3} {:>5} {:>6} {:>4}"
+_ROW = "{:<16} {:>9} {:>2} {:<32}  {}"
+_PRICE = "{:>6} {:>5} {:>3} {:>5} {:>5} {:>3}"
 
 
 def recipe_names() -> list[str]:

@@ -16,6 +16,7 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from kirin_lava.spikes.codes import Integers, SpikeCode
+from kirin_lava.spikes.neurons.emit import played
 
 __all__ = ["PySpikeEncoderModel", "SpikeEncoder"]
 
@@ -24,7 +25,7 @@ class SpikeEncoder(AbstractProcess):
     """Plays windows of codes, one after another, then stays silent.
 
     Window w lies in the time steps w * period .. (w+1) * period - 1, counted from 0. In it, every
-    code sends its payloads: spikes, and graded messages in the last step.
+    code sends its payloads: spikes, or the currents of neurons that make them, and graded messages in the last step.
 
     Parameters
     ----------
@@ -72,6 +73,6 @@ class PySpikeEncoderModel(PyLoihiProcessModel):
             self.a_out.send(silent)
             return
         if t == 0:
-            self._spikes, self._outliers = self._code.raster(self.codes[window], self._period)
+            self._spikes, self._outliers = played(self._code, self.codes[window], self._period)
         self.s_out.send(self._spikes[:, t])
         self.a_out.send(self._outliers[:, t])

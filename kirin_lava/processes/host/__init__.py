@@ -24,6 +24,7 @@ from kirin_lava.graph.ops import Mix, Score
 from kirin_lava.graph.values import Codes, Constants, Float32, HostContext, Value
 from kirin_lava.processes.pipeline import Freight, HostStagePlan, Pipeline
 from kirin_lava.processes.shared import TEXT_BYTES, read_text, shared_zeros, write_text
+from kirin_lava.spikes.neurons.emit import played
 
 __all__ = ["HostStage", "Mailbox", "PyHostStageModel", "freight_size"]
 
@@ -232,7 +233,7 @@ class PyHostStageModel(PyLoihiProcessModel):
             return
         code = stage.plays.code
         codes = self._integers(values, stage.plays.input, code.zero)
-        self._spikes, self._outliers = code.raster(codes, self._plan.period)
+        self._spikes, self._outliers = played(code, codes, self._plan.period)
         if stage.row is not None:
             self._row[0] = position + 1
             self._row[1:] = self._integers(values, stage.row, 0)
@@ -256,6 +257,7 @@ class PyHostStageModel(PyLoihiProcessModel):
             if isinstance(value, Codes):
                 parts += [value.q.flatten().numpy()] if item.kind == "codes" else []
                 parts.append(value.step.flatten().numpy())
+                parts += [] if value.zero is None else [value.zero.flatten().numpy()]
             elif item.kind == "sums":
                 sums = value.flatten().to(torch.int64).numpy()
                 parts += [(sums >> _LOW_BITS).astype(np.float32), (sums & _LOW_MASK).astype(np.float32)]
@@ -277,6 +279,8 @@ class PyHostStageModel(PyLoihiProcessModel):
                 high, low = part.to(torch.int64).chunk(2)
                 values[item.name] = ((high << _LOW_BITS) + low).view(1, 1, -1)
             else:
-                q = part[: self._plan.widths[item.name]] if item.kind == "codes" else part[:0]
-                values[item.name] = Codes(q.view(1, 1, -1), part[len(q) :].view(1, 1, -1))
+                port = self._plan.block.ports[item.name]
+                width = self._plan.widths[item.name] if item.kind == "codes" else 0
+                q, step, zero = (few.view(1, 1, -1) for few in part.split([width, port.groups, port.zero_points]))
+                values[item.name] = Codes(q, step, zero=zero if port.zero_points else None)
         return int(message[0]) - 1

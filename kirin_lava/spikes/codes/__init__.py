@@ -6,8 +6,10 @@ A code is one file here, or one line in a file, and its name in `CODES`. Imports
 from __future__ import annotations
 
 from kirin_lava.base.errors import UsageError
+from kirin_lava.spikes.codes.channels import Channels
 from kirin_lava.spikes.codes.code import Events, Integers, SpikeCode
-from kirin_lava.spikes.codes.graded import GRADED, INTEGER8, Graded, integer
+from kirin_lava.spikes.codes.graded import GRADED, INTEGER8, UNSIGNED_INTEGER8, Graded, integer
+from kirin_lava.spikes.codes.levels import LEVELS, REFINED, Levels, Refined, levels
 from kirin_lava.spikes.codes.ttfs import (
     MESSAGE_BITS,
     OFFSET,
@@ -24,24 +26,31 @@ from kirin_lava.spikes.codes.ttfs import (
 __all__ = [
     "CODES",
     "INTEGER8",
+    "LEVELS",
     "MESSAGE_BITS",
     "OFFSET",
+    "REFINED",
     "SIGNED",
     "SIGNED16",
     "UNSIGNED8",
     "UNSIGNED16",
+    "UNSIGNED_INTEGER8",
+    "Channels",
     "Events",
     "Graded",
     "Integers",
+    "Levels",
+    "Refined",
     "SpikeCode",
     "Ttfs",
     "code_named",
     "integer",
+    "levels",
     "offset",
     "signed",
 ]
 
-CODES: tuple[SpikeCode, ...] = (*TTFS, *GRADED)
+CODES: tuple[SpikeCode, ...] = (*TTFS, *GRADED, *LEVELS, *REFINED)
 
 
 def code_named(name: str) -> SpikeCode:

@@ -13,7 +13,7 @@ kernel[T] = 0: one two-state neuron (`u += current; v += gain * u`) reads every 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kirin_lava.base.errors import UsageError
+from kirin_lava.spikes.codes.channels import Channels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Events", "Integers", "SpikeCode"]
 
 Integers = npt.NDArray[np.integer[Any]]
+_Self = TypeVar("_Self", bound="SpikeCode")
 _Codes = TypeVar("_Codes", npt.NDArray[Any], "Tensor")
 
 
@@ -51,15 +53,21 @@ class SpikeCode(ABC):
         zero: z, added to a code before it is sent (`c = q + z`).
         code_min, code_max: all codes q, messages included.
         spike_codes: lowest and highest code q that travels as spikes, None where all are messages.
+        graded: whether a spike carries a payload of several bits, which a synapse multiplies instead of adding its weight.
+        per_channel: whether codes differ between the channels of a value.
+        channels: of a value that was calibrated, the fine ones; None for a code that belongs to no value yet.
     """
 
     family: ClassVar[str]
     meaning: ClassVar[str]
+    graded: ClassVar[bool] = False
+    per_channel: ClassVar[bool] = False
     name: str
     window: int
     zero: int
     code_min: int
     code_max: int
+    channels: Channels | None = field(default=None, kw_only=True)
 
     @property
     @abstractmethod
@@ -74,6 +82,45 @@ class SpikeCode(ABC):
     @abstractmethod
     def spikes(self, sent: npt.NDArray[np.int64], steps: int) -> npt.NDArray[np.int32]:
         """Payloads (..., steps) of codes `c = q + zero` (...) that travel as spikes; those of others are not looked at."""
+
+    # ---- where channels differ -------------------------------------------------------------------------------------------
+
+    def bound(self: _Self, channels: Channels | None) -> _Self:
+        """The same code for a value whose fine channels are known; as it is where channels do not matter."""
+        return replace(self, channels=channels) if self.per_channel else self
+
+    def part(self: _Self, start: int, stop: int) -> _Self:
+        """The code of the channels from start to stop of a value."""
+        return self if self.channels is None else replace(self, channels=self.channels.part(start, stop))
+
+    def fine(self, width: int) -> npt.NDArray[np.bool_]:
+        """(width,) whether a channel is fine; without channels all are.
+
+        Raises:
+            UsageError: channels of another width.
+        """
+        if self.channels is None:
+            return np.ones(width, np.bool_)
+        if self.channels.width != width:
+            raise UsageError(f"{self.name} codes of {self.channels.width} channels meet a value of {width}; export again")
+        return self.channels.mask
+
+    def fine_like(self, q: _Codes) -> Any:
+        """`fine` of codes (..., width), as an array where they are one, else as a tensor on their device."""
+        mask = self.fine(q.shape[-1])
+        device: Any = getattr(q, "device", None)
+        if device is None:
+            return mask
+        import torch  # the help reads this module without it
+
+        return torch.from_numpy(mask).to(device)
+
+    def admitted(self, codes: Integers) -> Integers:
+        """Codes (..., K) within `code_min..code_max` as their channels can send them, the nearest below."""
+        return codes
+
+    def check_codes(self, codes: Integers) -> None:  # noqa: B027 (nothing to check is the rule)
+        """Raise `UsageError` for codes (..., K) within `code_min..code_max` that their channels cannot send."""
 
     # ---- from these follows ----------------------------------------------------------------------------------------------
 
@@ -97,6 +144,11 @@ class SpikeCode(ABC):
     def message_bits(self) -> int:
         """Bits that hold every code: those of a message."""
         return (self.code_max - self.code_min).bit_length()
+
+    @property
+    def payload_bits(self) -> int:
+        """Bits of what a spike carries: 1, a sign, unless it is graded."""
+        return 1
 
     @property
     def spike_bits(self) -> int:
@@ -174,6 +226,7 @@ class SpikeCode(ABC):
         if codes.size and (codes.min() < self.code_min or codes.max() > self.code_max):
             span = f"codes span {codes.min()}..{codes.max()}, outside {self.name} ({self.code_min}..{self.code_max})"
             raise UsageError(f"{span}: quantise them with a larger step")
+        self.check_codes(codes)
         sent = codes.astype(np.int64) + self.zero
         message = self.is_message(codes)
         spikes = self.spikes(np.where(message, 0, sent), steps)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from kirin_lava.spikes.codes.code import SpikeCode
 
-__all__ = ["GRADED", "INTEGER8", "Graded", "integer"]
+__all__ = ["GRADED", "INTEGER8", "UNSIGNED_INTEGER8", "Graded", "integer"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ def integer(bits: int) -> Graded:
     return Graded(f"integer-{bits}", window=1, zero=0, code_min=-largest, code_max=largest)
 
 
-GRADED = tuple(integer(bits) for bits in (8, 12, 16))
+INTEGER8 = integer(8)
+UNSIGNED_INTEGER8 = Graded("unsigned-integer-8", window=1, zero=0, code_min=0, code_max=255)
+
+GRADED = (INTEGER8, integer(12), integer(16), UNSIGNED_INTEGER8)
 """All of them."""
-INTEGER8 = GRADED[0]

@@ -7,8 +7,6 @@ recipe may send outliers there. What differs is how the input of a dense layer b
     symmetric     one step per token, codes -7..7, nothing larger
     min-max       one step and zero per token, 16 levels
     channel       calibrated channels 8 bit, the rest 4 bit symmetric (LLM.int8, 2208.07339; Atom, 2310.19102)
-    salient       calibrated channels 5 bit, the rest 4, min-max both (SpikeLLM, 2407.04752, W4A4: T = 2 on salient ones)
-    salient-clip  the same with the min-max range shrunk by a factor searched per layer
     w8a8          8-bit weights and activations
 
 Their papers leave attention in float or treat it each in another way. Here all of it is 8 bit for every rival, queries and
@@ -38,9 +36,7 @@ from kirin_lava.spikes.steps import message_budget
 
 __all__ = ["RIVALS", "RivalModel", "build_rival"]
 
-_CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6)
-
-RIVALS = ("symmetric", "min-max", "channel", "salient", "salient-clip", "w8a8")
+RIVALS = ("symmetric", "min-max", "channel", "w8a8")
 
 
 def symmetric(x: Tensor, largest_code: int) -> Tensor:
@@ -49,9 +45,9 @@ def symmetric(x: Tensor, largest_code: int) -> Tensor:
     return torch.round(x / step) * step
 
 
-def min_max(x: Tensor, levels: int, clip: float = 1.0) -> Tensor:
-    """Rows (..., K) rounded to `levels` + 1 values between their minimum and maximum, both times `clip`."""
-    low, high = x.amin(-1, keepdim=True).clamp_max(0) * clip, x.amax(-1, keepdim=True).clamp_min(0) * clip
+def min_max(x: Tensor, levels: int) -> Tensor:
+    """Rows (..., K) rounded to `levels` + 1 values between their minimum and maximum."""
+    low, high = x.amin(-1, keepdim=True).clamp_max(0), x.amax(-1, keepdim=True).clamp_min(0)
     step = ((high - low) / levels).clamp_min(1e-20)
     zero = torch.round(-low / step)
     return (torch.round(x / step) + zero).clamp(0, levels).sub(zero) * step
@@ -59,26 +55,21 @@ def min_max(x: Tensor, levels: int, clip: float = 1.0) -> Tensor:
 
 @dataclass
 class _Rules(Arithmetic):
-    """Arithmetic of one block under a rival. salient: channels (K,) by dense layer; clip: factor by dense layer."""
+    """Arithmetic of one block under a rival. salient: channels (K,) by dense layer."""
 
     watches_attention: ClassVar[bool] = True
     kind: str
     weights: dict[str, Tensor] = field(default_factory=dict)
     salient: dict[str, Tensor] = field(default_factory=dict)
-    clip: dict[str, float] = field(default_factory=dict)
 
-    def input(self, name: str, x: Tensor, clip: float | None = None) -> Tensor:
+    def input(self, name: str, x: Tensor) -> Tensor:
         """A dense layer's input as the rival sends it."""
         if self.kind in ("symmetric", "w8a8"):
             return symmetric(x, 127 if self.kind == "w8a8" else 7)
         if self.kind == "min-max":
             return min_max(x, 15)
         chosen, y = self.salient[name], torch.empty_like(x)
-        if self.kind == "channel":
-            y[..., chosen], y[..., ~chosen] = symmetric(x[..., chosen], 127), symmetric(x[..., ~chosen], 7)
-        else:
-            factor = self.clip.get(name, 1.0) if clip is None else clip
-            y[..., chosen], y[..., ~chosen] = min_max(x[..., chosen], 31, factor), min_max(x[..., ~chosen], 15, factor)
+        y[..., chosen], y[..., ~chosen] = symmetric(x[..., chosen], 127), symmetric(x[..., ~chosen], 7)
         return y
 
     def sent(self, op: Dense | Attention, side: str, x: Tensor) -> Tensor:
@@ -148,18 +139,10 @@ def build_rival(checkpoint: Checkpoint, kind: str, tokens: Sequence[Tensor], rec
 
 
 def _calibrate(rules: _Rules, op: Dense, x: Tensor, spec: WeightSpec, share: float) -> None:
-    """Salient channels, clip factor and rounded weights of one dense layer from its inputs (tokens, K)."""
+    """Salient channels and rounded weights of one dense layer from its inputs (tokens, K)."""
     count = max(1, message_budget(share, x.shape[1]))
     if rules.kind == "channel":
         rules.salient[op.name] = _largest(x.abs().amax(0), count)
-    elif rules.kind.startswith("salient"):
-        # saliency of a channel: mean of |X o (X W^T W)| over tokens
-        rules.salient[op.name] = _largest((x * (x @ op.weight.T @ op.weight)).mean(0).abs(), count)
-        if rules.kind == "salient-clip":
-            sample = x[:: max(1, len(x) // 1024)]
-            exact = sample @ op.weight.T
-            errors = {c: float((rules.input(op.name, sample, c) @ op.weight.T - exact).square().sum()) for c in _CLIPS}
-            rules.clip[op.name] = min(errors, key=errors.__getitem__)
     sent = rules.input(op.name, x)
     moments = sent.T @ sent if spec.method == "gptq" else None
     rules.weights[op.name] = torch.from_numpy(quantize_weight(op.weight, spec, moments).dequantized())

@@ -21,6 +21,7 @@ from kirin_lava.graph.ops import Linear
 from kirin_lava.hardware.estimate import verified_at_once
 from kirin_lava.processes.runtime import Session
 from kirin_lava.spikes.neurons import READ_OUT
+from kirin_lava.spikes.neurons.emit import emitted
 from kirin_lava.spikes.neurons.simulate import period_of, simulate
 from kirin_lava.spikes.neurons.two_state import Arrivals, membranes
 from kirin_lava.tasks.verify.on_lava import Answer, SegmentRunner
@@ -166,7 +167,7 @@ def _by_times(linear: Linear, codes: Integers) -> Integers:
 
 def _by_steps(linear: Linear, codes: Integers) -> Integers:
     period = period_of(linear.code, linear.neuron)
-    payload = linear.code.payloads(codes, period).transpose(1, 0, 2).reshape(codes.shape[1], -1)
+    payload = emitted(linear.code, codes, period)
     try:
         parts = [simulate(p.name, p.weight, p.code, p.neuron, payload, period) for p in _parts(linear, codes)]
         return np.concatenate(parts, axis=1)

@@ -18,9 +18,11 @@ from kirin_lava.spikes.stock.layout import columns
 Integers = npt.NDArray[np.integer[Any]]
 Int64 = npt.NDArray[np.int64]
 
-INPUTS = tuple(code for code in CODES if code.message_bits == 8)
+INPUTS = tuple(code for code in CODES if code.message_bits <= 8)
+BEFORE_FIRE = tuple(code for code in INPUTS if set(code.gains()) == {1})
+"""What stock neurons that fire can integrate."""
 WIDE = (offset(12), signed(8, 12), signed(16, 16), integer(16))
-OUTPUTS = tuple(code for code in INPUTS if code.has_spikes)
+OUTPUTS = tuple(code for code in INPUTS if code.has_spikes and not code.graded)
 
 
 def few(inputs: int, enc: SpikeCode) -> int:

@@ -19,7 +19,18 @@ from kirin_lava.processes.runtime import Session, run_job
 from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
 from kirin_lava.spikes.neurons import READ_OUT, Silence
 from kirin_lava.spikes.stock.layout import fired_codes, read_sums
-from tests.export.netx.cases import INPUTS, OUTPUTS, WIDE, emulate, expected, few, some_codes, some_linear, with_fire
+from tests.export.netx.cases import (
+    BEFORE_FIRE,
+    INPUTS,
+    OUTPUTS,
+    WIDE,
+    emulate,
+    expected,
+    few,
+    some_codes,
+    some_linear,
+    with_fire,
+)
 
 pytestmark = pytest.mark.lava
 
@@ -42,7 +53,7 @@ def test_read_segments_are_exact(stock: Session, tmp_path: Path, enc: SpikeCode,
 
 
 @pytest.mark.parametrize("out", OUTPUTS, ids=lambda enc: enc.name)
-@pytest.mark.parametrize("enc", INPUTS, ids=lambda enc: enc.name)
+@pytest.mark.parametrize("enc", BEFORE_FIRE, ids=lambda enc: enc.name)
 def test_fire_segments_are_exact(stock: Session, tmp_path: Path, enc: SpikeCode, out: SpikeCode) -> None:
     rng = np.random.default_rng(7)
     linear = some_linear(rng, 24, 16, enc, -7, 7)

@@ -17,6 +17,7 @@ from kirin_lava.spikes.neurons.silence.stock import LIF_LIMIT
 from kirin_lava.spikes.stock.layout import fired_codes, read_sums
 from kirin_lava.spikes.stock.ranges import CURRENT, MEMBRANE, check_codes, measure
 from tests.export.netx.cases import (
+    BEFORE_FIRE,
     INPUTS,
     OUTPUTS,
     WIDE,
@@ -60,7 +61,7 @@ def test_random_layers_are_exact(
 
 
 @pytest.mark.parametrize("out", OUTPUTS, ids=lambda enc: enc.name)
-@pytest.mark.parametrize("enc", INPUTS, ids=lambda enc: enc.name)
+@pytest.mark.parametrize("enc", BEFORE_FIRE, ids=lambda enc: enc.name)
 def test_every_pair_of_encodings_fires_every_level(enc: SpikeCode, out: SpikeCode) -> None:
     rng = np.random.default_rng(5)
     linear = some_linear(rng, 32, 32, enc, -7, 7)

@@ -155,19 +155,16 @@ def test_rivals_get_as_many_channels_as_the_recipe_has_outliers(tmp_path: Path) 
     recipe = load_recipe("fast")
     outliers = Outliers(ratio=0.25, sites={"blocks.1.attn.o": 0.5})
     recipe = replace(recipe, options=replace(recipe.options, outliers=outliers))
-    for kind in ("channel", "salient"):
-        blocks = build_rival(checkpoint, kind, rows, recipe)._blocks
-        salient = [{name: float(chosen.float().mean()) for name, chosen in rules.salient.items()} for _, rules in blocks]
-        assert salient[0] == dict.fromkeys(salient[0], 0.25) and len(salient[0]) == 4
-        assert salient[1] == {**salient[0], "attn.o": 0.5} and salient[2] == {}  # the head is 8 bit
+    blocks = build_rival(checkpoint, "channel", rows, recipe)._blocks
+    salient = [{name: float(chosen.float().mean()) for name, chosen in rules.salient.items()} for _, rules in blocks]
+    assert salient[0] == dict.fromkeys(salient[0], 0.25) and len(salient[0]) == 4
+    assert salient[1] == {**salient[0], "attn.o": 0.5} and salient[2] == {}  # the head is 8 bit
 
 
 def test_rivals_have_as_many_levels_as_they_say() -> None:
     x = torch.linspace(-0.5, 1, 4096).unsqueeze(0)
     assert len(symmetric(torch.linspace(-1, 1, 4096).unsqueeze(0), 7).unique()) == 15
     assert len(min_max(x, 15).unique()) == 16
-    assert len(min_max(x, 31).unique()) in (31, 32)  # the zero may round to a level that is not reached
-    assert min_max(x, 15, 0.5).abs().max() < 0.6 * x.abs().max()
 
 
 def test_the_float_perplexity_is_that_of_transformers(tmp_path: Path, texts: tuple[Path, Path]) -> None:

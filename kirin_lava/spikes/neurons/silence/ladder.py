@@ -48,4 +48,6 @@ class Ladder:
             return f"ramp of neuron {int(self.ramp.argmin())} is {int(self.ramp.min())}, not 1 or more"
         if not self.code.has_spikes:
             return f"{self.code.name} codes are no spikes: a neuron cannot fire them"
+        if self.code.graded:
+            return f"{self.code.name} codes are graded: a neuron that falls silent after one spike cannot fire them"
         return None if 0 <= self.exponent < 24 else f"shift is {self.exponent}, not 0 to 23"

@@ -1,0 +1,106 @@
+"""Asymmetric codes: the step of a token spans the whole row from its lowest to its highest value, and a zero point moves it.
+
+    unit    u = (max(x, 0) - min(x, 0)) / (16 * 2^a - 1) over all channels of a row: all codes count in it
+    code    c = clip(round(x / u) + z, 0, 16 * 2^a - 1),  z = round(-min(x, 0) / u)     of a fine channel
+            c = clip(round(x / s) + z, 0, 15),  z = min(round(-min(x, 0) / s), 15)      of another, s = 2^a u
+                                                                                        sent and kept as 2^a * c
+
+so that x is about `(q - zero) * u`. The codes of fine channels reach from one end of the row to the other; ordinary ones, whose
+step is a power of two of theirs, end less than a step below it. The row is that of a token, or of a head where there are
+several groups. 0 is always within the span, so that zero points are codes. Rounding is half to even, every operation correctly
+rounded.
+Source: SpikeLLM, arXiv 2407.04752, which rounds both kinds of channels over the range of the whole row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kirin_lava.base.errors import UsageError
+from kirin_lava.spikes.codes import Levels, Refined, SpikeCode
+from kirin_lava.spikes.rule import SMALLEST_STEP, Codes, StepRule, check_finite
+
+__all__ = ["MinMax"]
+
+_LEVELS, _MOST = 15, 3
+
+
+@dataclass(frozen=True)
+class MinMax(StepRule):
+    """See the module.
+
+    Attributes:
+        refinement: a, of the fine channels of the code.
+        centred: whether the zero points are taken off the codes (`q = c - z`, for codes that are kept and not sent) or leave
+            beside them, to be taken off the sums.
+    """
+
+    refinement: int = 0
+    centred: bool = False
+
+    @property
+    def zero_points(self) -> int:
+        """See `StepRule`: of the ordinary and of the fine channels."""
+        return 0 if self.centred else 2
+
+    def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int, name: str, check: bool) -> Codes:
+        """See `StepRule`. x may be heads (B, H, L, W / H) of a value, each row with a step of its own."""
+        by_head = x.dim() == 4
+        if groups != 1 and not self.centred:
+            raise UsageError(f"{name}: zero points of {groups} groups have no place in one sum: use one group")
+        grouped = x if groups == 1 else x.view(*x.shape[:-1], groups, -1)
+        low, high = grouped.amin(-1, keepdim=True).clamp_max_(0.0), grouped.amax(-1, keepdim=True).clamp_min_(0.0)
+        if check:
+            check_finite(name, torch.maximum(-low, high))
+        halvings = 2.0**self.refinement
+        top, share = (_LEVELS + 1) * halvings - 1, _SHARES[self.refinement]
+        unit = (high * share - low * share).clamp_min_(SMALLEST_STEP)
+        step = unit * halvings
+        fine = self._fine(code, x, groups, by_head)
+        coarse_zero, fine_zero = (low / step).round_().abs_().clamp_(max=_LEVELS), (low / unit).round_().abs_().clamp_(max=top)
+        coarse = ((grouped / step).round_() + coarse_zero).clamp_(0, _LEVELS)
+        finer = ((grouped / unit).round_() + fine_zero).clamp_(0, top)
+        if self.centred:
+            q = torch.where(fine, finer - fine_zero, (coarse - coarse_zero) * halvings)
+            return Codes(q, unit) if groups == 1 else Codes(q.view(x.shape), unit.squeeze(-1))
+        q = torch.where(fine, finer, coarse * halvings)
+        return Codes(q, unit, zero=torch.cat([coarse_zero * halvings, fine_zero], -1))
+
+    def values(self, code: SpikeCode, found: Codes) -> Tensor:
+        """See `StepRule`."""
+        if found.zero is None:
+            return found.q * found.step
+        coarse, fine = found.zero.split(1, -1)
+        return (found.q - torch.where(code.fine_like(found.q), fine, coarse)) * found.step
+
+    def share(self, code: SpikeCode, width: int, groups: int) -> float:
+        """No messages among spikes; all that is kept."""
+        return 0.0 if code.has_spikes else 1.0
+
+    def unfit(self, code: SpikeCode) -> str | None:
+        """See `StepRule`: codes of another refinement, or that are kept where they should be sent."""
+        kind = Refined if self.centred else Levels
+        if isinstance(code, kind) and code.refinement == self.refinement:
+            return None
+        return f"asymmetric steps of refinement {self.refinement} do not give {code.name} codes"
+
+    def problem(self, width: int) -> str | None:
+        """A refinement that is none."""
+        return None if 0 <= self.refinement <= _MOST else f"refinement {self.refinement} is not within 0 to {_MOST}"
+
+    @staticmethod
+    def _fine(code: SpikeCode, x: Tensor, groups: int, by_head: bool) -> Tensor:
+        """Which channels are fine, in a shape that broadcasts over the grouped value."""
+        heads = x.shape[1] if by_head else groups
+        width = x.shape[-1] * (heads if by_head else 1)
+        mask = torch.from_numpy(code.fine(width)).to(x.device)
+        if by_head:
+            return mask.view(heads, 1, -1)
+        return mask if groups == 1 else mask.view(groups, -1)
+
+
+_SHARES = tuple(torch.tensor(1.0 / ((_LEVELS + 1) * 2**a - 1)) for a in range(_MOST + 1))
+"""Of the span of a row that is a unit, by refinement."""
