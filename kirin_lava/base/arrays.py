@@ -15,6 +15,7 @@ from torch import Tensor
 
 __all__ = [
     "Numbers",
+    "add_shifted_",
     "amax",
     "clamp_",
     "float32",
@@ -110,3 +111,12 @@ def float64(x: Numbers) -> Numbers:
 def int_bits(x: Numbers) -> Numbers:
     """The bits of float32 numbers as int32, in the same memory."""
     return x.view(np.int32) if isinstance(x, np.ndarray) else x.view(torch.int32)
+
+
+def add_shifted_(x: Numbers, y: Numbers, bits: int) -> None:
+    """`x += y << bits` of int32, which wraps around. Overwrites y."""
+    if isinstance(x, np.ndarray):
+        y <<= bits
+        x += y
+    else:
+        x.add_(y, alpha=1 << bits)

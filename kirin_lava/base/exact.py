@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kirin_lava.base.arrays import Numbers, clamp_, floor_, int_bits, light, like, total
+from kirin_lava.base.arrays import Numbers, add_shifted_, clamp_, floor_, int_bits, light, like, total
 
 __all__ = [
     "EXACT_SUM_LIMIT",
@@ -102,9 +102,7 @@ def exp2(x: Numbers, polynomial: Polynomial = EXP2) -> Numbers:
     x -= shifted - polynomial.integer
     power = polynomial(x)
     # the low bits of `shifted` are n; moved up to the exponent, they multiply by 2^n
-    exponent, result = int_bits(shifted), int_bits(power)
-    exponent <<= _EXPONENT
-    result += exponent
+    add_shifted_(int_bits(power), int_bits(shifted), _EXPONENT)
     return power
 
 
@@ -185,6 +183,7 @@ _MANY_WEIGHTS = 2**16  # the int8 kernel has a fixed cost: it pays from so many 
 _MANY_ROWS = 16  # or from so many rows
 _PAIR_SAFE = 64  # x86 without VNNI adds two 8-bit products in 16 bits: 2 * 255 * 64 fits
 _BASE = 256
+_FEW_COLUMNS = 4  # of so many columns one may have higher digits
 _SUMS, _FEWEST_ROWS = 2**20, 64  # of digits at a time: what a cache holds, but not fewer rows
 
 
@@ -195,7 +194,8 @@ class ExactMatmul:
     with an int8 kernel whose sums are proved, or tested, to be exact, large weights are kept in 8 bits alone.
 
     Codes of more than 8 bits are split into digits, `q = 256 h + l`, which are further rows of the same product: with the
-    int8 kernel a token costs what it costs with 8 bits, a long text twice as much, half of what float32 costs.
+    int8 kernel a token costs what it costs with 8 bits, a long text twice as much, half of what float32 costs. Where few
+    columns hold a higher digit at all, as where few codes are messages, it costs little more than with 8 bits.
 
     Args:
         weight: (N, K) int8 synapses.
@@ -265,6 +265,11 @@ class _Digits:
             count, held = count + 1, held * _BASE + most
         return _Digits(count, most + signed, zero, carry=zero)
 
+    def far(self, x: Tensor) -> Tensor:
+        """Columns of codes (rows, K) in which one does not fit the last digit, without `offset`."""
+        below, above = x.amin(0) < -self.zero, x.amax(0) > _BASE - 1 - self.zero
+        return (below | above).nonzero().squeeze(1)
+
     def split(self, x: Tensor) -> Tensor:
         """Codes (..., K) -> digits (count, ..., K); `d` alone, without the offset."""
         if self.count == 1:
@@ -292,6 +297,8 @@ class _Product:
             (start, stop, _form(np.ascontiguousarray(weight[:, start:stop]), device, packed))
             for start, stop in _exact_parts(weight, digits.reach)
         ]
+        # of most codes the higher digit is 0: a product of the few columns where it is not costs less than one of all
+        self._weight = weight if packed and digits.count == 2 and not digits.offset and len(self.parts) == 1 else None
         self._constant = None
         if digits.offset:
             constant = digits.offset * weight.sum(1, dtype=np.int64).astype(np.float64)
@@ -304,12 +311,29 @@ class _Product:
         rows = x.flatten(0, -2)
         some = max(_FEWEST_ROWS, _SUMS // (self._outputs * self._digits.count))
         if len(rows) <= some:
-            return self._value(self._of_digits(rows)).view(*x.shape[:-1], -1)
+            return self._sums(rows).view(*x.shape[:-1], -1)
         dtype = torch.float32 if len(self.parts) == 1 else torch.float64
         sums = torch.empty(len(rows), self._outputs, dtype=dtype, device=x.device)
         for start in range(0, len(rows), some):
-            sums[start : start + some] = self._value(self._of_digits(rows[start : start + some]))
+            sums[start : start + some] = self._sums(rows[start : start + some])
         return sums.view(*x.shape[:-1], -1)
+
+    def _sums(self, x: Tensor) -> Tensor:
+        """Codes (rows, K) of several digits -> sums (rows, N)."""
+        if self._weight is not None and len(x) >= _MANY_ROWS:
+            far = self._digits.far(x)
+            if len(far) * _FEW_COLUMNS <= x.shape[1]:
+                return self._of_columns(x, far, self._weight)
+        return self._value(self._of_digits(x))
+
+    def _of_columns(self, x: Tensor, far: Tensor, weight: npt.NDArray[np.int8]) -> Tensor:
+        """Codes (rows, K) -> sums of codes (rows, N), the higher digits of the columns `far` alone."""
+        if not len(far):
+            return self._multiply(x, self.parts[0][2])
+        higher, lower = self._digits.split(x[:, far])
+        sums = self._multiply(x.index_copy(1, far, lower), self.parts[0][2])
+        columns = torch.from_numpy(weight[:, far.numpy()]).float()
+        return sums.add_(torch.nn.functional.linear(higher, columns), alpha=_BASE)
 
     def _of_digits(self, x: Tensor) -> Tensor:
         """Codes (rows, K) -> sums of their digits (count, rows, N)."""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kirin_lava.base.arrays import Numbers, amax, clamp_, float64, light, like, maximum, round_, tensor, total
 from kirin_lava.base.errors import UsageError
-from kirin_lava.base.exact import RankBound
+from kirin_lava.base.exact import FLOAT32_EXACT, RankBound
 from kirin_lava.spikes.asymmetric import MinMax
 from kirin_lava.spikes.codes import SpikeCode
 from kirin_lava.spikes.rule import LEFT_OUT, SMALLEST_STEP, Codes, StepRule, check_finite
@@ -90,9 +90,10 @@ class TokenBudget(_Budgeted):
         step = factors.step(limit, largest)
         q = round_(grouped / step)
         if self.reach is not None:
-            sums = total(float64(abs(q)))
+            narrow = code.largest * q.shape[-1] < FLOAT32_EXACT
+            sums = total(abs(q) if narrow else float64(abs(q)))
             if float(sums.max()) > self.reach:
-                sums, step = tensor(sums), tensor(step)
+                sums, step = tensor(sums).double(), tensor(step)
                 grown = torch.where(sums > self.reach, step * self._growth(sums, q.shape[-1]), step)
                 step = like(grown, grouped)
                 q = round_(grouped / step)

@@ -237,6 +237,32 @@ def test_sums_at_the_edge_of_float32(largest: int, signed: bool, rows: int) -> N
     assert_exact(products(weight, codes, largest, signed), wanted)
 
 
+@pytest.mark.skipif(not KERNEL, reason="PyTorch has no exact int8 kernel on this CPU")
+@pytest.mark.parametrize(("largest", "signed"), [(2047, True), (4095, False)])
+def test_only_columns_with_higher_digits_are_multiplied_by_them(
+    monkeypatch: pytest.MonkeyPatch, largest: int, signed: bool
+) -> None:
+    """The least codes that need two digits count, in whichever row; where too many columns hold one, all are multiplied."""
+    low, high = (-128, 127) if signed else (0, 255)
+    rng = np.random.default_rng(3)
+    weight = rng.integers(-128, 128, (300, 240)).astype(np.int8)
+    codes = np.tile(rng.integers(low, high + 1, 240), (40, 1))
+    matmul = ExactMatmul(weight, largest, CPU, signed)
+    taken: list[tuple[int, ...]] = []
+    linear = torch.nn.functional.linear
+
+    def watched(x: Tensor, columns: Tensor) -> Tensor:
+        taken.append(tuple(columns.shape))
+        return linear(x, columns)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", watched)
+    for columns in (0, 1, 2, 60, 61, 240):
+        codes[5:7, :columns] = np.resize([high + 1, low - 1 if signed else largest], columns)
+        found = matmul(torch.from_numpy(codes).float())
+        assert_exact(found.to(torch.int64).numpy(), by_integers(weight, codes))
+    assert taken == [(300, 1), (300, 2), (300, 60)]
+
+
 @pytest.mark.parametrize("rows", [1, 20])
 def test_small_sums_of_digits_that_nearly_cancel_out(rows: int) -> None:
     """A code of -1 has the digits -1 and 255, and 1,001 times 127 times 255 is odd and beyond 2^24."""
