@@ -1,14 +1,15 @@
 """Tokens per second of the integer executor and of the float32 original under transformers, on the same text and threads.
 
-    python -m benchmarks.executor [--models NAME ...] [--recipe NAME] [--tokens N] [--decode N] [--behind N ...] [--rounds N]
-                                  [--threads N ...]
+    python -m benchmarks.executor [--models NAME ...] [--original FOLDER] [--recipe NAME] [--tokens N ...] [--decode N]
+                                  [--behind N ...] [--rounds N] [--threads N ...]
 
     prefill    all tokens in one batch, logits of the last, as `run` does it
     decode     token by token behind a text, keys and values cached
 
 Models are bundles, folders, hub ids, embedded models, and random Llamas: `smollm2` has the shape of SmolLM2-135M, `wide` is
 1024 wide and has 8 layers. Of their matrices only a few rows are really rounded, and repeated, each matrix in memory of its
-own: random weights say nothing, but reading them costs.
+own: random weights say nothing, but reading them costs. A bundle is measured beside the model that it was made from, or beside
+the one in FOLDER, of the same shape.
 
 Every round measures both networks on a machine as it is, and once more beside a process that keeps one core busy; the median
 round counts, the first one warms up and does not. Other work on the machine slows all of them: what compares is the ratio.
@@ -69,6 +70,7 @@ SHAPES = {
 }
 _CALIBRATION_ROWS = 16
 _ROUNDED_ROWS = 32
+_COMPARED = 256  # tokens
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,12 @@ class Rates:
     busy_executor: float
 
 
-def load(model: str, recipe: Recipe, tokens: int) -> Pair:
-    """Read, convert and tokenize. Weights of known models are rounded to nearest: the rounding changes no time."""
+def load(model: str, recipe: Recipe, tokens: int, original: str | None = None) -> Pair:
+    """Read, convert and tokenize. Weights of known models are rounded to nearest: the rounding changes no time.
+
+    Args:
+        original: of a bundle, a folder of transformers; None for what it was made from.
+    """
     if model in SHAPES:
         with tempfile.TemporaryDirectory() as folder:
             return _load_random(Path(folder), model, _to_nearest(recipe), tokens)
@@ -104,7 +110,8 @@ def load(model: str, recipe: Recipe, tokens: int) -> Pair:
         bundle = kirin_lava.load(model)
         length = min(tokens, bundle.bundle.manifest["max_positions"])
         text = token_rows(bundle.tokenizer, read_text(EVALUATION_TEXT), length)[0][None]
-        return Pair(Path(model).name, bundle.original(), Executor(bundle.bundle.model()), text)
+        network = bundle.original() if original is None else load_original(open_checkpoint(original), text[0])
+        return Pair(Path(model).name, network, Executor(bundle.bundle.model()), text)
     checkpoint = open_checkpoint(model)
     tokenizer = checkpoint.tokenizer()
     length = min(tokens, checkpoint.dimensions.max_positions)
@@ -160,26 +167,23 @@ def busy() -> Iterator[None]:
         process.wait()
 
 
-Run = Callable[[], None]
+Run = Callable[[], object]
 
 
-def phases(pair: Pair, decode: int, behind: list[int]) -> Iterator[tuple[str, int, list[Callable[[], Run]]]]:
+def phases(
+    pair: Pair, prefill: list[int], decode: int, behind: list[int]
+) -> Iterator[tuple[str, int, list[Callable[[], Run]]]]:
     """Name, tokens, and of the original and the executor what prepares a run and returns it."""
     tokens, executor = pair.tokens, pair.executor
+    for length in sorted({min(length, tokens.shape[1]) for length in prefill}):
 
-    def original_prefill() -> Run:
-        def run() -> None:
-            pair.original(tokens, use_cache=True, logits_to_keep=1)
+        def original_prefill(prompt: Tensor = tokens[:, :length]) -> Run:
+            return lambda: pair.original(prompt, use_cache=True, logits_to_keep=1)
 
-        return run
+        def executor_prefill(prompt: Tensor = tokens[:, :length]) -> Run:
+            return lambda: executor.forward(prompt, Cache(), last_only=True)
 
-    def executor_prefill() -> Run:
-        def run() -> None:
-            executor.forward(tokens, Cache(), last_only=True)
-
-        return run
-
-    yield f"prefill {tokens.shape[1]}", tokens.shape[1], [original_prefill, executor_prefill]
+        yield f"prefill {length}", length, [original_prefill, executor_prefill]
     for place in behind:
         steps = tokens[:, place : place + decode].split(1, dim=1)
         if not steps[0].numel():
@@ -208,10 +212,11 @@ def phases(pair: Pair, decode: int, behind: list[int]) -> Iterator[tuple[str, in
 
 
 @torch.inference_mode()
-def measure(pair: Pair, decode: int, behind: list[int], rounds: int, threads: int) -> list[Rates]:
+def measure(pair: Pair, prefill: list[int], decode: int, behind: list[int], rounds: int, threads: int) -> list[Rates]:
     """Every phase of both networks, quiet and busy, in turns."""
     found = []
-    for phase, count, networks in phases(pair, decode, behind):
+    torch.set_num_threads(threads)
+    for phase, count, networks in phases(pair, prefill, decode, behind):
         walls: list[list[float]] = [[], [], [], []]
         for i in range(rounds + 1):
             for beside, (first, second) in ((nullcontext, walls[:2]), (busy, walls[2:])):
@@ -229,8 +234,9 @@ def measure(pair: Pair, decode: int, behind: list[int], rounds: int, threads: in
 
 @torch.inference_mode()
 def agreement(pair: Pair) -> float:
-    """Share of tokens for which both networks would go on alike."""
-    a, b = (logits.argmax(-1) for logits in (pair.original(pair.tokens).logits, pair.executor.forward(pair.tokens)))
+    """Share of the first tokens for which both networks would go on alike."""
+    tokens = pair.tokens[:, :_COMPARED]
+    a, b = (logits.argmax(-1) for logits in (pair.original(tokens).logits, pair.executor.forward(tokens)))
     return float((a == b).float().mean())
 
 
@@ -251,8 +257,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure and print; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", help="stories260K where it is at hand, demo, wide and smollm2")
+    parser.add_argument("--original", metavar="FOLDER", help="of transformers, to put beside the bundles")
     parser.add_argument("--recipe", default="kirin-w4a4-8")
-    parser.add_argument("--tokens", type=int, default=256, help="of real text, in one batch")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[256], help="in one batch")
     parser.add_argument("--decode", type=int, default=16, help="tokens one by one")
     parser.add_argument("--behind", type=int, nargs="+", default=[64], help="behind so many")
     parser.add_argument("--rounds", type=int, default=5)
@@ -269,11 +276,15 @@ def main(arguments: list[str] | None = None) -> int:
     rates = []
     for model in models:
         say(f"load {model}")
-        pair = load(model, load_recipe(given.recipe), given.tokens)
+        pair = load(
+            model,
+            load_recipe(given.recipe),
+            max(*given.tokens, *(place + given.decode for place in given.behind)),
+            given.original,
+        )
         for threads in given.threads:
             say(f"measure {pair.name}, {threads} threads")
-            torch.set_num_threads(threads)
-            rates += measure(pair, given.decode, given.behind, given.rounds, threads)
+            rates += measure(pair, given.tokens, given.decode, given.behind, given.rounds, threads)
         if model not in SHAPES:
             facts.add_row(pair.name, f"{100 * agreement(pair):.1f} % of tokens lead to the same next one")
     print_table(Group(facts, table(rates)))
