@@ -2,10 +2,10 @@
 
 Run: python benchmarks/smollm2.py [RECIPE...] [--windows 40] [--rows 128] [--data FOLDER]     FOLDER holds text/
 
-The test text of WikiText-2 is read as one stream, in windows of 2,048 tokens that do not overlap; its first 40 are evaluated.
-Rows of 512 tokens of what follows are calibrated on. Ratios are to the same dequantised weights in float32: the file keeps them
-in 4 bits already. Without recipes named, all of them, and the most faithful once more with 3 % of messages. Takes hours on two
-cores, some 20 minutes for a recipe; less with --windows 10.
+The test text of WikiText-2 is read as one stream. Its first 40 windows of 2,048 tokens, without overlap, are evaluated; with
+--length 512, as many shorter ones, spread over the same text. Rows of 512 tokens of what follows are calibrated on. Ratios are
+to the same dequantised weights in float32: the file keeps them in 4 bits already. Without recipes named, all of them, and the
+most faithful once more with 3 % of messages. Takes hours on two cores, some 20 minutes for a recipe; less with --windows 10.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder that holds text/")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--windows", type=int, default=40, help="evaluated")
+    parser.add_argument("--length", type=int, default=LENGTH, help="tokens of a window")
     parser.add_argument("--rows", type=int, default=128, help=f"of {CALIBRATED} tokens, calibrated on")
     arguments = parser.parse_args()
     text = (arguments.data / "text" / "wikitext2-test.raw").read_text(encoding="utf-8")
@@ -67,6 +68,7 @@ def main() -> None:
             text=judged,
             sample=Sample(learned, rows=arguments.rows, tokens=CALIBRATED),
             max_rows=arguments.windows,
+            window=arguments.length,
             progress=lambda what, done, total: print(f"{done}/{total} {what}", file=sys.stderr, flush=True),
         )
     print_table(result.table())

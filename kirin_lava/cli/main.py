@@ -340,6 +340,7 @@ def report(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
 @options.sample_options(rows=128)
 @click.option("--text", type=options.EXISTING, metavar="FILE", help="UTF-8 text to evaluate on; a small one is built in.")
 @click.option("--max-rows", type=options.COUNT, metavar="N", help="Evaluate as many rows, evenly spread over the text.")
+@click.option("--window", type=options.TOKENS, metavar="N", help="Tokens of such a row; by default as --seq-len.")
 @click.option(
     "--recover", type=click.Choice(["none", "blocks", "distill"]), help="Add the first recipe once more, trained this way."
 )

@@ -174,6 +174,7 @@ def compare(
     sample: Sample = Sample(rows=128),
     training: Training = Training(),
     max_rows: int | None = None,
+    window: int | None = None,
     rivals: bool = False,
     progress: Report | None = None,
 ) -> Comparison:
@@ -185,6 +186,7 @@ def compare(
         text: to evaluate on; the small built-in text by default. sample: the text to calibrate on.
         training: adds the first recipe once more, with this training after rounding.
         max_rows: evaluate on as many rows, evenly spread over the text.
+        window: tokens of such a row; None for as many as of a row that is calibrated on. The model's context limits both.
     """
     if not recipes and not rivals:
         raise UsageError("nothing to compare: name at least one recipe")
@@ -194,14 +196,14 @@ def compare(
         chosen.append(replace(trained, name=f"{trained.name}, {training.method}"))
     checkpoint = open_checkpoint(model)
     tokenizer = checkpoint.tokenizer()
-    length = min(sample.tokens, checkpoint.dimensions.max_positions)
+    length, window = (min(n, checkpoint.dimensions.max_positions) for n in (sample.tokens, window or sample.tokens))
     file = Path(text or EVALUATION_TEXT)
     content, learned = read_text(file), read_text(sample.file or CALIBRATION_TEXT)
     if content == learned:
         raise UsageError("calibration and evaluation text are the same; evaluate on another one")
     require_unseen(content, fingerprints(all_passages(learned)), file)
     drawn = draw_sample(tokenizer, learned, length, sample.rows, sample.seed)
-    rows = token_rows(tokenizer, content, length)
+    rows = token_rows(tokenizer, content, window)
     if max_rows is not None and max_rows < len(rows):
         rows = [rows[len(rows) * i // max_rows] for i in range(max_rows)]
     original = load_original(checkpoint, rows[0])
@@ -224,7 +226,7 @@ def compare(
             seconds = time.monotonic() - start
             converted = Bundle(out).model()
             counter = Counter()
-            exported.append((recipe, counter, {"bundle_bytes": size, "seconds": seconds, **_on_chip(converted, length)}))
+            exported.append((recipe, counter, {"bundle_bytes": size, "seconds": seconds, **_on_chip(converted, window)}))
             networks.append(Executor(converted, observer=counter))
         if rivals:
             against = chosen[0] if chosen else load_recipe(DEFAULT_RECIPE)
@@ -239,7 +241,7 @@ def compare(
         for (recipe, counter, facts), sums in zip(exported, scores, strict=False)
     ]
     found += [_contender(kind, RIVAL, sums) for kind, sums in zip(RIVALS, scores[len(exported) :], strict=False)]
-    read_as, warnings, sums = protocol(tokenizer, content, length), drawn.warnings, scores[0]
+    read_as, warnings, sums = protocol(tokenizer, content, window), drawn.warnings, scores[0]
     perplexity = sums.perplexity_float
     return Comparison(
         checkpoint.name, file.name, read_as, len(rows), sums.tokens, perplexity, tuple(found), warnings, tuple(failed)

@@ -42,7 +42,9 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_one_table_for_ours_and_rivals(tmp_path: Path, texts: tuple[Path, Path]) -> None:
     model = save_model(tmp_path / "model")
-    result = compare(str(model), ["kirin-w4a4-12"], texts[1], Sample(texts[0], 4, 48), Training("blocks", 2), rivals=True)
+    result = compare(
+        str(model), ["kirin-w4a4-12"], texts[1], Sample(texts[0], 4, 32), Training("blocks", 2), window=48, rivals=True
+    )
     assert [row.name for row in result.contenders] == ["kirin-w4a4-12", "kirin-w4a4-12, blocks", *RIVALS]
     ours, rivals = result.contenders[:2], {row.name: row for row in result.contenders[2:]}
     for row in ours:
@@ -51,6 +53,7 @@ def test_one_table_for_ours_and_rivals(tmp_path: Path, texts: tuple[Path, Path])
         assert row.window == 8 and row.bundle_bytes is not None and row.bundle_bytes > 1000
     assert {row.method for row in ours} == {"kirin"} and {row.method for row in rivals.values()} == {"rival"}
     assert rivals["w8a8"].kl < rivals["min-max"].kl  # twice the bits
+    assert "48 tokens" in result.protocol
     lines = list(csv.DictReader(io.StringIO(result.to_csv())))
     assert [float(line["kl"]) for line in lines] == [row.kl for row in result.contenders]
 
