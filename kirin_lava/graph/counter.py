@@ -150,7 +150,10 @@ class Counter:
         rates = (_rate_factor(size.amax(1), op.code) @ size).to(torch.float64)
         tally.add(tokens=tokens, elements=q.numel(), spikes=spikes.sum(), outliers=outliers.sum(), spiking=_total(spiking))
         tally.add(neurons=tokens * op.weight.shape[0], dense_macs=tokens * op.weight.size)
-        tally.add(synaptic_adds=spikes @ synapses, macs=outliers @ synapses)
+        if op.code.graded:
+            tally.add(synaptic_adds=0, macs=(spikes + outliers) @ synapses)
+        else:
+            tally.add(synaptic_adds=spikes @ synapses, macs=outliers @ synapses)
         tally.add(rate_spikes=rates.sum(), rate_adds=rates @ synapses)
 
 

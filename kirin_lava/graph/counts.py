@@ -3,6 +3,7 @@
 Counting rules:
 
     spike      one event; it adds one weight at every existing synapse (weight not zero) of its channel
+    graded     a spike with a payload of some bits; it multiplies and adds like a message, and is counted as a spike
     outlier    one message; it multiplies and adds (MAC) at every existing synapse of its channel
     neuron     every step of its window it is updated once, `v += u`; firing, it meets falling thresholds until it fires
     attention  the same, the cached codes being the synapses; positions later than a token's own do not exist
@@ -20,7 +21,7 @@ __all__ = ["CodeCounts", "CoreCounts", "HostCounts", "Stats"]
 
 @dataclass(frozen=True)
 class CodeCounts:
-    """Codes of one value. `elements = spikes + silent + outliers`.
+    """Codes of one value. `elements = spikes + silent + outliers`, where no code takes several spikes.
 
     Attributes:
         producer: the operation that made them: an `Encode` on the host, or neurons that fired.
@@ -46,7 +47,8 @@ class CodeCounts:
 
 @dataclass(frozen=True)
 class CoreCounts:
-    """Work of one segment: what arrived (`elements = spikes + silent + outliers`) and what its neurons did with it.
+    """Work of one segment: what arrived (`elements = spikes + silent + outliers`, where no
+    code takes several spikes) and what its neurons did with it.
 
     Attributes:
         kind: "read", "fire", "score" or "mix". encoding, window: of the codes that arrive, and their T.
@@ -54,7 +56,7 @@ class CoreCounts:
         windows: one per token; `steps = windows * window`.
         neurons: neuron windows (neurons times windows; of `Score` one per head and visible position).
         dense_macs: products of the same layer without spikes, zeros included.
-        synaptic_adds: by spikes. macs: by outlier messages.
+        synaptic_adds: by spikes. macs: by outlier messages and graded spikes.
         neuron_updates: neuron steps, each one addition `v += u`.
         comparisons: with a threshold. ramp_adds: falls of a threshold by one ramp.
         readouts: membranes that went to the host.

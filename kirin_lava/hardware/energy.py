@@ -188,8 +188,7 @@ def paper_view(work: ModelWork, paper: Paper | None = None) -> PaperView:
     Args:
         paper: of the method, for its claims.
     """
-    spike = {True: _PAPER_MAC, False: _PAPER_ADD}
-    ours = sum(s.synaptic_adds * spike[code_named(s.encoding).graded] + s.macs * _PAPER_MAC for s in work.segments)
+    ours = sum(s.synaptic_adds * _PAPER_ADD + s.macs * _PAPER_MAC for s in work.segments)
     dense = sum(s.dense_macs for s in work.segments) * _PAPER_MAC
     rate = sum(s.rate_adds for s in work.segments) * _PAPER_ADD
     window = max(s.window for s in work.segments)
@@ -234,12 +233,13 @@ def _integer_dense(s: SegmentWork) -> Counts:
 def _integer_events(s: SegmentWork) -> Counts:
     narrow, wide = _mac_names(s)
     # a code that takes several graded spikes is one message of the twin
-    spikes, products = min(s.spikes, s.elements), min(s.synaptic_adds, s.dense_macs)
+    graded = code_named(s.encoding).graded
+    spikes, products = min(s.spikes, s.elements), min(s.macs, s.dense_macs)
     messages = _spike_cost(s) * spikes + _message_cost(s) * s.outliers
     return {
-        narrow: products,
-        wide: _message_macs(s, s.macs),
-        "weight_bit": s.bits * (products + s.macs + s.written),
+        narrow: products if graded else s.synaptic_adds,
+        wide: 0.0 if graded else _message_macs(s, s.macs),
+        "weight_bit": s.bits * ((products if graded else s.synaptic_adds + s.macs) + s.written),
         "neuron_update": s.neurons,
         "membrane_add": s.neurons,
         "state_bit": 2 * STATE_BITS * s.neurons,
@@ -270,8 +270,8 @@ def _ours(s: SegmentWork) -> Counts:
     graded = code_named(s.encoding).graded  # a weight times a payload of a few bits, and the payload travels
     sent = _spike_cost(s) * s.spikes if graded else 0.0
     return {
-        narrow if graded else "synaptic_add": s.synaptic_adds,
-        wide: _message_macs(s, s.macs),
+        "synaptic_add": s.synaptic_adds,
+        narrow if graded else wide: s.macs if graded else _message_macs(s, s.macs),
         "weight_bit": s.bits * (s.synaptic_adds + s.macs + s.written),
         "neuron_update": s.neuron_updates,
         "membrane_add": s.neuron_updates,

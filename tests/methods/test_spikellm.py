@@ -12,14 +12,21 @@ import torch
 from torch import Tensor
 
 from kirin_lava.base.errors import UsageError
+from kirin_lava.base.loihi2 import PACKET_BITS
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.counter import Counter
 from kirin_lava.graph.executor import Cache, Executor
 from kirin_lava.graph.ops import Decode, Encode, Linear, Mix, Op, Score, Slice, Sum, ZeroPoints
 from kirin_lava.graph.values import Codes, Value
+from kirin_lava.hardware.energy import energy_table
+from kirin_lava.hardware.placement import place
+from kirin_lava.hardware.profile import load_profile
 from kirin_lava.hardware.ranges import model_ranges
+from kirin_lava.hardware.shapes import shape_of_model
 from kirin_lava.hardware.split import split_block
+from kirin_lava.hardware.traffic import traffic
+from kirin_lava.hardware.work import measured_work
 from kirin_lava.methods.known import SPIKELLM
 from kirin_lava.methods.recipe import Recipe, load_recipe
 from kirin_lava.methods.site import Site
@@ -129,6 +136,26 @@ def test_what_is_sent_is_counted(model: Model) -> None:
     assert several > 100  # a fine channel sends more than one
     assert {r.guarantee for r in model_ranges(model)} == {"proved"}
     assert {op.code.name for op in model.head.core_ops()} == {"integer-8"}
+
+
+def test_graded_spikes_are_priced_as_what_they_cost(model: Model) -> None:
+    """A product for each synapse, a message of their bits, two packets: nothing is had for an addition."""
+    counter = Counter()
+    run(model, counter)
+    stats, shape = counter.result(), shape_of_model(model)
+    work = measured_work(stats, shape)
+    levels = [s for s in work.segments if s.encoding.startswith("levels")]
+    others = [s for s in work.segments if not s.encoding.startswith("levels")]
+    assert not any(s.synaptic_adds for s in work.segments) and all(s.macs > s.spikes > 0 for s in levels)
+    counts = energy_table(work, load_profile("yan-22nm")).column("ours").counts
+    bits = {"levels-2": 5, "levels-4": 6}
+    graded = sum(s.spikes * (bits[s.encoding] + 16) / 24 for s in levels)
+    assert "spike_out" not in counts and counts["message_out"] == pytest.approx(graded + sum(s.outliers for s in others))
+    assert counts["mac_4x4"] == pytest.approx(sum(s.macs for s in levels))
+    moved = {(row.block, row.name): row for row in traffic(work, place(shape, 32)).segments}
+    for s in levels:
+        row = moved[s.block, s.name]
+        assert row.from_host_bits == pytest.approx(2 * PACKET_BITS * row.from_host_events)
 
 
 @pytest.mark.parametrize("family", ["llama", "opt"])
