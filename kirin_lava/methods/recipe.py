@@ -13,7 +13,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 
@@ -194,6 +195,11 @@ def _build(kind: type[_T], values: Any, where: str, **given: Any) -> _T:
             arguments[key] = _build(expected, value, f"{where}: {key}")  # type: ignore[arg-type]
             continue
         plain = getattr(expected, "__origin__", expected)
+        if isinstance(expected, UnionType):  # of one type and None
+            (plain,) = (each for each in get_args(expected) if each is not NoneType)
+            if value is None:
+                arguments[key] = None
+                continue
         if plain is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, plain) or isinstance(value, bool):

@@ -25,7 +25,12 @@ WEIGHTS = st.one_of(
     st.builds(WeightSpec, bits=st.just(4), method=st.sampled_from(["rtn", "gptq"])),
     st.builds(WeightSpec, bits=st.just(8), method=st.sampled_from(["rtn", "gptq"])),
 )
-TRAINED = st.builds(RecoverySpec, method=st.sampled_from(["none", "blocks", "distill"]), steps=st.integers(1, 10**6))
+TRAINED = st.builds(
+    RecoverySpec,
+    method=st.sampled_from(["none", "blocks", "distill"]),
+    steps=st.integers(1, 10**6),
+    minutes=st.none() | st.floats(0.1, 1e4),
+)
 RECIPES = st.builds(
     Recipe,
     name=st.text(max_size=20),
@@ -164,6 +169,9 @@ HOSTILE: list[tuple[str, str, str]] = [
     ("head", "head: {bits: 3}", "choose one of 4, 8"),
     ("recovery", "recovery: {method: magic}", "'none', 'blocks', 'distill'"),
     ("steps", "recovery: {steps: 0}", "recovery.steps is 0"),
+    ("minutes", "recovery: {minutes: 0}", "recovery.minutes is 0"),
+    ("minutes that are no number", "recovery: {minutes: .nan}", ".nan is not a finite number"),
+    ("minutes as a text", "recovery: {minutes: ten}", "minutes is 'ten', not a number"),
     ("twice", "kirin: {outliers: {ratio: 0.1, ratio: 0.4}}", "there twice"),
     ("empty", "", "is empty; copy one of"),
     ("comment alone", "# nothing\n", "is empty"),

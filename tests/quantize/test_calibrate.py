@@ -22,9 +22,10 @@ RECIPE = load_recipe("kirin-w4a4-8")
 
 def test_moments_are_those_of_what_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In several batches of rows, the last one short, and several parts of a matrix, whose width no part divides. The first
-    token of a row counts for 16."""
+    token of a row counts for half as many as there are, and never for less than one."""
     monkeypatch.setattr(module, "_TOKENS", 20)
     monkeypatch.setattr(module, "_PART", 20)
+    monkeypatch.setattr(module, "_FIRST", 0.5)
     checkpoint = random_checkpoint(tmp_path, "llama")
     block = checkpoint.family.block(checkpoint.config, 0, checkpoint.load)
     generator = torch.Generator().manual_seed(0)
@@ -36,13 +37,13 @@ def test_moments_are_those_of_what_is_sent(tmp_path: Path, monkeypatch: pytest.M
     def watch(op: FloatOp, values: dict[str, Tensor]) -> None:
         if isinstance(op, Dense):
             sent = sites.coding(op).sent(values[op.input]).flatten(0, -2).double()
-            sent = torch.cat([sent, sent[:1].expand(15, -1)])
-            sums[op.name] += sent.T @ sent
-            totals[op.name] += sent.sum(0)
+            more = max(len(sent) / 2, 1) - 1
+            sums[op.name] += sent.T @ sent + more * torch.outer(sent[0], sent[0])
+            totals[op.name] += sent.sum(0) + more * sent[0]
 
     with torch.no_grad():
         wanted = [float_model.run_block(block, x, rotary, watch) for x in rows]
-    found, count = [], 43 + 15 * len(rows)
+    found, count = [], 43 + 3.5 + 6 + 0.5 + 4.5 + 2
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         try:
