@@ -84,8 +84,11 @@ class Length:
         return step / self.steps if self.seconds is None else min(1.0, spent / self.seconds)
 
     def progress(self, step: int, spent: float) -> tuple[int, int]:
-        """Done and total, in steps or seconds."""
-        return (step, self.steps) if self.seconds is None else (min(int(spent), int(self.seconds)), int(self.seconds))
+        """Done and total, in steps or whole seconds, of which there is at least one."""
+        if self.seconds is None:
+            return step, self.steps
+        total = math.ceil(self.seconds)
+        return min(int(spent), total), total
 
 
 class _Trained(Coded):
@@ -321,8 +324,8 @@ def _train(
 ) -> None:
     """Adam with warm-up and cosine; ends with the best state that was measured in the student.
 
-    `report` is told the steps done, all steps, and the loss on the held-out rows when it was last measured. `stage` numbers the
-    trainings that share the file `saved`.
+    `report` is told what is done and the whole, in steps or seconds, and the loss when it was last measured. `stage` numbers
+    the trainings that share the file `saved`.
     """
     tensors = [tensor for group in groups for tensor in group["params"]]
     for tensor in tensors:
