@@ -271,7 +271,7 @@ def main(arguments: list[str] | None = None) -> int:
         models.remove(str(STORIES))
     facts = Table(show_header=False)
     facts.add_row("machine", f"{os.cpu_count()} cores, load average before {os.getloadavg()[0]:.1f}")
-    facts.add_row("software", f"torch {torch.__version__}, recipe {given.recipe}")
+    facts.add_row("software", f"torch {torch.__version__}, recipe {given.recipe}; of a bundle its own")
     facts.add_row("rounds", f"{given.rounds}, {given.decode} tokens one by one; tokens/s")
     rates = []
     for model in models:
