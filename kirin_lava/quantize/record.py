@@ -20,6 +20,7 @@ __all__ = ["Probe", "probe_block"]
 WINDOWS = 16
 """Windows that are kept per segment, evenly spread over the sample."""
 
+_TOKENS = 64  # run at a time, for the memory of what a head computes
 _OUTPUTS = 4096  # whose sums are looked at at once, for the memory of their float64 weights
 
 
@@ -51,6 +52,7 @@ def probe_block(
     sums: dict[str, list[Tensor]] = {}
     peaks: dict[str, Tensor] = {}
     share = -(-windows // len(rows))
+    chosen = torch.empty(0, dtype=torch.int64)  # of the tokens that are run
 
     def watch(_: Block, op: Op, values: dict[str, Value]) -> None:
         if not isinstance(op, Linear):
@@ -60,14 +62,18 @@ def probe_block(
         q = source.q.flatten(0, -2)
         membrane = _largest(q.double(), torch.from_numpy(op.weight))
         peaks[op.name] = torch.maximum(peaks[op.name], membrane) if op.name in peaks else membrane
-        chosen = torch.linspace(0, len(q) - 1, min(share, len(q))).long()
         out = (result.q if isinstance(result, Codes) else result).flatten(0, -2)
         codes.setdefault(op.name, []).append(q[chosen])
         sums.setdefault(op.name, []).append(out[chosen])
 
     executor = BlockExecutor(rotary, observer=watch)
     for x in rows:
-        executor.run(block, x, torch.arange(x.shape[1]), Cache())
+        length, cache = x.shape[1], Cache()
+        wanted = torch.linspace(0, length - 1, min(share, length)).long()
+        for positions in torch.arange(length).split(_TOKENS):
+            start, stop = int(positions[0]), int(positions[-1]) + 1
+            chosen = wanted[(start <= wanted) & (wanted < stop)] - start
+            executor.run(block, x[:, start:stop], positions, cache)
     return {
         name: Probe(
             torch.cat(codes[name])[:windows].numpy().astype(np.int16),
