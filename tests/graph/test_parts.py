@@ -12,13 +12,14 @@ from torch import Tensor
 from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.export.serial import block_from_json, block_to_json
-from kirin_lava.graph.attention import mix_sums
+from kirin_lava.graph.attention import mix_sums, one_head
 from kirin_lava.graph.block import Block
 from kirin_lava.graph.cache import Cache
 from kirin_lava.graph.counter import Counter
 from kirin_lava.graph.executor import BlockExecutor, Executor
-from kirin_lava.graph.ops import Mix
+from kirin_lava.graph.ops import Decode, Mix, Score
 from kirin_lava.graph.parts import sums_by_part
+from kirin_lava.graph.stages import phases_of
 from kirin_lava.graph.values import Codes
 from kirin_lava.hardware.shapes import shape_of_model
 from kirin_lava.hardware.work import measured_work
@@ -53,6 +54,16 @@ def test_each_part_sums_its_own_positions(part: int | None, parts: int) -> None:
         few = slice(i * (part or 7), (i + 1) * (part or 7))
         expected = np.einsum("bhlj,bhjd->blhd", codes[..., few], repeated[:, :, few])
         assert np.array_equal(sums, expected.reshape(2, 5, -1))
+
+
+@pytest.mark.parametrize("changed", ["scale", "bias"])
+def test_an_attention_whose_heads_differ_is_not_computed_by_head(changed: str) -> None:
+    block = llama_block()
+    stage = next(stage for phase in phases_of(block) for stage in phase.stages if isinstance(stage[0], Score))
+    assert one_head(stage) is not None
+    last = stage[-1]
+    assert isinstance(last, Decode)
+    assert one_head((*stage[:-1], replace(last, **{changed: np.ones(64, np.float32)}))) is None
 
 
 def runmix_sums(part: int | None, positions: int) -> Tensor:

@@ -132,6 +132,13 @@ def test_caches_grow_with_the_context() -> None:
         place(shape, 4097)
 
 
+def test_a_position_costs_its_share_of_a_chip() -> None:
+    """Four heads keep 16 bytes each of a key and of a value, and no more than the rounding of a core comes on top."""
+    placement = place(shape_of(*attention(4, 2, 16)), 2048)
+    core = loihi2.USABLE_CORES_PER_CHIP * loihi2.SYNAPSE_MEMORY_BYTES
+    assert 1 <= placement.chips_per_position / (2 * 4 * 16 / core) <= 1.5
+
+
 @pytest.mark.parametrize(("config", "least"), [(OPT_125M, 3), (OPT_1_3B, 39), (LLAMA_2_7B, 206)])
 def test_known_models_need_at_least_the_chips_of_their_weights(config: dict[str, object], least: int) -> None:
     """The weights of all layers at 4 bits alone, without a head, take `least` chips."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +22,14 @@ from kirin_lava.graph.ops import Decode, Encode, Linear, Mix
 from kirin_lava.graph.values import Codes, HostContext
 from kirin_lava.hardware.bounds import Arrivals, arrivals, code_extremes, payload_extremes
 from kirin_lava.hardware.observe import RangeObserver
-from kirin_lava.hardware.ranges import CALIBRATED, PROVED, UNFIT, SegmentRange, block_ranges, model_ranges, require_fit
+from kirin_lava.hardware.ranges import CALIBRATED, PROVED, UNFIT, Bound, SegmentRange, block_ranges, model_ranges, require_fit
 from kirin_lava.methods.kirin import KirinOptions, Outliers
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.quantize.convert import convert_model
 from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
 from kirin_lava.spikes.neurons import READ_OUT, Neuron, Silence
 from kirin_lava.spikes.steps import StaticStep, StepRule, TokenBudget
+from kirin_lava.spikes.stock.ranges import range_of
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 
 
@@ -59,6 +61,19 @@ def test_extremes_are_those_of_all_code_vectors(enc: SpikeCode, budget: int | No
     sums = vectors @ weight.T.astype(np.int64)
     span = code_extremes(weight, Arrivals(enc, budget))
     assert span.low.tolist() == sums.min(0).tolist() and span.high.tolist() == sums.max(0).tolist()
+
+
+@pytest.mark.parametrize(("worst", "bits"), [((-5, 4), 1.0), ((-1, 20), -1.0), ((0, 0), math.inf)])
+def test_the_margin_is_how_often_the_worst_case_could_double(worst: tuple[int, int], bits: float) -> None:
+    assert Bound("v", (-10, 10), "STATE_MAX", worst, worst, None, 0).margin_bits == bits
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_of_a_stock_layer_the_neuron_nearest_to_a_limit_is_named(sign: int) -> None:
+    low, high = np.array([-9, -1]), np.array([1, 3])
+    low, high = (low, high) if sign > 0 else (-high, -low)
+    assert range_of("v", (-10, 10), (low, high)).neuron == 0
+    assert range_of("v", (-10, 10), (low[::-1], high[::-1])).neuron == 1
 
 
 @pytest.mark.parametrize("sign", [1, -1])

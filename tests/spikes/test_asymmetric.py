@@ -75,6 +75,10 @@ def test_a_token_and_a_head_are_encoded_alone() -> None:
     for name in ("q", "step", "zero"):
         assert torch.equal(getattr(whole, name)[1, 4], getattr(alone, name)[0, 0])
     kept, rule = REFINED[1].bound(FINE), MinMax(1, centred=True)
+    halves = encode(kept, rule, x, groups=2)
+    for half in range(2):
+        own = slice(half * WIDTH // 2, (half + 1) * WIDTH // 2)
+        assert torch.equal(halves.q[..., own], encode(kept.part(own.start, own.stop), rule, x[..., own]).q)
     groups = encode(kept, rule, x, groups=4)
     heads = x.view(3, 9, 4, 10).transpose(1, 2)  # as the float model has them
     by_head = encode(kept, rule, heads)
@@ -93,6 +97,7 @@ def test_a_broken_activation_is_named(broken: float) -> None:
 def test_zero_points_of_several_groups_have_no_place() -> None:
     with pytest.raises(UsageError, match="site: zero points of 2 groups have no place in one sum"):
         encode(levels(1).bound(FINE), MinMax(1), random(1, 2, WIDTH), groups=2)
+    assert (MinMax(1).zero_points, MinMax(1, centred=True).zero_points) == (2, 0)
     assert MinMax(4).problem(9) is not None and MinMax(2).problem(9) is None
 
 

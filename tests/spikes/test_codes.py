@@ -77,6 +77,23 @@ def test_bits_hold_every_code(name: str, bits: tuple[int, int]) -> None:
     assert 2 ** (bits[1] - 1) - 1 == code.code_max == -code.code_min
 
 
+def test_codes_of_eight_bits_are_as_many_as_eight_bits_hold() -> None:
+    for name in ("unsigned-8", "unsigned-16"):
+        code = code_named(name)
+        assert (code.code_min, code.code_max) == (0, 2**8 - 1)
+
+
+@EVERY
+def test_a_graded_spike_carries_more_than_a_sign(code: SpikeCode) -> None:
+    assert code.graded == (code.payload_bits > 1) == bool(code.has_spikes and np.abs(code.raster(all_of(code))[0]).max() > 1)
+
+
+@EVERY
+def test_many_windows_are_decoded_at_once(code: SpikeCode) -> None:
+    q = np.resize(code.admitted(all_of(code)), (2, 3, 5))
+    np.testing.assert_array_equal(code.decode(code.payloads(q)), q)
+
+
 def test_codes_have_names_of_their_own() -> None:
     assert [code_named(code.name) for code in CODES] == list(CODES)
     assert not OFFSET.mirrored and SIGNED.mirrored

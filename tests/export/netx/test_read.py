@@ -162,6 +162,10 @@ DAMAGE: dict[str, tuple[Edit, str]] = {
         _metadata(lambda m: m["stimulus"]["control"][0].update(events=[[99, 1]])),
         "a control line sends outside the window",
     ),
+    "facts: events before": (
+        _metadata(lambda m: m["stimulus"]["control"][0].update(events=[[-1, 1]])),
+        "a control line sends outside the window",
+    ),
     "facts: other weights": (_metadata(lambda m: m.update(weight_sha256="0")), "does not hold the logical weights"),
     "facts: no hash of the ramp": (_metadata(lambda m: m["sha256"].pop("kirin/ramp")), "KeyError: 'kirin/ramp'"),
 }
@@ -179,6 +183,13 @@ def test_damage_is_named(case: str, edited: Callable[[Edit], Path]) -> None:
 def test_an_edited_file_can_be_read_on_purpose(good: Path, edited: Callable[[Edit], Path]) -> None:
     segment = read_segment(edited(_flip("layer/0/weight")), intact=False)
     assert (segment.linear.weight != read_segment(good).linear.weight).sum() == 1
+
+
+def test_a_control_line_may_send_in_any_step_of_the_window(edited: Callable[[Edit], Path]) -> None:
+    period = read_segment(edited(lambda f: None)).layer.layout.period
+    events = [[0, 1], [period - 1, 1]]
+    segment = read_segment(edited(_metadata(lambda m: m["stimulus"]["control"][0].update(events=events))))
+    assert [list(event) for event in segment.layer.layout.control[0].events] == events
 
 
 def test_without_hashes_the_structure_still_counts(edited: Callable[[Edit], Path]) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.export.netx.read import SCHEMA, read_segment
-from kirin_lava.export.netx.write import write_segment
+from kirin_lava.export.netx.write import _check_stock_view, write_segment
 from kirin_lava.graph.ops import Linear
 from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED16, SpikeCode
 from kirin_lava.spikes.neurons import READ_OUT, Silence
@@ -87,6 +87,17 @@ def test_netx_finds_what_it_reads_and_integers_as_they_are_meant(tmp_path: Path)
         assert layer["neuron/iDecay"][()] == 0
 
 
+def test_a_file_with_more_in_its_neuron_than_was_meant_is_not_taken_for_what_was_written(tmp_path: Path) -> None:
+    linear, codes = _fire_linear()
+    write_segment(tmp_path / "a.net", linear, codes=codes)
+    layer = read_segment(tmp_path / "a.net").layer
+    _check_stock_view(tmp_path / "a.net", layer)
+    with h5py.File(tmp_path / "a.net", "r+") as file:
+        file["layer/0/neuron/vDelay"] = 1
+    with pytest.raises(RuntimeError, match="reads back differently"):
+        _check_stock_view(tmp_path / "a.net", layer)
+
+
 def test_a_large_matrix_is_compressed(tmp_path: Path) -> None:
     linear = some_linear(np.random.default_rng(0), 512, 256, SIGNED)
     written = write_segment(tmp_path / "a.net", linear)
@@ -110,7 +121,8 @@ def test_the_metadata_says_in_words_what_to_do(tmp_path: Path) -> None:
         assert file["kirin"].attrs["schema"] == SCHEMA
     assert facts["network"] == {"input_message_bits": 24, "reset_interval": 32, "reset_offset": 1}
     assert facts["code"]["zero"] == 8 and facts["neuron"]["code"] == "unsigned-16"
-    assert facts["stimulus"]["control"][0]["line"] == 20
+    control = facts["stimulus"]["control"]
+    assert len(control) > 2 and [line["line"] for line in control] == list(range(20, 20 + len(control)))
     assert "sent as payloads in columns 0 .. 15, " in facts["stimulus"]["columns"]
     assert "in column 16 every input sends minus what it has sent" in facts["stimulus"]["columns"]
     assert "column 16 + j is level 15 - j" in facts["answer"]
