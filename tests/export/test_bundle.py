@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -13,12 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import inside, load_arrays, save_arrays, save_json
+from kirin_lava.export import bundle_write
 from kirin_lava.export.bundle import EMBEDDING, FORMAT, JOURNAL, MANIFEST, Bundle, checksum, sealed
 from kirin_lava.export.bundle_write import BundleWriter
 from kirin_lava.export.publish import LOCK, Place
@@ -201,6 +204,29 @@ def test_a_damaged_journal(model: Path, tmp_path: Path, journal: str) -> None:
     with pytest.raises(UsageError, match=r"journal\.json|out\.partial"):
         converted(model, out)
     export(str(model), out, **SMALL)
+
+
+@pytest.mark.parametrize("journal", ["{", "[]"])
+def test_a_bundle_beside_a_journal_of_nobody_is_not_taken_for_the_one_that_was_asked_for(
+    model: Path, bundle: Path, journal: str
+) -> None:
+    (bundle / JOURNAL).write_text(journal)
+    with pytest.raises(UsageError, match="exists"):
+        converted(model, bundle)
+
+
+def test_versions_are_those_of_the_packages_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle_write, "_PACKAGES", ("a-package-that-nobody-has", "numpy"))
+    assert bundle_write._versions() == {"python": platform.python_version(), "numpy": np.__version__}
+
+
+def test_segments_are_read_as_they_were_written_unless_asked_otherwise(bundle: Path) -> None:
+    name = next(iter(Bundle(bundle).nets("blocks.0").values()))
+    with h5py.File(bundle / name, "r+") as file:
+        file["layer/0/weight"][0, 0] ^= 1
+    with pytest.raises(UsageError, match="layer/0/weight: is not what was written"):
+        Bundle(bundle).segments("blocks.0")
+    assert len(Bundle(bundle).segments("blocks.0", intact=False)) == len(Bundle(bundle).nets("blocks.0"))
 
 
 def test_a_journal_that_points_elsewhere(model: Path, tmp_path: Path) -> None:

@@ -63,7 +63,9 @@ def test_an_attention_whose_heads_differ_is_not_computed_by_head(changed: str) -
     assert one_head(stage) is not None
     last = stage[-1]
     assert isinstance(last, Decode)
-    assert one_head((*stage[:-1], replace(last, **{changed: np.ones(64, np.float32)}))) is None
+    ones = np.ones(64, np.float32)
+    other = replace(last, scale=ones) if changed == "scale" else replace(last, bias=ones)
+    assert one_head((*stage[:-1], other)) is None
 
 
 def runmix_sums(part: int | None, positions: int) -> Tensor:

@@ -43,7 +43,7 @@ class Job:
 
 
 def known_survivors() -> dict[tuple[str, str, str], str]:
-    """Why a change may live, by module and by the line before and after it; "*" for any change of that line."""
+    """Why a change may live, by module and by the line before and after it; "*" for any change of that line, or any module."""
     entries = yaml.safe_load((HERE / "survivors.yaml").read_text(encoding="utf-8")) or []
     return {(entry["module"], entry["before"], entry["after"]): entry["why"] for entry in entries}
 
@@ -110,7 +110,7 @@ def _campaign(copies: list[Path], mutants: list[Mutant], tests_of: dict[str, lis
         if ran.outcome != "passed":
             print(f"{ran.outcome}: {mutant.words}", flush=True)
             return
-        keys = ((mutant.module, mutant.before, after) for after in (mutant.after, "*"))
+        keys = ((module, mutant.before, after) for module in (mutant.module, "*") for after in (mutant.after, "*"))
         why = next((known[key] for key in keys if key in known), None)
         counts[1] += 1
         alive.append(why)

@@ -98,6 +98,15 @@ def test_the_table_has_times_only_where_they_were_measured() -> None:
     assert [column.justify for column in columns] == ["left", "left"] + ["right"] * 8
 
 
+def test_the_summary_says_what_was_left_out_and_nothing_where_nothing_was() -> None:
+    covered = {"what": "segments", "of": 9, "each": "windows", "units": {"blocks.0.attn.o": [16, 48, 0]}}
+    part = replace(verification_of(READ), covered=covered)
+    start = "verified in part: 48 integers compared (reference, native, stock), 0 mismatches; 1 of 9 segments, 16 windows each"
+    assert part.summary() == start
+    assert replace(part, drawn="drawn by seed 0").summary() == f"{start} (drawn by seed 0)"
+    assert verification_of(READ).summary() == start.partition(";")[0].replace("verified in part", "verified")
+
+
 def test_times_are_means_over_the_rows_that_have_one() -> None:
     rows = replace(READ, ms_native=1.0), replace(READ, ms_native=4.0, ms_stock=3.0), READ
     assert verification_of(*rows).milliseconds_per_step() == {"native": 2.5, "stock": 3.0}
