@@ -3,8 +3,8 @@
     manifest.json               source, recipe, versions, the graph, a hash of every file, digest, verification, checksum
     recipe.yaml                 the recipe, ready to edit
     net/<block>.<segment>.net   one linear segment each, for unmodified lava-dl
-    host/<block>.safetensors    float32 arrays of the host operations
-    host/embedding.safetensors  token and position embeddings, rotary tables
+    host/<block>.safetensors    float32 arrays of the host operations; int32 ones and tables of integer operations
+    host/embedding.safetensors  token and position embeddings, rotary tables: float32, or int32 for integer operations
     probe/<block>.safetensors   input codes and results of every linear segment on calibration text, as the compiler saw them
     config.json, generation_config.json, tokenizer files: the source's own
 
@@ -41,9 +41,10 @@ from kirin_lava.base.readers import check_path, file_sha256, read_json
 from kirin_lava.export.coverage import complete, covers, merged
 from kirin_lava.export.netx.read import StoredSegment, read_segment
 from kirin_lava.export.serial import block_from_json
-from kirin_lava.graph.block import Block, Embedding, Model
+from kirin_lava.graph.block import Block, Embedding, Model, require_same_units
 from kirin_lava.graph.ops import Linear, Rotary
-from kirin_lava.graph.values import Float32
+from kirin_lava.graph.ops.integer import IntegerRotary
+from kirin_lava.graph.values import Array
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models.config import MOST, MOST_LAYERS, MOST_POSITIONS
 from kirin_lava.models.tokenizer import CHAT_FILES, TOKENIZER_FILES
@@ -206,11 +207,13 @@ class Bundle:
             raise UsageError(f"{self.path} holds only {', '.join(self.block_names)}; export all layers to run the model")
         blocks = [self.block(name) for name in self.block_names]
         embedding, rotary = self.frame()
+        require_same_units(embedding, blocks, str(self.path))
         return Model(embedding, tuple(blocks[:-1]), blocks[-1], rotary, self.manifest["max_positions"], self.manifest["facts"])
 
-    def frame(self) -> tuple[Embedding, tuple[Float32, Float32] | None]:
+    def frame(self) -> tuple[Embedding, tuple[Array, Array] | None]:
         """The embedding and, where positions turn something, cos and sin of it: what a bundle of some layers has, too."""
-        turned = any(op.get("kind") == Rotary.__name__ for block in self.manifest["blocks"] for op in block["ops"])
+        turns = (Rotary.__name__, IntegerRotary.__name__)
+        turned = any(op.get("kind") in turns for block in self.manifest["blocks"] for op in block["ops"])
         path = inside(self.path, EMBEDDING)
         arrays = load_arrays(path)
         facts, positions = self.manifest["facts"], self.manifest["max_positions"]
@@ -220,12 +223,14 @@ class Bundle:
             needed |= dict.fromkeys(("cos", "sin"), (positions, facts["head_dim"]))
         if "positions" in arrays:
             needed["positions"] = (max(len(arrays["positions"]), positions + offset), facts["width"])
+        fraction: int | None = self.manifest.get("fraction")
+        kind = np.dtype(np.float32 if fraction is None else np.int32)
         for name, shape in needed.items():
             array = arrays.get(name)
-            if array is None or array.dtype != np.float32 or array.shape != shape:
+            if array is None or array.dtype != kind or array.shape != shape:
                 found = "missing" if array is None else f"{array.dtype} of shape {array.shape}"
-                raise UsageError(f"{path}: {name} is {found}, the manifest asks for float32 of shape {shape}; export again")
-        embedding = Embedding(arrays["tokens"], arrays.get("positions"), offset)
+                raise UsageError(f"{path}: {name} is {found}, the manifest asks for {kind} of shape {shape}; export again")
+        embedding = Embedding(arrays["tokens"], arrays.get("positions"), offset, fraction)
         return embedding, (arrays["cos"], arrays["sin"]) if turned else None
 
     def damaged_files(self) -> list[str]:
@@ -275,6 +280,8 @@ class Bundle:
         self._expect(
             m, "", {"max_positions": int, "position_offset": int, "verified": bool, "verification": (dict, type(None))}
         )
+        if "fraction" in m:
+            self._expect(m, "", {"fraction": int})
         self._expect(m["source"], "source.", {"model": str, "name": str, "revision": (str, type(None))})
         self._expect(m["source"], "source.", {"sha256": dict, "calibration": dict})
         self._expect(m["source"]["calibration"], "source.calibration.", {"sha256": str, "passages": list})

@@ -40,6 +40,7 @@ from kirin_lava.export.publish import LOCK, Place, remove_tree, take_lock
 from kirin_lava.export.serial import block_to_json
 from kirin_lava.graph.block import Block, Embedding
 from kirin_lava.graph.ops import Decode
+from kirin_lava.graph.ops.integer import IntegerDecode
 from kirin_lava.methods.recipe import Recipe
 
 __all__ = ["BundleWriter"]
@@ -116,7 +117,7 @@ class BundleWriter:
     def write_block(self, block: Block, probes: dict[str, Probe]) -> None:
         """Write a block: its segments, host arrays and probes. It counts as written once the journal names it."""
         files = []
-        scales = {op.codes: op.scale for op in block.ops if isinstance(op, Decode)}
+        scales = {op.codes: op.scale for op in block.ops if isinstance(op, (Decode, IntegerDecode))}
         with disk_errors(self.folder):
             for linear in block.linears():
                 files.append(net_name(block.name, linear.name))
@@ -162,6 +163,7 @@ class BundleWriter:
                 "facts": frame["facts"],
                 "max_positions": frame["max_positions"],
                 "position_offset": embedding.position_offset,
+                **({} if embedding.fraction is None else {"fraction": embedding.fraction}),
                 "blocks": [block["graph"] for block in blocks],
                 "files": dict(sorted(hashes.items())),
                 "verified": False,

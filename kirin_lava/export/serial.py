@@ -20,8 +20,10 @@ from kirin_lava.base.errors import UsageError
 from kirin_lava.graph import ops as known
 from kirin_lava.graph.block import Block
 from kirin_lava.graph.ops import Linear, Op
+from kirin_lava.graph.ops.integer import INTEGER_OPS
 from kirin_lava.spikes.codes import Channels, SpikeCode, code_named
 from kirin_lava.spikes.steps import RULES, StepRule
+from kirin_lava.spikes.tables import Table
 
 __all__ = ["block_from_json", "block_to_json"]
 
@@ -30,7 +32,7 @@ Array = npt.NDArray[Any]
 
 def _kinds() -> dict[str, type[Any]]:
     """Operations by name, but for `Linear`."""
-    return {kind.__name__: kind for kind in (*known.HOST_OPS, *known.CORE_OPS) if kind is not Linear}
+    return {kind.__name__: kind for kind in (*known.HOST_OPS, *known.CORE_OPS, *INTEGER_OPS) if kind is not Linear}
 
 
 def block_to_json(block: Block, net_name: Callable[[Linear], str]) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -43,7 +45,8 @@ def block_to_json(block: Block, net_name: Callable[[Linear], str]) -> tuple[dict
         else:
             ops.append(_to_json(op, f"{op.name}", arrays))
         ops[-1]["place"] = op.place
-    return {"name": block.name, "output": block.output, "ops": ops}, arrays
+    units = {} if block.fraction is None else {"fraction": block.fraction}
+    return {"name": block.name, "output": block.output, **units, "ops": ops}, arrays
 
 
 def _to_json(value: Any, prefix: str, arrays: dict[str, Array]) -> dict[str, Any]:
@@ -58,6 +61,8 @@ def _to_json(value: Any, prefix: str, arrays: dict[str, Array]) -> dict[str, Any
             content = {"array": key}
         elif isinstance(content, SpikeCode):
             content = _code_to_json(content, f"{prefix}.{item.name}", arrays)
+        elif isinstance(content, Table):  # one copy a block
+            content = _to_json(content, f"table.{content.name}", arrays)
         elif isinstance(content, StepRule):
             content = _to_json(content, f"{prefix}.{item.name}", arrays)
         result[item.name] = content
@@ -86,6 +91,7 @@ def block_from_json(
     """
     entry = _expect(values, dict, where)
     name, output = _expect(entry.get("name"), str, f"{where}: name"), _expect(entry.get("output"), str, f"{where}: output")
+    units = None if "fraction" not in entry else _expect(entry["fraction"], int, f"{where}: {name}: fraction")
     ops: list[Op] = []
     for index, item in enumerate(_expect(entry.get("ops"), list, f"{where}: ops")):
         place = f"{where}: {name}, operation {index}"
@@ -95,7 +101,7 @@ def block_from_json(
             ops.append(_linear(plain, read_net, place))
         else:
             ops.append(_from_json(plain, _kinds(), arrays, place))
-    return Block(name, tuple(ops), output, width)
+    return Block(name, tuple(ops), output, width, units)
 
 
 def _linear(values: dict[str, Any], read_net: Callable[[str], Linear], place: str) -> Linear:
@@ -138,6 +144,8 @@ def _field(entry: Field[Any], value: Any, arrays: Mapping[str, Array], place: st
         raise UsageError(f"{place} is missing")
     if "dtype" in entry.metadata:
         return _array(entry.metadata["dtype"], value, arrays, place)
+    if kind.startswith("Table"):
+        return _from_json(dict(_expect(value, dict, place)), {"Table": Table}, arrays, place)
     if kind.startswith("SpikeCode"):
         return _code(value, arrays, place)
     if kind.startswith("StepRule"):

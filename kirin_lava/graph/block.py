@@ -6,7 +6,7 @@ operations over named values. Each value is written once, the first input is `x`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,20 +14,25 @@ from typing import Any
 from kirin_lava.base.errors import UsageError
 from kirin_lava.graph.ops import CORE_OPS, CoreOp, Encode, Linear, Mix, Op, Score
 from kirin_lava.graph.ops.zero_points import check_row_sums
-from kirin_lava.graph.port import REAL, Inputs, Port
-from kirin_lava.graph.values import Float32
+from kirin_lava.graph.port import FIXED, REAL, Inputs, Port
+from kirin_lava.graph.values import Array
 
-__all__ = ["Block", "Embedding", "Model"]
+__all__ = ["Block", "Embedding", "Model", "require_same_units"]
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """A straight list of operations from the value `x`, `width` numbers per token, to the value `output`."""
+    """A straight list of operations from the value `x`, `width` numbers per token, to the value `output`.
+
+    Attributes:
+        fraction: x is a fixed-point value in units of 2^-fraction; None where it is a real one.
+    """
 
     name: str
     ops: tuple[Op, ...]
     output: str
     width: int
+    fraction: int | None = None
 
     def linears(self) -> Iterator[Linear]:
         """The linear segments, in order."""
@@ -56,7 +61,7 @@ class Block:
         Raises:
             UsageError: names the operation and what does not fit.
         """
-        ports = {"x": Port(REAL, self.width)}
+        ports = {"x": Port(REAL if self.fraction is None else FIXED, self.width, fraction=self.fraction)}
         for index, op in enumerate(self.ops):
             inputs = Inputs(ports, head_dim, f"{where}: {self.name}, operation {index} ({op.name})")
             if op.output in ports:
@@ -68,22 +73,25 @@ class Block:
                 raise UsageError(f"{where}: {self.name} ({op.name}): cached codes are read by no attention")
         check_row_sums(self.ops, f"{where}: {self.name}")
         last = ports.get(self.output)
-        if last is None or last.kind != REAL or last.by_position or result not in (None, last.width):
+        kind = ports["x"].kind
+        if last is None or last.kind != kind or last.by_position or result not in (None, last.width):
             of = "" if result is None else f" of width {result}"
-            raise UsageError(f"{where}: {self.name}: the output {self.output!r} is not a real value{of}")
+            raise UsageError(f"{where}: {self.name}: the output {self.output!r} is not a {kind} value{of}")
         return ports
 
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """Host: `x = tokens[id] + positions[p + position_offset]?`, float32.
+    """The look-up `x = tokens[id] + positions[p + position_offset]?`: of float32 numbers on the host, or of integers.
 
-    tokens: (vocabulary, width) float32. positions: (rows, width) float32 or None.
+    tokens: (vocabulary, width) float32 or int32. positions: (rows, width) of the same type, or None.
+    fraction: integers count in units of 2^-fraction; None where they are real numbers.
     """
 
-    tokens: Float32
-    positions: Float32 | None = None
+    tokens: Array
+    positions: Array | None = None
     position_offset: int = 0
+    fraction: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +100,7 @@ class Model:
 
     Attributes:
         blocks: decoder layers in order; `head` turns the last one's result into logits.
-        rotary: cos and sin, each (max_positions, head_dim) float32, or None.
+        rotary: cos and sin, each (max_positions, head_dim) float32, or int32 in units of 2^-22, or None.
         max_positions: longest sequence.
         facts: plain JSON values about the source (model_type, widths, vocabulary, special tokens).
     """
@@ -100,9 +108,22 @@ class Model:
     embedding: Embedding
     blocks: tuple[Block, ...]
     head: Block
-    rotary: tuple[Float32, Float32] | None
+    rotary: tuple[Array, Array] | None
     max_positions: int
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+def require_same_units(embedding: Embedding, blocks: Iterable[Block], where: str) -> None:
+    """Raise `UsageError` where a block does not take its input in the units in which the one before it, or the embedding,
+    wrote it."""
+    last, name = embedding.fraction, "the embedding"
+    for block in blocks:
+        if block.fraction != last:
+            raise UsageError(
+                f"{where}: {block.name} takes units of 2^-({block.fraction}), {name} has 2^-({last}); the bundle is damaged, "
+                "export again"
+            )
+        last, name = block.ports[block.output].fraction, block.name
 
 
 assert (Linear, Score, Mix) == CORE_OPS  # `core_ops` lists them

@@ -20,18 +20,19 @@ from torch import Tensor
 from kirin_lava.base.arrays import quiet
 from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.base.exact import ExactMatmul
+from kirin_lava.base.integers import to_real
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.base.threads import at_most, spread, threads_for, usable
 from kirin_lava.graph.attention import Alone, mix_sums, one_head, rows_at_once, score_sums, shares_of, some_tokens
 from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.cache import Cache, Columns
 from kirin_lava.graph.join import Joined, join_parts
-from kirin_lava.graph.ops import Encode, HostOp, Linear, Mix, Op, Score, require_ops
+from kirin_lava.graph.ops import Encode, Linear, Mix, Op, Score, StageOp, require_ops
 from kirin_lava.graph.stages import Phase, Stage, phases_of
-from kirin_lava.graph.values import Codes, Constants, Float32, HostContext, Turns, Value, Values, codes_in, tensor_in
+from kirin_lava.graph.values import Codes, Constants, Array, HostContext, Turns, Value, Values, codes_in, tensor_in
 from kirin_lava.spikes.neurons.neuron import check_state
 
-__all__ = ["BlockExecutor", "Cache", "Executor", "Observer", "SegmentBackend", "answer_of", "cached_name"]
+__all__ = ["BlockExecutor", "Cache", "Executor", "Observer", "SegmentBackend", "answer_of", "cached_name", "logits_of"]
 
 _PIECE, _FEW_TOKENS = 128, 64  # tokens at a time, of all rows; so few are not divided
 _LARGE_BLOCK = 7 * 2**20  # float32 numbers, just below the 32 MiB up to which glibc learns
@@ -74,7 +75,7 @@ class BlockExecutor:
 
     def __init__(
         self,
-        rotary: tuple[Float32, Float32] | None,
+        rotary: tuple[Array, Array] | None,
         device: str = "cpu",
         observer: Observer | None = None,
         segment: SegmentBackend | None = None,
@@ -150,7 +151,7 @@ class BlockExecutor:
             return lambda values, context, cache: product(
                 op, codes_in(values, op.input), cache.columns(block.name, op.cache, context.stop)
             )
-        assert isinstance(op, HostOp)
+        assert isinstance(op, StageOp)
         compute = op.compute
         return lambda values, context, cache: compute(values, context)
 
@@ -259,10 +260,10 @@ class Executor:
             cache.length += tokens.shape[1]
             if last_only:
                 x, positions = x[:, -1:], positions[-1:]
-            return self.blocks.run(self.model.head, x, positions, cache)
+            return logits_of(self.model.head, self.blocks.run(self.model.head, x, positions, cache))
 
     def embed(self, tokens: Tensor, start: int = 0) -> Tensor:
-        """(B, L) ids at positions start.. -> (B, L, width) float32."""
+        """(B, L) ids at positions start.. -> (B, L, width) float32, or int64 where the embedding is of integers."""
         stop = start + tokens.shape[1]
         if stop > self.model.max_positions:
             raise UsageError(f"{stop} positions are more than the {self.model.max_positions} of this model; shorten the text")
@@ -272,11 +273,18 @@ class Executor:
             if not 0 <= token < len(self._tokens):
                 raise UsageError(f"token id {token} is outside the vocabulary of {len(self._tokens)}")
         tokens = tokens.to(self.device)
-        x = self._tokens[tokens].float()
+        kind = torch.float32 if self.model.embedding.fraction is None else torch.int64
+        x = self._tokens[tokens].to(kind)
         if self._positions is not None:
             offset = self.model.embedding.position_offset
-            x = x + self._positions[start + offset : stop + offset].float()
+            x = x + self._positions[start + offset : stop + offset].to(kind)
         return x
+
+
+def logits_of(head: Block, x: Tensor) -> Tensor:
+    """A head's result as float32: integers below 2^23 times a power of two are read out without error."""
+    fraction = head.ports[head.output].fraction
+    return x if fraction is None else to_real(x, fraction).float()
 
 
 def _keep(block: Block, op: Encode, piece: _Piece, cache: Cache) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def join_parts(block: Block) -> Block:
             if joined:
                 whole[total] = joined
                 gone |= {*ops} - {total}
-    return Block(block.name, tuple(whole.get(op, op) for op in block.ops if op not in gone), block.output, block.width)
+    return replace(block, ops=tuple(whole.get(op, op) for op in block.ops if op not in gone))
 
 
 def _below(total: Sum, makers: dict[str, Op], readers: Counter[str]) -> list[Op]:

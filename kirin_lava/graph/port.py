@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.spikes.codes import SpikeCode
+from kirin_lava.spikes.tables import Table, check_table
 
-__all__ = ["CODES", "REAL", "SUMS", "Inputs", "Port"]
+__all__ = ["CODES", "FIXED", "REAL", "SUMS", "Inputs", "Port"]
 
-REAL, CODES, SUMS = "real", "codes", "sums"
+REAL, FIXED, CODES, SUMS = "real", "fixed", "codes", "sums"
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,13 @@ class Port:
     """What is known of a value.
 
     Attributes:
-        kind: "real", "codes" or "sums".
+        kind: "real", "fixed", "codes" or "sums".
         width: elements per token; for a row per head and position, the heads.
         groups: steps per token, of codes. code: of codes.
         by_position: one element per head and position, (B, H, L, J), instead of (B, L, width).
         cached: whether the codes are kept for later tokens.
         zero_points: of a token, which the sums of its codes still contain, of codes and of sums.
+        fraction: a fixed-point value counts in units of 2^-fraction; so do the steps of codes that were made from one.
     """
 
     kind: str
@@ -41,6 +43,7 @@ class Port:
     by_position: bool = False
     cached: bool = False
     zero_points: int = 0
+    fraction: int | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,17 @@ class Inputs:
             shape = " per head and position" if port.by_position else ""
             raise self.error(f"value {name!r} holds {port.kind}{shape}, which this operation does not read")
         return port
+
+    def fixed(self, name: str, fraction: int, by_position: bool | None = False) -> Port:
+        """A fixed-point value in these units."""
+        port = self.read(name, FIXED, by_position)
+        self.fraction(name, port, fraction)
+        return port
+
+    def fraction(self, name: str, port: Port, fraction: int) -> None:
+        """A value, or the steps of codes, in these units."""
+        if port.fraction != fraction:
+            raise self.error(f"value {name!r} has units of 2^-({port.fraction}) instead of 2^-({fraction})")
 
     def cached(self, name: str) -> Port:
         """Cached codes."""
@@ -114,6 +128,12 @@ class Inputs:
         finite = np.isfinite(array)
         if not finite.all():
             raise self.error(f"{what}[{int(finite.argmin())}] is {array[finite.argmin()]}")
+
+    def table(self, found: Table, name: str) -> None:
+        """A table of a formula, with its entries."""
+        if found.name != name:
+            raise self.error(f"it takes the table {name}, not {found.name!r}")
+        check_table(found, self.place)
 
     def heads(self, heads: int, kv_heads: int) -> None:
         """Query heads that share key and value heads evenly."""

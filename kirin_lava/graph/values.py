@@ -20,6 +20,7 @@ __all__ = [
     "Constants",
     "Float32",
     "HostContext",
+    "ROTARY_BITS",
     "Turns",
     "Value",
     "Values",
@@ -36,6 +37,8 @@ Value = Tensor | Codes
 Values = dict[str, Value]
 
 
+ROTARY_BITS = 22
+"""Of cosines and sines of integer operations: they count in units of 2^-22."""
 _MOST_TURNS = 64
 
 
@@ -45,7 +48,7 @@ class HostContext:
 
     Attributes:
         positions: (L,) int64 absolute positions of the tokens, consecutive.
-        rotary: cos and sin, each (max_positions, head_dim) float32, or None.
+        rotary: cos and sin, each (max_positions, head_dim) float32, or int32 in units of 2^-22, or None.
         steps: steps of cached codes by value name, (B, groups, J) float32, the tokens at hand included.
         constants: arrays of operations as tensors, by identity; a caller that keeps it saves their conversion.
         turns: what `turn` gave before, by first and last position; a caller that keeps it saves computing it in every block.

@@ -120,7 +120,7 @@ def split_block(block: Block, parts: Mapping[str, int]) -> Block:
     for op in block.ops:
         many = parts.get(op.name, 1) if isinstance(op, Linear) else 1
         ops += split_linear(op, many) if isinstance(op, Linear) and many > 1 else [op]
-    return Block(block.name, tuple(ops), block.output, block.width)
+    return replace(block, ops=tuple(ops))
 
 
 def reach_of(linear: Linear) -> int | None:
@@ -154,7 +154,7 @@ def _limited(block: Block) -> Block:
             rule = rules.get(source.name, source.rule)
             rules[source.name] = replace(rule, reach=reach if rule.reach is None else min(reach, rule.reach))
     ops = tuple(replace(op, rule=rules[op.name]) if isinstance(op, Encode) and op.name in rules else op for op in block.ops)
-    return Block(block.name, ops, block.output, block.width) if rules else block
+    return replace(block, ops=ops) if rules else block
 
 
 def make_provable(block: Block, positions: int) -> tuple[Block, dict[str, int]]:
@@ -169,7 +169,7 @@ def make_provable(block: Block, positions: int) -> tuple[Block, dict[str, int]]:
     mixes = {op.name: replace(op, part=provable_part(block, op, positions) or None) for op in block.ops if isinstance(op, Mix)}
     parts |= {name: op.parts(positions) for name, op in mixes.items() if op.part is not None}
     if parts:
-        block = Block(block.name, tuple(mixes.get(op.name, op) for op in block.ops), block.output, block.width)
+        block = replace(block, ops=tuple(mixes.get(op.name, op) for op in block.ops))
     for op in block.linears():
         if op.fires is None:
             needed = parts_needed(op, arrivals(block, op.input, op.code, op.weight.shape[1]))

@@ -98,6 +98,8 @@ class Recipe:
     Attributes:
         name, description: shown to the user; free text.
         method: the method that converts. options: its own section.
+        host: what computes between the segments: "float", a host in float32, or "spikes", neurons in integers, with no host
+            between the embedding and the logits, see `kirin_lava.graph.ops.integer`.
     """
 
     name: str = "custom"
@@ -107,8 +109,10 @@ class Recipe:
     weights: WeightSpec = field(default_factory=WeightSpec)
     head: HeadSpec = HeadSpec()
     recovery: RecoverySpec = RecoverySpec()
+    host: str = "float"
 
     def __post_init__(self) -> None:
+        choice("host", self.host, ("float", "spikes"))
         if self.options is None:
             object.__setattr__(self, "options", self.method.options())
         if not isinstance(self.options, self.method.options):
@@ -133,7 +137,13 @@ class Recipe:
     def facts(self) -> dict[str, str]:
         """Rows of words for tables: what is chosen -> how."""
         weights = {"weights": f"{self.weights.bits} bits, {self.weights.method}"}
-        return {"method": self.method.title, **weights, **self.method.facts(self.options), "head": f"{self.head.bits} bits"}
+        facts = {"method": self.method.title, **weights, **self.method.facts(self.options), "head": f"{self.head.bits} bits"}
+        return facts | ({"between segments": "integers on neuro cores, no host"} if self.spiking_host else {})
+
+    @property
+    def spiking_host(self) -> bool:
+        """Whether neurons compute what a host would."""
+        return self.host == "spikes"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; `Recipe.from_dict` gives the same recipe back."""
@@ -144,6 +154,7 @@ class Recipe:
             "method": name,
             name: asdict(self.options),
             **{part: asdict(getattr(self, part)) for part in ("weights", "head", "recovery")},
+            **({"host": self.host} if self.spiking_host else {}),  # the recipes of before it are the same as ever
         }
 
     def to_yaml(self) -> str:

@@ -10,10 +10,11 @@ import numpy.typing as npt
 from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.graph.block import Block
 from kirin_lava.graph.ops import CoreOp, Linear, Mix, Score, require_ops
-from kirin_lava.graph.values import Float32
+from kirin_lava.graph.values import Array
 from kirin_lava.processes.build import Network, connect_linear
 from kirin_lava.processes.encoder.levels import through_neurons
 from kirin_lava.processes.host import HostStage, Mailbox
+from kirin_lava.processes.host.integers import IntegerStage
 from kirin_lava.processes.matmul import SpikeMatmul
 from kirin_lava.processes.pipeline import Pipeline, plan_block
 from kirin_lava.processes.runs import BlockRun
@@ -27,12 +28,13 @@ __all__ = ["BlockNetwork", "build_block"]
 class BlockNetwork(Network):
     """A live decoder block: see `build_block`."""
 
-    def __init__(self, plan: Pipeline, rotary: tuple[Float32, Float32] | None, probe: bool) -> None:
+    def __init__(self, plan: Pipeline, rotary: tuple[Array, Array] | None, probe: bool) -> None:
         self.plan = plan
-        self._mailbox = Mailbox(plan.capacity, plan.block.width, plan.widths[plan.block.output])
+        integers = plan.block.fraction is not None
+        self._mailbox = Mailbox(plan.capacity, plan.block.width, plan.widths[plan.block.output], integers)
         self._position = self._window = 0
         self._stages = {
-            stage.index: HostStage(plan=plan, stage=stage, mailbox=self._mailbox, rotary=rotary) for stage in plan.stages
+            stage.index: (IntegerStage if integers else HostStage)(plan=plan, stage=stage, mailbox=self._mailbox, rotary=rotary) for stage in plan.stages
         }
         self._matmuls: dict[str, SpikeMatmul] = {}
         self._probes: dict[str, SpikeSink] = {}
@@ -86,11 +88,11 @@ class BlockNetwork(Network):
         """Tokens so far, the position of the next one."""
         return self._position
 
-    def run(self, x: Float32) -> BlockRun:
+    def run(self, x: Array) -> BlockRun:
         """Take tokens through the block, one per window, and wait for the last result. Keys and values stay for the next call.
 
         Args:
-            x: (tokens, width) float32, the tokens that follow.
+            x: (tokens, width) float32, or integers of a block that takes fixed-point values, the tokens that follow.
 
         Raises:
             UsageError: more tokens than the capacity.
@@ -102,7 +104,7 @@ class BlockNetwork(Network):
                 f"{plan.block.name}: {self._position + tokens} positions do not fit a network built for {plan.capacity}"
             )
         if tokens == 0:
-            return BlockRun(np.zeros((0, plan.widths[plan.block.output]), np.float32))
+            return BlockRun(np.zeros((0, plan.widths[plan.block.output]), self._mailbox.results.dtype))
         first, start = self._window, self._position
         self._mailbox.put(x, first, start)
         # The last stage takes the last token in the first step of its window; the network rests at a window's border.
@@ -148,7 +150,7 @@ class BlockNetwork(Network):
 
 
 def build_block(
-    block: Block, capacity: int, rotary: tuple[Float32, Float32] | None = None, probe: bool = False
+    block: Block, capacity: int, rotary: tuple[Array, Array] | None = None, probe: bool = False
 ) -> BlockNetwork:
     """The network of a block.
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from kirin_lava.graph.block import Block, Model
-from kirin_lava.graph.executor import Executor
-from kirin_lava.graph.values import Float32
+from kirin_lava.graph.executor import Executor, logits_of
+from kirin_lava.graph.values import Array
 from kirin_lava.processes.runtime import Session
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["LavaModel"]
 
 
-def open_block(block: Block, capacity: int, rotary: tuple[Float32, Float32] | None) -> BlockNetwork:
+def open_block(block: Block, capacity: int, rotary: tuple[Array, Array] | None) -> BlockNetwork:
     """In a job: the network of a block. Lava is imported there alone, because it changes the program that imports it."""
     from kirin_lava.processes.block import build_block
 
@@ -45,7 +45,7 @@ class LavaModel(ExitStack):
         on_progress: Callable[[str, int, int], None] | None = None,
     ):
         super().__init__()
-        self._embed = Executor(model).embed
+        self._embed, self._head = Executor(model).embed, model.head
         self._position = 0
         self._report = on_progress or (lambda what, done, total: None)
         self._sessions: list[Session] = []
@@ -76,5 +76,5 @@ class LavaModel(ExitStack):
             if session is self._sessions[-1] and not every:
                 x = x[-1:]
             x = session.call("run", x).result
-        logits = torch.from_numpy(x)
+        logits = logits_of(self._head, torch.from_numpy(x))
         return logits if every else logits[-1]

@@ -17,7 +17,7 @@ from typing import cast
 
 from kirin_lava.base.errors import UnsupportedError
 from kirin_lava.graph.block import Block
-from kirin_lava.graph.ops import CoreOp, HostOp, Linear, Mix, Score
+from kirin_lava.graph.ops import CoreOp, Linear, Mix, Score, StageOp
 from kirin_lava.graph.port import CODES, Port
 from kirin_lava.spikes.codes import SpikeCode
 
@@ -26,7 +26,7 @@ __all__ = ["Freight", "HostStagePlan", "Pipeline", "plan_block"]
 
 @dataclass(frozen=True)
 class Freight:
-    """One value on the message between host stages: `real` numbers, `sums`, `codes` with their steps and zero points, or those
+    """One value on the message between host stages: `real` or `fixed` numbers, `sums`, `codes` with their steps and zero points, or those
     `steps` alone."""
 
     name: str
@@ -52,7 +52,7 @@ class HostStagePlan:
     index: int
     gap: int
     receives: CoreOp | None
-    ops: tuple[HostOp, ...]
+    ops: tuple[StageOp, ...]
     plays: CoreOp | None
     row: str | None
     fired: tuple[str, ...]
@@ -109,14 +109,14 @@ def plan_block(block: Block, capacity: int) -> Pipeline:
         raise UnsupportedError(f"{block.name} has no core operation: there is nothing to run on Lava")
     ports = block.ports
     widths = {name: port.width * (capacity if port.by_position else 1) for name, port in ports.items()}
-    stage_ops: list[list[HostOp]] = [[] for _ in range(len(cores) + 1)]
+    stage_ops: list[list[StageOp]] = [[] for _ in range(len(cores) + 1)]
     born: dict[str, int] = {"x": 0}
     stage = 0
     for op in block.ops:
         if isinstance(op, (Linear, Score, Mix)):
             stage += 1
         else:
-            stage_ops[stage].append(cast(HostOp, op))
+            stage_ops[stage].append(cast(StageOp, op))
         born[op.output] = stage
     fired = {core.output: i for i, core in enumerate(cores) if _fires(core) is not None}
     for name, i in fired.items():
@@ -171,7 +171,7 @@ def _period(cores: tuple[CoreOp, ...]) -> int:
     return max(code.window for code in (*(op.code for op in cores), *fired))
 
 
-def _needs(ops: list[HostOp], plays: CoreOp | None, result: str, ports: dict[str, Port], arrived: str) -> dict[str, str]:
+def _needs(ops: list[StageOp], plays: CoreOp | None, result: str, ports: dict[str, Port], arrived: str) -> dict[str, str]:
     """What a host stage needs from the stages before it: value name -> kind of freight. `arrived` are its membranes."""
     needs: dict[str, str] = {}
     here = {arrived}
@@ -195,4 +195,4 @@ def _needs(ops: list[HostOp], plays: CoreOp | None, result: str, ports: dict[str
 
 def _size(kind: str, width: int, beside: int) -> int:
     """Numbers of a freight: sums need two, see `HostStage`; `beside` codes are their steps and zero points."""
-    return {"real": width, "sums": 2 * width, "codes": width + beside, "steps": beside}[kind]
+    return {"real": width, "fixed": width, "sums": 2 * width, "codes": width + beside, "steps": beside}[kind]

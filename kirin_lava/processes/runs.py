@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from kirin_lava.graph.values import Float32
+from kirin_lava.graph.values import Array
 
 __all__ = ["BlockRun", "SegmentRun"]
 
@@ -34,7 +34,7 @@ class BlockRun:
     """What a block did with some tokens on Lava.
 
     Attributes:
-        result: (tokens, width) float32, the block's output.
+        result: (tokens, width) float32, or int32 of fixed-point values, the block's output.
         integers: by value name, (tokens, width) int64: input codes of every core operation as they were sent, membranes as
             they arrived, rows of the cache as they were kept. Scores and probabilities are (tokens, heads, positions so far),
             membranes of a `Mix` in parts (tokens, parts * width). Empty without probes.
@@ -42,7 +42,7 @@ class BlockRun:
         steps: time steps. seconds: wall time of them, start-up excluded.
     """
 
-    result: Float32
+    result: Array
     integers: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     spikes: dict[str, int] = field(default_factory=dict)
     outliers: dict[str, int] = field(default_factory=dict)

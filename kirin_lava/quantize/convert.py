@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from kirin_lava.base.errors import UsageError
+from kirin_lava.base.integers import fraction_of, to_fixed
 from kirin_lava.base.laps import Laps
 from kirin_lava.base.threads import spread_out
 from kirin_lava.graph.block import Block, Embedding, Model
@@ -22,6 +23,15 @@ from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models import float_model
 from kirin_lava.models.checkpoint import Checkpoint
 from kirin_lava.quantize.calibrate import calibrate, run_rows
+from kirin_lava.quantize.integers import (
+    Scales,
+    embedding_fraction,
+    measure,
+    peak_of,
+    to_integers,
+    whole_embedding,
+    whole_rotary,
+)
 from kirin_lava.quantize.lower import corrected, lower_block, round_block
 from kirin_lava.quantize.recover import Layer, Student, recover
 from kirin_lava.quantize.sites import Calibration
@@ -36,7 +46,8 @@ PROBE_ROWS, PROBE_TOKENS = 4, 256  # first rows, and first tokens of each, that 
 
 @dataclass
 class Converted:
-    """One lowered layer, the first rows of inputs it was calibrated on, each (1, L, width) float32, and where the time went."""
+    """One lowered layer, the first rows of inputs it was calibrated on, each (1, L, width), float32 or fixed-point, and where
+    the time went."""
 
     block: Block
     rows: list[Tensor]
@@ -90,6 +101,7 @@ class _Calibrated:
     layer: Layer
     rows: list[Tensor]
     laps: Laps
+    scales: Scales | None = None
 
 
 def _layers(
@@ -99,6 +111,7 @@ def _layers(
     rotary = rotary_of(checkpoint)
     embedding = checkpoint.family.embedding(checkpoint.config, checkpoint.load)
     rows = [float_model.embed(embedding, row.unsqueeze(0)) for row in tokens]
+    fraction = embedding_fraction(embedding) if recipe.spiking_host else None
     del embedding
     for index in range(checkpoint.dimensions.layers):
         laps = Laps()
@@ -109,15 +122,23 @@ def _layers(
         else:
             with laps.lap("calibrate"):
                 calibration, following = calibrate(block, rows, rotary, recipe)
-            yield _Calibrated(Layer(block, calibration), [row[:, :PROBE_TOKENS] for row in rows[:PROBE_ROWS]], laps)
+                scales = None if fraction is None else Scales(measure(block, rows, rotary), fraction)
+            yield _Calibrated(Layer(block, calibration), _probes(rows), laps, scales)
         if block.name == stop:
             return
         rows = following
+        fraction = None if fraction is None else fraction_of(peak_of(rows))
     if not skip("head"):
         laps = Laps()
         with laps.lap("read"):
             head = recipe.method.rewrite(checkpoint.family.head(checkpoint.config, checkpoint.load))
-        yield _Calibrated(Layer(head, Calibration()), [row[:, :PROBE_TOKENS] for row in rows[:PROBE_ROWS]], laps)
+        scales = None if fraction is None else Scales(measure(head, rows, rotary), fraction)
+        yield _Calibrated(Layer(head, Calibration()), _probes(rows), laps, scales)
+
+
+def _probes(rows: list[Tensor]) -> list[Tensor]:
+    """The rows that a lowered layer is probed with."""
+    return [row[:, :PROBE_TOKENS] for row in rows[:PROBE_ROWS]]
 
 
 def _rounded(item: _Calibrated, recipe: Recipe) -> Layer:
@@ -134,8 +155,12 @@ def _lowered(item: _Calibrated, layer: Layer, recipe: Recipe, checkpoint: Checkp
     """The rounded layer as a block; the head is rounded here."""
     with item.laps.lap("lower"):
         block = lower_block(layer.block, checkpoint.dimensions.width, recipe, layer.calibration, layer.codes or None)
-        block = make_provable(block, positions)[0]  # what could overflow becomes several parts, added exactly on the host
-    return Converted(block, item.rows, item.laps)
+        block = make_provable(block, positions)[0]  # what could overflow becomes several parts, added exactly
+        rows = item.rows
+        if item.scales is not None:
+            block = to_integers(block, item.scales)
+            rows = [to_fixed(row, item.scales.fraction) for row in rows]
+    return Converted(block, rows, item.laps)
 
 
 def rotary_of(checkpoint: Checkpoint) -> Rotary | None:
@@ -144,15 +169,17 @@ def rotary_of(checkpoint: Checkpoint) -> Rotary | None:
     return None if frequencies is None else rotary_tables(frequencies, checkpoint.dimensions.max_positions)
 
 
-def frame_of(checkpoint: Checkpoint) -> dict[str, Any]:
+def frame_of(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Any]:
     """Everything of a `graph.Model` but its blocks, as keyword arguments."""
     d, config = checkpoint.dimensions, checkpoint.config
     embedding = checkpoint.family.embedding(config, checkpoint.load)
     tables = rotary_of(checkpoint)
     positions = None if embedding.positions is None else embedding.positions.numpy()
+    looked_up = Embedding(embedding.tokens.numpy(), positions, embedding.position_offset)
+    turns = None if tables is None else (tables[0].numpy(), tables[1].numpy())
     return {
-        "embedding": Embedding(embedding.tokens.numpy(), positions, embedding.position_offset),
-        "rotary": None if tables is None else (tables[0].numpy(), tables[1].numpy()),
+        "embedding": whole_embedding(looked_up) if recipe.spiking_host else looked_up,
+        "rotary": whole_rotary(turns) if recipe.spiking_host else turns,
         "max_positions": d.max_positions,
         "facts": {"model_type": config["model_type"], **vars(d)},
     }
@@ -161,4 +188,4 @@ def frame_of(checkpoint: Checkpoint) -> dict[str, Any]:
 def convert_model(checkpoint: Checkpoint, tokens: Sequence[Tensor], recipe: Recipe, seed: int = 0) -> Model:
     """The whole converted model in memory, for models that fit it."""
     blocks = [item.block for item in convert_blocks(checkpoint, tokens, recipe, seed=seed)]
-    return Model(blocks=tuple(blocks[:-1]), head=blocks[-1], **frame_of(checkpoint))
+    return Model(blocks=tuple(blocks[:-1]), head=blocks[-1], **frame_of(checkpoint, recipe))

@@ -13,7 +13,7 @@ from torch import Tensor
 from kirin_lava.graph.block import Block
 from kirin_lava.graph.executor import BlockExecutor, Cache
 from kirin_lava.graph.ops import Linear, Op
-from kirin_lava.graph.values import Codes, Float32, Value
+from kirin_lava.graph.values import Codes, Array, Value
 
 __all__ = ["Probe", "probe_block"]
 
@@ -40,7 +40,7 @@ class Probe:
 
 
 def probe_block(
-    block: Block, rows: Sequence[Tensor], rotary: tuple[Float32, Float32] | None, windows: int = WINDOWS
+    block: Block, rows: Sequence[Tensor], rotary: tuple[Array, Array] | None, windows: int = WINDOWS
 ) -> dict[str, Probe]:
     """The probe of every linear segment.
 

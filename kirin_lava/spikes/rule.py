@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from kirin_lava.base.errors import FitError
+from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.spikes.codes import SpikeCode
 
 __all__ = ["LEFT_OUT", "SMALLEST_STEP", "Codes", "StepRule", "check_finite"]
@@ -89,6 +89,28 @@ class StepRule(ABC):
     def share(self, code: SpikeCode, width: int, groups: int) -> float:
         """Largest share of messages among the codes of a token of `width`; of rows, whose number grows, the share itself."""
         return 1.0
+
+    def integers(self, code: SpikeCode, x: Tensor, fraction: int, groups: int, start: int, name: str) -> Codes:
+        """Codes of fixed-point values, found with integers alone; other arguments as of `encode`.
+
+        Args:
+            x: int64 in units of 2^-fraction.
+
+        Returns:
+            Codes whose steps are integers below 2^24 in units of `2^-(fraction + step_bits)`.
+
+        Raises:
+            FitError: a step beyond 24 bits.
+        """
+        raise UsageError(f"{name}: {self.no_integers(code)}")
+
+    def step_bits(self, code: SpikeCode, fraction: int) -> int:
+        """Binary digits of a step behind those of a value, see `integers`."""
+        return 0
+
+    def no_integers(self, code: SpikeCode) -> str | None:
+        """Why it finds no steps with integers alone, None where it does."""
+        return f"steps of the rule {type(self).__name__} need floats: export with `host: float`"
 
     def unfit(self, code: SpikeCode) -> str | None:
         """Why it cannot give codes of a kind, None where it can."""

@@ -20,9 +20,11 @@ from torch import Tensor
 from kirin_lava.base.arrays import Numbers, amax, clamp_, float64, light, like, maximum, round_, tensor, total
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.exact import FLOAT32_EXACT, RankBound
+from kirin_lava.base.integers import divided, shifted, to_real
 from kirin_lava.spikes.asymmetric import MinMax
 from kirin_lava.spikes.codes import SpikeCode
 from kirin_lava.spikes.rule import LEFT_OUT, SMALLEST_STEP, Codes, StepRule, check_finite
+from kirin_lava.spikes.whole import as_codes, fixed_step, row_steps, spare_bits, token_steps, whole_codes
 
 __all__ = [
     "LEFT_OUT",
@@ -58,6 +60,14 @@ class _Budgeted(StepRule):
     def problem(self, width: int) -> str | None:
         """A ratio beyond one half."""
         return None if 0 <= self.ratio <= 0.5 else f"ratio {self.ratio} is not within 0 to 0.5"
+
+    def step_bits(self, code: SpikeCode, fraction: int) -> int:
+        """See `StepRule`."""
+        return spare_bits(code)
+
+    def no_integers(self, code: SpikeCode) -> str | None:
+        """It does."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,14 @@ class TokenBudget(_Budgeted):
         q, step = tensor(q), tensor(step)
         return Codes(q, step) if groups == 1 else Codes(q.view(x.shape), step.squeeze(-1))
 
+    def integers(self, code: SpikeCode, x: Tensor, fraction: int, groups: int, start: int, name: str) -> Codes:
+        """See `StepRule`."""
+        grouped = x if groups == 1 else x.view(*x.shape[:-1], groups, -1)
+        allowed = message_budget(self.ratio, grouped.shape[-1])
+        step = token_steps(code, grouped, allowed, _DIGITS, self.reach)
+        q, real = whole_codes(grouped, step, self.step_bits(code, fraction), fraction, name)
+        return as_codes(q.view(x.shape), real if groups == 1 else real.squeeze(-1))
+
     def share(self, code: SpikeCode, width: int, groups: int) -> float:
         """See `StepRule`."""
         return message_budget(self.ratio, width // groups) * groups / width if code.has_spikes else 1.0
@@ -137,6 +155,12 @@ class RowBudget(_Budgeted):
         step = _factors(code).step(limit, largest)
         return Codes(tensor(round_(rows / step)), tensor(step).squeeze(-1).transpose(1, 2))
 
+    def integers(self, code: SpikeCode, x: Tensor, fraction: int, groups: int, start: int, name: str) -> Codes:
+        """See `StepRule`."""
+        step = row_steps(code, x, _budgets(self.ratio, start, start + x.shape[2], x.device), _DIGITS_ROW)
+        q, real = whole_codes(x, step, self.step_bits(code, fraction), fraction, name)
+        return as_codes(q, real.squeeze(-1).transpose(1, 2))
+
     def share(self, code: SpikeCode, width: int, groups: int) -> float:
         """See `StepRule`."""
         return self.ratio if code.has_spikes else 1.0
@@ -157,6 +181,22 @@ class StaticStep(StepRule):
         check_finite(name, q.abs())
         inside = q.clamp(code.code_min, code.code_max)
         return Codes(inside, step, int((inside != q).sum()))
+
+    def integers(self, code: SpikeCode, x: Tensor, fraction: int, groups: int, start: int, name: str) -> Codes:
+        """See `StepRule`; the step is rounded to 24 bits, which are the step of the codes then."""
+        s, bits = fixed_step(self.step, fraction)
+        step = torch.full((*x.shape[:-1], 1), s, dtype=torch.int64, device=x.device)
+        q = divided(shifted(x, -bits), step)
+        inside = q.clamp(code.code_min, code.code_max)
+        return as_codes(inside, to_real(step, fraction + bits).float(), int((inside != q).sum()))
+
+    def step_bits(self, code: SpikeCode, fraction: int) -> int:
+        """See `StepRule`."""
+        return fixed_step(self.step, fraction)[1]
+
+    def no_integers(self, code: SpikeCode) -> str | None:
+        """It does."""
+        return None
 
     def share(self, code: SpikeCode, width: int, groups: int) -> float:
         """What it was chosen for."""

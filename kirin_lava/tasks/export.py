@@ -36,6 +36,7 @@ from kirin_lava.models.passages import fingerprints
 from kirin_lava.models.text import CALIBRATION_TEXT, read_text
 from kirin_lava.processes.runtime import require_lava
 from kirin_lava.quantize.convert import convert_blocks, frame_of, rotary_of
+from kirin_lava.quantize.integers import whole_rotary
 from kirin_lava.quantize.record import probe_block
 from kirin_lava.tasks.options import Checks, Output, Sample, Training
 from kirin_lava.tasks.report.card import model_card, source_license
@@ -157,7 +158,7 @@ def export(
                 blocks = _convert(writer, checkpoint, tokens, chosen, wanted, sample.seed, training.device, report, positions)
                 licence = checkpoint.source.license or source_license(model, checkpoint.revision)
                 told = {**source, "license": licence, "weights": checkpoint.weights()}
-                writer.finish(frame_of(checkpoint), told, chosen, checkpoint.source.save)
+                writer.finish(frame_of(checkpoint, chosen), told, chosen, checkpoint.source.save)
         bundle = Bundle(writer.folder)
         if checks.target == "loihi2":
             report("check ranges", 0, 1)
@@ -208,6 +209,7 @@ def _convert(
     """Write all blocks that are not written yet. Returns the seconds that each took, by what was done."""
     tables = rotary_of(checkpoint)
     rotary = None if tables is None else (tables[0].numpy(), tables[1].numpy())
+    rotary = whole_rotary(rotary) if recipe.spiking_host else rotary
     todo = [name for name in wanted if not writer.finished(name)]
     report("convert layers", len(wanted) - len(todo), len(wanted))
     seconds: dict[str, dict[str, float]] = {}

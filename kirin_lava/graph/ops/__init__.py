@@ -1,14 +1,15 @@
 """The operations of a block. A host operation is a class in a file here and its place in `HOST_OPS`; nothing else names it.
 
-Three kinds of value flow between them:
+Four kinds of value flow between them:
 
     real     float32, computed on the host                              (tokens, width)
+    fixed    integers in units of a power of two, on neuro cores        (tokens, width)
     codes    integers q with one step per token and group               (tokens, width), (tokens, groups)
     sums     integers v, the membranes of a window, exact               (tokens, width)
 
 Core operations turn codes into sums (`Linear`, `Score`, `Mix`) or into codes (`Linear` whose neurons fire) and run on neuro
 cores. Host operations are float32 arithmetic, written once for every backend. `Encode` and `Decode` are the doors between the
-two.
+two. Integer operations, `kirin_lava.graph.ops.integer`, stand in for all of them where there is to be no host.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Iterable
 from kirin_lava.graph.ops.core import Linear, Mix, Score
 from kirin_lava.graph.ops.doors import Decode, Encode
 from kirin_lava.graph.ops.norm import Norm
-from kirin_lava.graph.ops.op import HostOp, Op
+from kirin_lava.graph.ops.op import HostOp, Op, StageOp
 from kirin_lava.graph.ops.plain import Add, Gate, Relu, Rotary, Slice, Sum
 from kirin_lava.graph.ops.softmax import Softmax
 from kirin_lava.graph.ops.zero_points import ZeroPoints
@@ -41,6 +42,7 @@ __all__ = [
     "Score",
     "Slice",
     "Softmax",
+    "StageOp",
     "Sum",
     "ZeroPoints",
     "require_ops",

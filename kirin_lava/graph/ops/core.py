@@ -63,7 +63,7 @@ class Linear(Op):
         if self.fires is None:
             return Port(SUMS, neurons, zero_points=codes.zero_points)
         inputs.same("zero points in a segment that fires", codes.zero_points, 0)
-        return Port(CODES, neurons, code=self.fires)
+        return Port(CODES, neurons, code=self.fires, fraction=None if codes.fraction is None else 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from kirin_lava.base.arrays import float32, light, like, tensor
 from kirin_lava.graph.ops.op import STORED_FLOAT32, HostOp
@@ -23,6 +24,7 @@ class Encode(HostOp):
         cached: the codes are kept for later tokens (keys and values).
     """
 
+    kind: ClassVar[str] = REAL
     name: str
     input: str
     output: str
@@ -33,7 +35,7 @@ class Encode(HostOp):
 
     def port(self, inputs: Inputs) -> Port:
         """Codes as wide as its input."""
-        x = inputs.read(self.input, REAL, by_position=self.rule.by_row)
+        x = inputs.read(self.input, self.kind, by_position=self.rule.by_row)
         inputs.divides(self.groups, x.width, "groups")
         problem = self.rule.unfit(self.code) or self.rule.problem(1 if self.rule.by_row else x.width // self.groups)
         if problem is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from kirin_lava.graph.port import Inputs, Port
 from kirin_lava.graph.values import HostContext, Value, Values
 
-__all__ = ["CUSTOM_NEURON", "EXP_OPERATIONS", "HOST", "NEUROCORE", "STORED_FLOAT32", "FloatForm", "HostOp", "Op"]
+__all__ = ["CUSTOM_NEURON", "EXP_OPERATIONS", "HOST", "NEUROCORE", "STORED_FLOAT32", "FloatForm", "HostOp", "Op", "StageOp"]
 
 NEUROCORE, CUSTOM_NEURON, HOST = "neurocore", "neurocore with custom neuron", "host"
 
@@ -56,10 +56,9 @@ class Op(ABC):
         return {self.input: "all"}
 
 
-class HostOp(Op):
-    """An operation of the host: float32 arithmetic that is written once for every backend."""
-
-    place: ClassVar[str] = HOST
+class StageOp(Op):
+    """An operation between core operations: arithmetic that is written once for every backend, in float32 on the host or in
+    integers on neuro cores, as its `place` says."""
 
     @abstractmethod
     def compute(self, values: Values, context: HostContext) -> Value:
@@ -68,8 +67,14 @@ class HostOp(Op):
 
     @abstractmethod
     def operations(self) -> int:
-        """Float operations per element of the result, of a plain implementation of its formula; per visible position and head
-        where the result has one element for each."""
+        """Operations, float or integer as its `place` says, per element of the result, of a plain implementation of its
+        formula; per visible position and head where the result has one element for each."""
+
+
+class HostOp(StageOp):
+    """An operation of the host, in float32."""
+
+    place: ClassVar[str] = HOST
 
     def float_form(self, values: dict[str, Tensor], model: FloatForm) -> Tensor:
         """The same in a float model, differentiable, on whole sequences (B, L, width) from position 0 on."""

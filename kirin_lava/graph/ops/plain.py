@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -69,6 +70,7 @@ class Rotary(HostOp):
 class Slice(HostOp):
     """`y = x[..., start:stop]` of a real value, or of codes, which keep their step."""
 
+    kind: ClassVar[str] = REAL
     name: str
     input: str
     output: str
@@ -78,7 +80,7 @@ class Slice(HostOp):
     def port(self, inputs: Inputs) -> Port:
         """A part of its input."""
         known = inputs.values.get(self.input)
-        x = inputs.read(self.input, CODES if known is not None and known.kind == CODES else REAL)
+        x = inputs.read(self.input, CODES if known is not None and known.kind == CODES else self.kind)
         if not 0 <= self.start < self.stop <= x.width:
             raise inputs.error(f"{self.start}:{self.stop} is no part of a value of width {x.width}")
         inputs.same("steps", x.groups, 1)

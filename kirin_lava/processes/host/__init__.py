@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,13 @@ from kirin_lava.base import errors
 from kirin_lava.base.arrays import quiet
 from kirin_lava.base.errors import BackendError, KirinError
 from kirin_lava.graph.ops import Mix, Score
-from kirin_lava.graph.values import Codes, Constants, Float32, HostContext, Value
+from kirin_lava.graph.port import FIXED, REAL
+from kirin_lava.graph.values import Array, Codes, Constants, HostContext, Value
 from kirin_lava.processes.pipeline import Freight, HostStagePlan, Pipeline
 from kirin_lava.processes.shared import TEXT_BYTES, read_text, shared_zeros, write_text
 from kirin_lava.spikes.neurons.emit import played
 
-__all__ = ["HostStage", "Mailbox", "PyHostStageModel", "freight_size"]
+__all__ = ["HostStage", "Mailbox", "PyHostStageModel", "StageModel", "freight_size"]
 
 
 _LOW_BITS = 20  # a sum travels as two float32, each of them exact: what is above these bits, and what is below
@@ -43,15 +44,19 @@ class Mailbox:
 
     width, result_width : int
         Numbers per token at the block's input and output.
+
+    integers : bool
+        Whether they are fixed-point values instead of float32.
     """
 
-    def __init__(self, capacity: int, width: int, result_width: int) -> None:
-        self.tokens = shared_zeros((capacity, width), np.float32)
-        self.results = shared_zeros((capacity, result_width), np.float32)
+    def __init__(self, capacity: int, width: int, result_width: int, integers: bool = False) -> None:
+        kind = np.int32 if integers else np.float32
+        self.tokens = shared_zeros((capacity, width), kind)
+        self.results = shared_zeros((capacity, result_width), kind)
         self.entry = shared_zeros((3,), np.int64)  # window in which the first token enters, its position, how many follow
         self._trouble = shared_zeros((TEXT_BYTES,), np.uint8)
 
-    def put(self, x: Float32, window: int, position: int) -> None:
+    def put(self, x: Array, window: int, position: int) -> None:
         """Tokens (L, width) that enter one per window from `window` on, at positions from `position` on."""
         self.tokens[position : position + len(x)] = x
         self.entry[:] = window, position, len(x)
@@ -75,7 +80,8 @@ class Mailbox:
 
 
 class HostStage(AbstractProcess):
-    """Host operations between two core operations of a block, in float32, one token per window.
+    """Operations between two core operations of a block, one token per window: those of a host in float32. `IntegerStage` is
+    the same with integers.
 
     At the first time step of a window it takes the membranes of the core operation before it (v_in) and the message of the
     host stage before it (x_in), computes, and in the same step begins to play the codes for the next core operation: spikes
@@ -96,7 +102,7 @@ class HostStage(AbstractProcess):
         Of the block.
 
     rotary : tuple, optional
-        cos and sin, each (positions, head_dim) float32.
+        cos and sin, each (positions, head_dim) float32, or int32 of a stage with integers.
 
     Attributes
     ----------
@@ -105,7 +111,7 @@ class HostStage(AbstractProcess):
     """
 
     def __init__(
-        self, *, plan: Pipeline, stage: HostStagePlan, mailbox: Mailbox, rotary: tuple[Float32, Float32] | None, **kwargs: Any
+        self, *, plan: Pipeline, stage: HostStagePlan, mailbox: Mailbox, rotary: tuple[Array, Array] | None, **kwargs: Any
     ) -> None:
         sums = 1 if stage.receives is None else plan.membranes(stage.receives)
         codes = 1 if stage.plays is None else plan.widths[stage.plays.input]
@@ -125,19 +131,17 @@ def freight_size(freight: tuple[Freight, ...]) -> int:
     return 1 + sum(item.size for item in freight)
 
 
-@implements(proc=HostStage, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
-class PyHostStageModel(PyLoihiProcessModel):
-    """HostStage on the CPU: calls the functions of kirin_lava.graph.ops on single tokens, so that their bits are the
-    executor's."""
+class StageModel(PyLoihiProcessModel):
+    """A stage on the CPU: calls the functions of kirin_lava.graph.ops on single tokens, so that their bits are the executor's.
 
-    x_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.float32)
+    A subclass says what numbers travel from stage to stage.
+    """
+
     v_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=2)
     a_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
     c_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
-    x_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.float32)
+    _number: ClassVar[type[np.generic]]
 
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
@@ -175,7 +179,7 @@ class PyHostStageModel(PyLoihiProcessModel):
         row = 1 if self._stage.row is None else 1 + self._plan.widths[self._stage.row]
         self._spikes = self._outliers = np.zeros((codes, self._plan.period), np.int32)
         self._row = np.zeros(row, np.int32)
-        self._message = np.zeros(freight_size(self._stage.leaves), np.float32)
+        self._message = np.zeros(freight_size(self._stage.leaves), self._number)
 
     @torch.inference_mode()
     def _begin(self, window: int, membranes: npt.NDArray[np.int32] | None) -> None:
@@ -250,22 +254,31 @@ class PyHostStageModel(PyLoihiProcessModel):
             return filled.reshape(-1)
         return q.reshape(-1)
 
-    def _pack(self, position: int, values: dict[str, Value]) -> Float32:
-        parts = [np.array([position + 1], np.float32)]
+    def _pack(self, position: int, values: dict[str, Value]) -> Array:
+        """The values that later stages need, in one message of the numbers that the ports carry."""
+        parts: list[Array] = [np.array([position + 1])]
         for item in self._stage.leaves:
             value = values[item.name]
             if isinstance(value, Codes):
                 parts += [value.q.flatten().numpy()] if item.kind == "codes" else []
-                parts.append(value.step.flatten().numpy())
+                parts.append(self._steps_out(item.name, value.step).flatten().numpy())
                 parts += [] if value.zero is None else [value.zero.flatten().numpy()]
             elif item.kind == "sums":
                 sums = value.flatten().to(torch.int64).numpy()
-                parts += [(sums >> _LOW_BITS).astype(np.float32), (sums & _LOW_MASK).astype(np.float32)]
+                parts += [sums >> _LOW_BITS, sums & _LOW_MASK]
             else:
                 parts.append(value.flatten().numpy())
-        return np.concatenate(parts)
+        return np.concatenate(parts).astype(self._number)
 
-    def _unpack(self, message: Float32, values: dict[str, Value]) -> int | None:
+    def _steps_out(self, name: str, step: torch.Tensor) -> torch.Tensor:
+        """Steps of codes as they travel."""
+        return step
+
+    def _steps_in(self, name: str, step: torch.Tensor) -> torch.Tensor:
+        """The reverse."""
+        return step
+
+    def _unpack(self, message: Array, values: dict[str, Value]) -> int | None:
         """Values of a message into `values`; returns the token's position, None where there is no token."""
         if message[0] == 0:
             return None
@@ -273,7 +286,7 @@ class PyHostStageModel(PyLoihiProcessModel):
         for item in self._stage.arrives:
             part = torch.from_numpy(message[start : start + item.size])
             start += item.size
-            if item.kind == "real":
+            if item.kind in (REAL, FIXED):
                 values[item.name] = part.view(1, 1, -1)
             elif item.kind == "sums":
                 high, low = part.to(torch.int64).chunk(2)
@@ -282,5 +295,17 @@ class PyHostStageModel(PyLoihiProcessModel):
                 port = self._plan.block.ports[item.name]
                 width = self._plan.widths[item.name] if item.kind == "codes" else 0
                 q, step, zero = (few.view(1, 1, -1) for few in part.split([width, port.groups, port.zero_points]))
-                values[item.name] = Codes(q, step, zero=zero if port.zero_points else None)
+                step, kept = self._steps_in(item.name, step), zero.float() if port.zero_points else None
+                values[item.name] = Codes(q.float(), step, zero=kept)
         return int(message[0]) - 1
+
+
+@implements(proc=HostStage, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PyHostStageModel(StageModel):
+    """HostStage on the CPU."""
+
+    x_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.float32)
+    x_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.float32)
+    _number: ClassVar[type[np.generic]] = np.float32

@@ -17,12 +17,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from kirin_lava.base.integers import rescaled
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.executor import BlockExecutor, Cache, Executor, cached_name
 from kirin_lava.graph.ops import CoreOp, Linear, Mix, Op
 from kirin_lava.graph.parts import sums_by_part
-from kirin_lava.graph.values import Codes, Float32, Value, codes_in, tensor_in
+from kirin_lava.graph.values import Codes, Array, Value, codes_in, tensor_in
 from kirin_lava.models.text import EVALUATION_TEXT, read_text, token_rows
 from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.processes.runtime import run_job
@@ -38,7 +39,7 @@ Int64 = npt.NDArray[np.int64]
 _NEW_TOKENS = 20
 
 
-def run_block_job(block: Block, x: Float32, rotary: tuple[Float32, Float32] | None) -> Any:
+def run_block_job(block: Block, x: Array, rotary: tuple[Array, Array] | None) -> Any:
     """Run (tokens, width) through a block's network; for `runtime.run_job`. Returns a `processes.block.BlockRun`."""
     from kirin_lava.processes.block import build_block
 
@@ -60,9 +61,12 @@ def verify_blocks(bundle: Bundle, walk: Walk, result: Verification, tokens: int,
     nothing = Block("head", (), "x", m["facts"]["width"])
     x = Executor(Model(embedding, (), nothing, rotary, m["max_positions"], m["facts"])).embed(ids.unsqueeze(0))
     positions = torch.arange(len(ids))
-    last = walk.todo[-1] if walk.todo else None
+    last, units = walk.todo[-1] if walk.todo else None, embedding.fraction
     for name in bundle.block_names if last else ():
         block, kept = bundle.block(name), dict[str, Int64]()
+        if units is not None and block.fraction is not None:
+            x = rescaled(x, units, block.fraction)
+        units = block.ports[block.output].fraction
         watch = _keep(kept) if name in walk.todo else None
         y = BlockExecutor(rotary, observer=watch).run(block, x, positions, Cache())
         if name in walk.todo:
@@ -77,10 +81,10 @@ def verify_blocks(bundle: Bundle, walk: Walk, result: Verification, tokens: int,
 def _compare_block(
     result: Verification,
     block: Block,
-    x: Float32,
-    y: Float32,
+    x: Array,
+    y: Array,
     kept: dict[str, Int64],
-    rotary: tuple[Float32, Float32] | None,
+    rotary: tuple[Array, Array] | None,
     timeout: float | None,
 ) -> Found:
     """A block's network on Lava against the executor: (tokens, width) inputs and results, and integers at its ports."""
@@ -90,9 +94,10 @@ def _compare_block(
     seconds = time.monotonic() - start
     for op in block.core_ops():
         unit.rows.append(_compare_core(unit, block, op, kept, run))
-    row = Row(f"{block.name} result", "float32 bits", x.shape[-1], y.shape[-1], 0, 0, 0, 0, seconds=seconds)
+    kind = "float32 bits" if block.fraction is None else "integers"
+    row = Row(f"{block.name} result", kind, x.shape[-1], y.shape[-1], 0, 0, 0, 0, seconds=seconds)
     unit.rows.append(row)
-    unit.note(row, "native", y.view(np.int32), run.result.view(np.int32))
+    unit.note(row, "native", _words(y), _words(run.result))
     return Found(unit.rows, unit.first, len(x))
 
 
@@ -169,6 +174,12 @@ def _compare_core(result: Verification, block: Block, op: CoreOp, kept: dict[str
     for what, expected_count, counts in (("spikes", spikes, run.spikes), ("outliers", outliers, run.outliers)):
         result.note(row, f"native count of {what}", np.array([[expected_count]]), np.array([[counts[op.name]]]))
     return row
+
+
+def _words(x: Array) -> npt.NDArray[np.int32]:
+    """Bits of float32 numbers, or integers."""
+    bits: npt.NDArray[np.int32] = x.view(np.int32) if x.dtype == np.float32 else x.astype(np.int32)
+    return bits
 
 
 def _bits(x: Tensor) -> npt.NDArray[np.int32]:

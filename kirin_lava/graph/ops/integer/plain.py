@@ -1,0 +1,172 @@
+"""Integer operations that need no table, or one: parts, sums, gates, ReLU, rotary positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from kirin_lava.base.integers import bounded, rescaled, shifted
+from kirin_lava.graph.ops.integer.functions import gate_fraction, gated
+from kirin_lava.graph.ops.integer.op import STORED_TABLE, IntegerOp, fixed_in
+from kirin_lava.spikes.tables import TABLE_OPERATIONS, Table
+from kirin_lava.graph.ops.op import NEUROCORE
+from kirin_lava.graph.ops.plain import Slice
+from kirin_lava.graph.port import FIXED, Inputs, Port
+from kirin_lava.graph.values import ROTARY_BITS, HostContext, Value, Values
+
+__all__ = ["IntegerAdd", "IntegerGate", "IntegerRelu", "IntegerRotary", "IntegerSlice"]
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerSlice(Slice, IntegerOp):
+    """`Slice` by wiring: axons lead to other cores."""
+
+    place: ClassVar[str] = NEUROCORE
+    kind: ClassVar[str] = FIXED
+    stock: ClassVar[str] = "a stock network is a straight line and has no branches"
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerRotary(IntegerOp):
+    """Rotary position embedding: `y = round((x * C[p] + rotate_half(x) * S[p]) / 2^shift)`.
+
+    C and S are `round(2^22 cos)` and `round(2^22 sin)`, stored once in `Model`. Each is off by 1/2 at most, and the result is
+    rounded once more, so that with m the largest magnitude of a token, in units of the result,
+
+        |y - exact| <= 1/2 + m * 2^-22,    2.5 units for the largest value that a message holds
+
+    and the norm of a pair is kept to `1 + 2^-22`.
+
+    Attributes:
+        input_fraction: of x. fraction: of y.
+    """
+
+    stock: ClassVar[str] = "cosine and sine follow the position, and synapses have fixed weights"
+    name: str
+    input: str
+    output: str
+    heads: int
+    input_fraction: int
+    fraction: int
+
+    def port(self, inputs: Inputs) -> Port:
+        """As its input, in other units."""
+        x = inputs.fixed(self.input, self.input_fraction)
+        inputs.divides(self.heads, x.width, "heads")
+        if inputs.head_dim is not None:
+            inputs.same("rotary tables", inputs.head_dim, x.width // self.heads)
+        return Port(FIXED, x.width, fraction=self.fraction)
+
+    def compute(self, values: Values, context: HostContext) -> Value:
+        """See `StageOp`."""
+        x = fixed_in(values, self.input)
+        heads = x.view(*x.shape[:-1], self.heads, -1)
+        cos, sin = context.turn
+        half = heads.shape[-1] // 2
+        y = heads * cos + heads.roll(half, -1) * sin  # the first half of sin is negative
+        return bounded(shifted(y, ROTARY_BITS + self.input_fraction - self.fraction).view(x.shape), self.name, self.fraction)
+
+    def operations(self) -> int:
+        """Two products, a sum, a shift."""
+        return 4
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerGate(IntegerOp):
+    """`y = silu(x[..., :half]) * x[..., half:]` in integers: `silu(x) = max(x, 0) - table(|x|)`.
+
+    Attributes:
+        input_fraction: of x. fraction: of y. silu: the table.
+    """
+
+    stock: ClassVar[str] = "a stock neuron has no table, and no product of two messages"
+    name: str
+    input: str
+    output: str
+    input_fraction: int
+    fraction: int
+    silu: Table = field(metadata=STORED_TABLE)
+
+    def port(self, inputs: Inputs) -> Port:
+        """Half as wide as its input."""
+        x = inputs.fixed(self.input, self.input_fraction)
+        inputs.divides(2, x.width, "halves")
+        inputs.table(self.silu, "silu")
+        return Port(FIXED, x.width // 2, fraction=self.fraction)
+
+    def compute(self, values: Values, context: HostContext) -> Value:
+        """See `StageOp`."""
+        gate, up = fixed_in(values, self.input).chunk(2, -1)
+        product = gated(gate, self.input_fraction, self.silu) * up
+        finer = gate_fraction(self.input_fraction) + self.input_fraction
+        return bounded(rescaled(product, finer, self.fraction), self.name, self.fraction)
+
+    def operations(self) -> int:
+        """A table neuron (`TABLE_OPERATIONS`), magnitude, maximum, difference, product, shift."""
+        return TABLE_OPERATIONS + 5
+
+    def tables(self) -> tuple[Table, ...]:
+        """SiLU."""
+        return (self.silu,)
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerRelu(IntegerOp):
+    """`y = max(x, 0)`."""
+
+    stock: ClassVar[str] = "a stock neuron that sends its membrane has no threshold to send it from"
+    name: str
+    input: str
+    output: str
+    fraction: int
+
+    def port(self, inputs: Inputs) -> Port:
+        """As its input."""
+        return inputs.fixed(self.input, self.fraction)
+
+    def compute(self, values: Values, context: HostContext) -> Value:
+        """See `StageOp`."""
+        return fixed_in(values, self.input).clamp_min(0)
+
+    def operations(self) -> int:
+        """A comparison."""
+        return 1
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerAdd(IntegerOp):
+    """`y = x + other`, the residual sum; each is shifted to the units of the result.
+
+    Attributes:
+        input_fraction, other_fraction: of the two. fraction: of y.
+    """
+
+    stock: ClassVar[str] = "two branches meet in it, and a stock network is a straight line"
+    name: str
+    input: str
+    other: str
+    output: str
+    input_fraction: int
+    other_fraction: int
+    fraction: int
+
+    def port(self, inputs: Inputs) -> Port:
+        """As its inputs, in other units."""
+        x, other = inputs.fixed(self.input, self.input_fraction), inputs.fixed(self.other, self.other_fraction)
+        inputs.same("other", other.width, x.width)
+        return Port(FIXED, x.width, fraction=self.fraction)
+
+    def reads(self) -> dict[str, str]:
+        """Both."""
+        return {self.input: "all", self.other: "all"}
+
+    def compute(self, values: Values, context: HostContext) -> Value:
+        """See `StageOp`."""
+        x = rescaled(fixed_in(values, self.input), self.input_fraction, self.fraction)
+        other = rescaled(fixed_in(values, self.other), self.other_fraction, self.fraction)
+        return bounded(x + other, self.name, self.fraction)
+
+    def operations(self) -> int:
+        """Two shifts and a sum."""
+        return 3
+

@@ -1,0 +1,108 @@
+"""The causal softmax in integers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+
+from kirin_lava.base.integers import bounded
+from kirin_lava.graph.ops.integer.functions import Multiplier, exp2_weights, probabilities
+from kirin_lava.graph.ops.integer.op import STORED_TABLE, IntegerOp, fixed_in, whole_step
+from kirin_lava.spikes.tables import TABLE_OPERATIONS, Table
+from kirin_lava.graph.port import CODES, FIXED, SUMS, Inputs, Port
+from kirin_lava.graph.values import HostContext, Value, Values, codes_in
+
+__all__ = ["IntegerSoftmax"]
+
+_DOWN = 1  # a share of 1 times a step below 2^24 fits a message
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerSoftmax(IntegerOp):
+    """Causal softmax over scores, with the step of the value folded in.
+
+        u[j] = v[j] * step_k[j]                                     below 2^47, exact
+        w[j] = 2^((u[j] - max u) * step_q * factor)                 2^-32 units; a shift and a table of one octave
+        P[j] = w[j] / sum w * step_v[j]                             the sum exact; a table of one octave
+
+    for j up to the token's own position, 0 beyond. Sums of scores are below 2^23 and steps below 2^24.
+
+    Attributes:
+        factor_mantissa, factor_shift: `factor * log2(e)` in the units of the steps of queries and keys.
+        query_fraction, key_fraction, value_fraction: of the steps. exp2, reciprocal: the tables.
+    """
+
+    stock: ClassVar[str] = "a largest score, a table, a sum over the row and a quotient are no operations of a stock neuron"
+    name: str
+    input: str
+    query: str
+    key: str
+    value: str
+    output: str
+    heads: int
+    kv_heads: int
+    factor_mantissa: int
+    factor_shift: int
+    query_fraction: int
+    key_fraction: int
+    value_fraction: int
+    exp2: Table = field(metadata=STORED_TABLE)
+    reciprocal: Table = field(metadata=STORED_TABLE)
+
+    @property
+    def fraction(self) -> int:
+        """Of the result."""
+        return self.value_fraction - _DOWN
+
+    def port(self, inputs: Inputs) -> Port:
+        """Fixed, by head and position."""
+        inputs.heads(self.heads, self.kv_heads)
+        inputs.same("heads", inputs.read(self.input, SUMS, by_position=True).width, self.heads)
+        query = inputs.read(self.query, CODES)
+        inputs.same("steps of the query", query.groups, self.heads)
+        inputs.fraction(self.query, query, self.query_fraction)
+        for name, fraction in ((self.key, self.key_fraction), (self.value, self.value_fraction)):
+            cached = inputs.cached(name)
+            inputs.same(f"steps of {name}", cached.groups, self.kv_heads)
+            inputs.fraction(name, cached, fraction)
+        if not 0 < self.factor_mantissa <= 1 << 24:
+            raise inputs.error(f"its factor is {self.factor_mantissa}, not a positive number of 24 bits")
+        inputs.table(self.exp2, "exp2")
+        inputs.table(self.reciprocal, "reciprocal")
+        return Port(FIXED, self.heads, by_position=True, fraction=self.fraction)
+
+    def reads(self) -> dict[str, str]:
+        """Scores, and steps of codes."""
+        return {self.input: "all", **dict.fromkeys((self.query, self.key, self.value), "steps")}
+
+    def compute(self, values: Values, context: HostContext) -> Value:
+        """(B, H, L, J) sums -> (B, H, L, J) probabilities times the step of the value they will meet. Steps of keys and values
+        must be remembered by the context."""
+        v = fixed_in(values, self.input)
+        batch, heads, length, columns = v.shape
+        scores = v.view(batch, self.kv_heads, -1, length, columns)
+        key, value = (
+            whole_step(context.steps[name][..., :columns], fraction).view(batch, self.kv_heads, 1, 1, columns)
+            for name, fraction in ((self.key, self.key_fraction), (self.value, self.value_fraction))
+        )
+        query = whole_step(codes_in(values, self.query).step, self.query_fraction)
+        row = query.view(batch, length, self.kv_heads, -1, 1).permute(0, 2, 3, 1, 4)
+        visible = None
+        if length > 1:
+            own = torch.arange(columns - length, columns, device=v.device)
+            visible = torch.arange(columns, device=v.device) <= own[:, None]
+        factor = Multiplier(self.factor_mantissa, self.factor_shift)
+        weights = exp2_weights(scores * key, row, factor, self.exp2, visible)
+        p = probabilities(weights, value, self.reciprocal, _DOWN)
+        return bounded(p.view(batch, heads, length, columns), self.name, self.fraction)
+
+    def operations(self) -> int:
+        """Step of the key, maximum, difference, comparison, product, three shifts, exponent, sum, two products and shifts; the
+        table of the exponential. One table neuron a row is left out."""
+        return TABLE_OPERATIONS + 14
+
+    def tables(self) -> tuple[Table, ...]:
+        """The exponential and the reciprocal."""
+        return self.exp2, self.reciprocal
