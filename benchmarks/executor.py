@@ -147,7 +147,7 @@ def _convert_random(checkpoint: Checkpoint, recipe: Recipe) -> Model:
         block = lower_block(layer, width, recipe, Calibration(), codes)
         blocks.append(make_provable(block, checkpoint.dimensions.max_positions)[0])
     head = lower_block(family.head(config, checkpoint.load), width, recipe, Calibration())
-    return Model(blocks=tuple(blocks), head=head, **frame_of(checkpoint))
+    return Model(blocks=tuple(blocks), head=head, **frame_of(checkpoint, recipe))
 
 
 def _repeated(codes: WeightCodes, times: int) -> WeightCodes:

@@ -102,7 +102,7 @@ def real_layers(model: str) -> Iterator[Ablation]:
     """The segments of a model's first decoder layer, on calibration text."""
     checkpoint = open_checkpoint(model)
     text = token_rows(checkpoint.tokenizer(), read_text(CALIBRATION_TEXT), min(128, checkpoint.dimensions.max_positions))
-    rotary = frame_of(checkpoint)["rotary"]
+    rotary = frame_of(checkpoint, load_recipe(RECIPES[0]))["rotary"]
     for name in RECIPES:
         recipe = load_recipe(name)
         item = next(convert_blocks(checkpoint, sample_rows(text, 8, 0), recipe, stop="blocks.0"))

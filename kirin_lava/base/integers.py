@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kirin_lava.base.errors import FitError
+from kirin_lava.base.loihi2 import MESSAGE_BITS
 
 __all__ = [
     "HEADROOM_BITS",
@@ -28,7 +29,6 @@ __all__ = [
     "whole",
 ]
 
-MESSAGE_BITS = 24
 MESSAGE_LIMIT = 1 << MESSAGE_BITS - 1
 """Magnitudes of fixed-point values lie below it."""
 

@@ -37,6 +37,7 @@ import numpy as np
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import disk_errors, inside, load_arrays, save_json
+from kirin_lava.base.integers import MESSAGE_LIMIT
 from kirin_lava.base.readers import check_path, file_sha256, read_json
 from kirin_lava.export.coverage import complete, covers, merged
 from kirin_lava.export.netx.read import StoredSegment, read_segment
@@ -230,6 +231,8 @@ class Bundle:
             if array is None or array.dtype != kind or array.shape != shape:
                 found = "missing" if array is None else f"{array.dtype} of shape {array.shape}"
                 raise UsageError(f"{path}: {name} is {found}, the manifest asks for {kind} of shape {shape}; export again")
+            if fraction is not None and int(np.abs(array, dtype=np.int64).max()) >= MESSAGE_LIMIT:
+                raise UsageError(f"{path}: {name} holds numbers of more than 24 bits; export again")
         embedding = Embedding(arrays["tokens"], arrays.get("positions"), offset, fraction)
         return embedding, (arrays["cos"], arrays["sin"]) if turned else None
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from kirin_lava.graph.block import Block
 from kirin_lava.graph.counts import CodeCounts, CoreCounts, HostCounts, Stats
 from kirin_lava.graph.executor import Observer, cached_name
-from kirin_lava.graph.ops import CoreOp, Encode, HostOp, Linear, Mix, Op, Score, require_ops
+from kirin_lava.graph.ops import CoreOp, Encode, Linear, Mix, Op, Score, StageOp, require_ops
+from kirin_lava.graph.ops.op import HOST
 from kirin_lava.graph.values import Codes, Value
 from kirin_lava.spikes.codes import SpikeCode
 
@@ -113,12 +114,12 @@ class Counter:
             if isinstance(op, (Linear, Score, Mix)):
                 core.append(_core_row(at, op, tally, codes.get((name, op.output))))
                 if isinstance(op, Mix) and op.part is not None:
-                    host.append(_sum_of_parts(core[-1], at.ports[op.output].width))
+                    host.append(_sum_of_parts(core[-1], at))
             else:
                 elements, tokens = tally.integer("elements"), tally.integer("tokens")
-                host.append(
-                    HostCounts(name, op.name, type(op).__name__, tokens, elements, elements * cast(HostOp, op).operations())
-                )
+                done, kind = elements * cast(StageOp, op).operations(), type(op).__name__
+                floats, integers = (done, 0) if op.place == HOST else (0, done)
+                host.append(HostCounts(name, op.name, kind, tokens, elements, floats, integers))
         return Stats(max((row.tokens for row in core), default=0), tuple(core), tuple(codes.values()), tuple(host))
 
     def to_dict(self) -> dict[str, Any]:
@@ -259,16 +260,19 @@ def _core_row(block: Block, op: CoreOp, tally: _Tally, fired: CodeCounts | None)
         neuron_updates=n["neurons"] * op.code.window,
         comparisons=comparisons,
         ramp_adds=ramp_adds,
-        readouts=0 if fires else n["neurons"],
+        readouts=0 if fires or block.fraction is not None else n["neurons"],
         rate_spikes=float(tally.summed["rate_spikes"]),
         rate_adds=float(tally.summed["rate_adds"]),
         **n,
     )
 
 
-def _sum_of_parts(mix: CoreCounts, width: int) -> HostCounts:
+def _sum_of_parts(mix: CoreCounts, block: Block) -> HostCounts:
     """Additions of the membranes of its parts."""
-    return HostCounts(mix.block, f"{mix.op}.sum", "Sum", mix.tokens, mix.tokens * width, mix.neurons - mix.tokens * width)
+    elements = mix.tokens * next(block.ports[op.output].width for op in block.ops if op.name == mix.op)
+    done = mix.neurons - elements
+    floats, integers = (done, 0) if block.fraction is None else (0, done)
+    return HostCounts(mix.block, f"{mix.op}.sum", "Sum", mix.tokens, elements, floats, integers)
 
 
 def _codes(values: dict[str, Value], name: str) -> Codes:

@@ -90,7 +90,8 @@ class CoreCounts:
 
 @dataclass(frozen=True)
 class HostCounts:
-    """Work of one host operation: elements of its result and float operations."""
+    """Work of one operation between segments: elements of its result, float operations of the host, and integer operations of
+    neurons; it has the one or the other."""
 
     block: str
     op: str
@@ -98,6 +99,7 @@ class HostCounts:
     tokens: int
     elements: int
     float_operations: int
+    integer_operations: int = 0
 
 
 _SUMMED = (
@@ -137,7 +139,9 @@ class Stats:
         rows = [row for row in self.core if block in (None, row.block)]
         tokens = self.tokens if block is None else max((row.tokens for row in rows), default=0)
         sums: dict[str, float] = {name: sum(getattr(row, name) for row in rows) for name in _SUMMED}
-        sums["host_float_operations"] = sum(row.float_operations for row in self.host if block in (None, row.block))
+        between = [row for row in self.host if block in (None, row.block)]
+        sums["host_float_operations"] = sum(row.float_operations for row in between)
+        sums["integer_operations"] = sum(row.integer_operations for row in between)
         shares = {share: sums[name] / max(sums["elements"], 1) for name, share in _SHARES.items()}
         per_token = {f"{name}_per_token": number / max(tokens, 1) for name, number in sums.items()}
         return {"tokens": tokens, **sums, **shares, **per_token}

@@ -29,7 +29,7 @@ from kirin_lava.graph.cache import Cache, Columns
 from kirin_lava.graph.join import Joined, join_parts
 from kirin_lava.graph.ops import Encode, Linear, Mix, Op, Score, StageOp, require_ops
 from kirin_lava.graph.stages import Phase, Stage, phases_of
-from kirin_lava.graph.values import Codes, Constants, Array, HostContext, Turns, Value, Values, codes_in, tensor_in
+from kirin_lava.graph.values import Array, Codes, Constants, HostContext, Turns, Value, Values, codes_in, tensor_in
 from kirin_lava.spikes.neurons.neuron import check_state
 
 __all__ = ["BlockExecutor", "Cache", "Executor", "Observer", "SegmentBackend", "answer_of", "cached_name", "logits_of"]

@@ -15,12 +15,12 @@ from kirin_lava.base.arrays import Numbers
 from kirin_lava.spikes.steps import Codes
 
 __all__ = [
+    "ROTARY_BITS",
     "Array",
     "Codes",
     "Constants",
     "Float32",
     "HostContext",
-    "ROTARY_BITS",
     "Turns",
     "Value",
     "Values",

@@ -14,7 +14,8 @@ from typing import Any
 
 from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.counter import stored_bits
-from kirin_lava.graph.ops import CoreOp, Encode, HostOp, Linear, Mix, Op, Score
+from kirin_lava.graph.ops import CoreOp, Encode, Linear, Mix, Op, Score, StageOp
+from kirin_lava.graph.ops.op import HOST
 from kirin_lava.spikes.codes import SpikeCode, code_named
 from kirin_lava.spikes.neurons import READ_OUT
 
@@ -35,6 +36,7 @@ class Segment:
         states_touched: states of a neuron that every step reads and writes.
         heads, kv_heads: of attention, else 0.
         part: positions that share the neurons of a "mix", 0 for all of them.
+        hosted: whether a host sends what arrives and takes what is read out; else neurons of integer operations do.
         state_words: 24-bit words that a core keeps per neuron.
         comparisons, ramp_adds: of a neuron in one window, as if it fired in the last step.
     """
@@ -57,6 +59,7 @@ class Segment:
     comparisons: int = 0
     ramp_adds: int = 0
     part: int = 0
+    hosted: bool = True
 
     @property
     def codes(self) -> SpikeCode:
@@ -93,8 +96,9 @@ class Segment:
 
 @dataclass(frozen=True)
 class HostWork:
-    """One host operation. operations: float operations per token, or per token and position where `per_position`, or, where
-    membranes of parts are added, for every part of so many positions but the first."""
+    """One operation between segments. operations: float ones of the host or, `on_chip`, integer ones of neurons; per token, or
+    per token and position where `per_position`, or, where membranes of parts are added, for every part of so many positions but
+    the first."""
 
     block: str
     name: str
@@ -103,9 +107,10 @@ class HostWork:
     operations: int
     per_position: bool = False
     part: int = 0
+    on_chip: bool = False
 
     def at(self, context: int) -> int:
-        """Float operations of a token that sees `context` positions."""
+        """Operations of a token that sees `context` positions."""
         if self.part:
             return self.operations * (-(-context // self.part) - 1)
         return self.operations * (context if self.per_position else 1)
@@ -187,6 +192,7 @@ def _segment(block: Block, op: CoreOp) -> Segment:
         comparisons=comparisons,
         ramp_adds=ramp_adds,
         part=(op.part or 0) if isinstance(op, Mix) else 0,
+        hosted=block.fraction is None,
     )
 
 
@@ -199,10 +205,10 @@ def _message_share(source: Op, width: int) -> float:
 
 def _host_work(block: Block) -> Iterator[HostWork]:
     for op in block.ops:
-        if isinstance(op, HostOp):
-            port = block.ports[op.output]
+        if isinstance(op, StageOp):
+            port, on_chip = block.ports[op.output], op.place != HOST
             operations = port.width * op.operations()
-            yield HostWork(block.name, op.name, type(op).__name__, port.width, operations, port.by_position)
+            yield HostWork(block.name, op.name, type(op).__name__, port.width, operations, port.by_position, on_chip=on_chip)
         elif isinstance(op, Mix) and op.part is not None:
             width = block.ports[op.output].width
-            yield HostWork(block.name, f"{op.name}.sum", "Sum", width, width, part=op.part)
+            yield HostWork(block.name, f"{op.name}.sum", "Sum", width, width, part=op.part, on_chip=block.fraction is not None)

@@ -76,6 +76,7 @@ class ModelWork:
         source: "measured" or "assumed", and on what.
         context: positions that a token sees, on average where measured.
         host_operations: float operations of the host. of which code_operations turn values into codes and back.
+        integer_operations: of neurons between the segments, where there is no host.
     """
 
     source: str
@@ -83,6 +84,7 @@ class ModelWork:
     segments: tuple[SegmentWork, ...]
     host_operations: float
     code_operations: float
+    integer_operations: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -121,18 +123,20 @@ def measured_work(stats: Stats, shape: ModelShape, text: str = "text") -> ModelW
         segments=segments,
         host_operations=sum(operations for _, operations in per_token),
         code_operations=sum(operations for kind, operations in per_token if kind in _CODING),
+        integer_operations=sum(row.integer_operations / max(row.tokens, 1) for row in stats.host),
     )
 
 
 def assumed_work(shape: ModelShape, context: int) -> ModelWork:
     """What a token that sees `context` positions costs if its values are distributed as the module assumes."""
-    host = [(work.kind, work.at(context)) for work in shape.host]
+    host = [(work.kind, work.at(context)) for work in shape.host if not work.on_chip]
     return ModelWork(
         source="assumed distributions, every synapse existing",
         context=context,
         segments=tuple(_assumed(segment, context) for segment in shape.segments),
         host_operations=sum(operations for _, operations in host),
         code_operations=sum(operations for kind, operations in host if kind in _CODING),
+        integer_operations=sum(work.at(context) for work in shape.host if work.on_chip),
     )
 
 
@@ -233,7 +237,7 @@ def _assumed(segment: Segment, context: int) -> SegmentWork:
         neuron_updates=neurons * code.window,
         comparisons=float(neurons * segment.comparisons),
         ramp_adds=float(neurons * segment.ramp_adds),
-        readouts=0 if segment.fires else neurons,
+        readouts=0 if segment.fires or not segment.hosted else neurons,
         rate_spikes=density.rate * elements,
         rate_adds=density.rate * products,
         parts=float(len(segment.fan_ins(context))),
@@ -248,7 +252,7 @@ def _names(segment: Segment) -> dict[str, Any]:
         "encoding": segment.encoding,
         "window": segment.codes.window,
         "weight_bits": segment.weight_bits,
-        "fed_on_chip": segment.fed_by is not None,
+        "fed_on_chip": segment.fed_by is not None or not segment.hosted,
         "states_touched": segment.states_touched,
         "written": segment.cached(),
     }

@@ -33,8 +33,9 @@ class BlockNetwork(Network):
         integers = plan.block.fraction is not None
         self._mailbox = Mailbox(plan.capacity, plan.block.width, plan.widths[plan.block.output], integers)
         self._position = self._window = 0
+        kind = IntegerStage if integers else HostStage
         self._stages = {
-            stage.index: (IntegerStage if integers else HostStage)(plan=plan, stage=stage, mailbox=self._mailbox, rotary=rotary) for stage in plan.stages
+            stage.index: kind(plan=plan, stage=stage, mailbox=self._mailbox, rotary=rotary) for stage in plan.stages
         }
         self._matmuls: dict[str, SpikeMatmul] = {}
         self._probes: dict[str, SpikeSink] = {}
@@ -149,9 +150,7 @@ class BlockNetwork(Network):
         return wide.reshape(len(wide), heads, -1)[..., :positions]
 
 
-def build_block(
-    block: Block, capacity: int, rotary: tuple[Array, Array] | None = None, probe: bool = False
-) -> BlockNetwork:
+def build_block(block: Block, capacity: int, rotary: tuple[Array, Array] | None = None, probe: bool = False) -> BlockNetwork:
     """The network of a block.
 
     Args:

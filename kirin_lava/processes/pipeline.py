@@ -26,8 +26,8 @@ __all__ = ["Freight", "HostStagePlan", "Pipeline", "plan_block"]
 
 @dataclass(frozen=True)
 class Freight:
-    """One value on the message between host stages: `real` or `fixed` numbers, `sums`, `codes` with their steps and zero points, or those
-    `steps` alone."""
+    """One value on the message between host stages: `real` or `fixed` numbers, `sums`, `codes` with their steps and zero
+    points, or those `steps` alone."""
 
     name: str
     kind: str

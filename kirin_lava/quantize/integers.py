@@ -105,10 +105,8 @@ def measure(block: FloatBlock, rows: list[Tensor], rotary: tuple[Tensor, Tensor]
 
 def embedding_fraction(embedding: FloatEmbedding | Embedding) -> int:
     """Units of the embedding's integers: all its rows are known, so that no headroom is needed."""
-    reach = float(abs(embedding.tokens).max())
-    if embedding.positions is not None:
-        reach += float(abs(embedding.positions).max())
-    return fraction_of(reach, headroom=0)
+    tables = [part for part in (embedding.tokens, embedding.positions) if part is not None]
+    return fraction_of(sum(float(torch.as_tensor(part).abs().max()) for part in tables), headroom=0)
 
 
 def whole_embedding(embedding: Embedding) -> Embedding:

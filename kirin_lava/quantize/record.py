@@ -13,7 +13,7 @@ from torch import Tensor
 from kirin_lava.graph.block import Block
 from kirin_lava.graph.executor import BlockExecutor, Cache
 from kirin_lava.graph.ops import Linear, Op
-from kirin_lava.graph.values import Codes, Array, Value
+from kirin_lava.graph.values import Array, Codes, Value
 
 __all__ = ["Probe", "probe_block"]
 

@@ -7,6 +7,7 @@ bits it will need, and the others are 0, so that no matrix is split: a head that
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kirin_lava.base.integers import fraction_of
 from kirin_lava.graph.block import Block, Embedding, Model
 from kirin_lava.hardware.fit import SegmentFit, block_fit
 from kirin_lava.hardware.shapes import ModelShape, shape_of_model
@@ -21,6 +23,7 @@ from kirin_lava.hardware.split import make_provable
 from kirin_lava.methods.recipe import Recipe, WeightSpec
 from kirin_lava.models import family_of
 from kirin_lava.models.layout import Config, Dense, FloatBlock
+from kirin_lava.quantize.integers import Scales, to_integers
 from kirin_lava.quantize.lower import lower_block, weights_of
 from kirin_lava.quantize.saliency import stand_in_channels
 from kirin_lava.quantize.sites import Calibration, Sites
@@ -63,7 +66,8 @@ def _stand_in(config: Config, recipe: Recipe, context: int | None) -> Model:
         block = _with_biases(block, recipe)
         weights = _weights(block, weights_of(recipe, block.name))
         plan = lower_block(block, d.width, recipe, _calibration(block, recipe), weights)
-        return make_provable(plan, context or d.max_positions)[0]
+        plan = make_provable(plan, context or d.max_positions)[0]
+        return to_integers(plan, _SCALES) if recipe.spiking_host else plan
 
     positions = family.embedding(config, _without_storage).positions
     rows = None if positions is None else np.broadcast_to(np.float32(0), tuple(positions.shape))
@@ -75,6 +79,10 @@ def _stand_in(config: Config, recipe: Recipe, context: int | None) -> Model:
         max_positions=d.max_positions,
         facts={"model_type": config["model_type"]},
     )
+
+
+_SCALES = Scales(defaultdict(lambda: 1.0), fraction_of(1.0))
+"""Of values whose magnitudes nobody knows."""
 
 
 def _with_biases(block: FloatBlock, recipe: Recipe) -> FloatBlock:

@@ -20,8 +20,10 @@ import torch
 from torch import Tensor
 
 from kirin_lava.base.errors import UsageError
+from kirin_lava.base.integers import divided, to_real
 from kirin_lava.spikes.codes import Levels, Refined, SpikeCode
 from kirin_lava.spikes.rule import SMALLEST_STEP, Codes, StepRule, check_finite
+from kirin_lava.spikes.whole import as_codes
 
 __all__ = ["MinMax"]
 
@@ -68,6 +70,33 @@ class MinMax(StepRule):
             return Codes(q, unit) if groups == 1 else Codes(q.view(x.shape), unit.squeeze(-1))
         q = torch.where(fine, finer, coarse * halvings)
         return Codes(q, unit, zero=torch.cat([coarse_zero * halvings, fine_zero], -1))
+
+    def integers(self, code: SpikeCode, x: Tensor, fraction: int, groups: int, start: int, name: str) -> Codes:
+        """See `StepRule`; the unit is rounded up, so that the ends of a row stay within the codes."""
+        if groups != 1 and not self.centred:
+            raise UsageError(f"{name}: zero points of {groups} groups have no place in one sum: use one group")
+        grouped = x if groups == 1 else x.view(*x.shape[:-1], groups, -1)
+        bits, top = self.step_bits(code, fraction), (_LEVELS + 1) * 2**self.refinement - 1
+        low, high = grouped.amin(-1, keepdim=True).clamp_max(0), grouped.amax(-1, keepdim=True).clamp_min(0)
+        unit = torch.div((high - low << bits) + (top - 1), top, rounding_mode="floor").clamp_min(1)
+        step, scaled = unit << self.refinement, grouped << bits
+        coarse_zero, fine_zero = divided(-low << bits, step).clamp_max(_LEVELS), divided(-low << bits, unit).clamp_max(top)
+        coarse = (divided(scaled, step) + coarse_zero).clamp(0, _LEVELS)
+        finer = (divided(scaled, unit) + fine_zero).clamp(0, top)
+        real, fine = to_real(unit, fraction + bits).float(), self._fine(code, x, groups, by_head=False)
+        if self.centred:
+            q = torch.where(fine, finer - fine_zero, coarse - coarse_zero << self.refinement)
+            return as_codes(q.view(x.shape), real if groups == 1 else real.squeeze(-1))
+        q = torch.where(fine, finer, coarse << self.refinement)
+        return as_codes(q, real, zero=torch.cat([coarse_zero << self.refinement, fine_zero], -1))
+
+    def step_bits(self, code: SpikeCode, fraction: int) -> int:
+        """See `StepRule`: the unit of the widest row, of 24 bits, has 24."""
+        return ((_LEVELS + 1) * 2**self.refinement - 1).bit_length() - 1
+
+    def no_integers(self, code: SpikeCode) -> str | None:
+        """It does."""
+        return None
 
     def values(self, code: SpikeCode, found: Codes) -> Tensor:
         """See `StepRule`."""

@@ -124,9 +124,7 @@ FORMULAS = (
     Formula("exp2", EXP2_BITS, _VALUE_BITS, (Range(0, 12, 256),), _exp2),
     Formula("reciprocal", OCTAVE_BITS, _VALUE_BITS, (Range(0, 16, 256),), _reciprocal),
     Formula("root", ROOT_BITS, _VALUE_BITS, (Range(0, 14, 256), Range(1 << 22, 15, 256)), _root),
-    Formula(
-        "silu", ARGUMENT_BITS, _BOUNDED_BITS, (Range(0, 12, 256), Range(1 << 20, 13, 128), Range(1 << 21, 15, 64)), _silu
-    ),
+    Formula("silu", ARGUMENT_BITS, _BOUNDED_BITS, (Range(0, 12, 256), Range(1 << 20, 13, 128), Range(1 << 21, 15, 64)), _silu),
     Formula("gelu", ARGUMENT_BITS, _BOUNDED_BITS, (Range(0, 12, 256), Range(1 << 20, 14, 64)), _gelu),
 )
 """All of them."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from kirin_lava.base.integers import fraction_of, to_fixed
 from kirin_lava.graph import values
 from kirin_lava.graph.block import Block
+from kirin_lava.graph.executor import BlockExecutor, Cache
 from kirin_lava.graph.ops import Add, Decode, Encode, Gate, Linear, Mix, Norm, Op, Relu, Rotary, Score, Slice, Softmax
 from kirin_lava.graph.values import Float32
+from kirin_lava.quantize.integers import Scales, to_integers, whole_rotary
 from kirin_lava.spikes.codes import CODES, INTEGER8, SIGNED, UNSIGNED8, Integers, SpikeCode
 from kirin_lava.spikes.neurons import Silence
 from kirin_lava.spikes.steps import RowBudget, StaticStep, TokenBudget
 
+Int64 = npt.NDArray[np.int64]
 WIDTH, HEADS, KV_HEADS, HEAD_DIM, HIDDEN = 12, 4, 2, 4, 10
 POSITIONS = 32
 
@@ -132,6 +137,27 @@ def opt_block(enc: SpikeCode = SIGNED, seed: int = 0, fires: bool = True) -> Blo
         make.linear("active", "fc2", WIDTH, HIDDEN, enc=unsigned(enc))
     make.ops.append(Add("residual2", "middle", "fc2", "y"))
     return Block("opt", tuple(make.ops), "y", WIDTH)
+
+
+def integer_form(block: Block, x: Float32) -> tuple[Block, Int64]:
+    """A block with integer operations, scaled on its inputs, and these as integers."""
+    peaks = {"x": float(np.abs(x).max())}
+
+    def watch(_: Block, op: Op, found: dict[str, values.Value]) -> None:
+        value = found[op.output]
+        if isinstance(value, torch.Tensor):
+            peaks[op.output] = float(value.abs().max())
+
+    BlockExecutor(rotary_tables(), observer=watch).run(block, torch.from_numpy(x)[None], torch.arange(len(x)), Cache())
+    scales = Scales(peaks, fraction_of(peaks["x"]))
+    return to_integers(block, scales), to_fixed(torch.from_numpy(x), scales.fraction).numpy()
+
+
+def integer_tables() -> tuple[values.Array, values.Array]:
+    """`rotary_tables` in integers."""
+    tables = whole_rotary(rotary_tables())
+    assert tables is not None
+    return tables
 
 
 def head_block(seed: int = 0) -> Block:

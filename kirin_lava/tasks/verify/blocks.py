@@ -23,7 +23,7 @@ from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.executor import BlockExecutor, Cache, Executor, cached_name
 from kirin_lava.graph.ops import CoreOp, Linear, Mix, Op
 from kirin_lava.graph.parts import sums_by_part
-from kirin_lava.graph.values import Codes, Array, Value, codes_in, tensor_in
+from kirin_lava.graph.values import Array, Codes, Value, codes_in, tensor_in
 from kirin_lava.models.text import EVALUATION_TEXT, read_text, token_rows
 from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.processes.runtime import run_job

@@ -121,10 +121,11 @@ class IntegerDecode(IntegerOp):
         if self.mantissa is None or self.shift is None:
             y = rescaled(y, self.step_fraction, self.fraction)
         else:
-            if y.numel() and int(y.abs().max()) >= _PRODUCT_LIMIT:
+            largest = int(y.abs().max()) if y.numel() else 0
+            if largest >= _PRODUCT_LIMIT:
                 raise FitError(
-                    f"{self.name}: a sum times its step is {int(y.abs().max())}, beyond the {_PRODUCT_LIMIT} that a mantissa of "
-                    f"{MANTISSA_BITS} bits multiplies; use a recipe with narrower messages, or `host: float`"
+                    f"{self.name}: a sum times its step is {largest}, beyond {_PRODUCT_LIMIT}, which a mantissa of "
+                    f"{MANTISSA_BITS} bits may multiply; use a recipe with narrower messages, or `host: float`"
                 )
             y = shifted(y * constant(self.mantissa, context, y), constant(self.shift, context, y))
         if self.bias is not None:
@@ -163,5 +164,3 @@ class IntegerZeroPoints(ZeroPoints, IntegerOp):
         for index in range(zero.shape[-1]):
             v = v - whole(zero[..., index : index + 1]) * rows[index]
         return v
-
-

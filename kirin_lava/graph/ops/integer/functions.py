@@ -36,6 +36,7 @@ _SHARE_BITS = 24  # of a weight divided by the sum of its row
 _MANTISSA_BITS = 24
 _VALUE_BITS, _BOUNDED_BITS = 24, 22  # of what the tables exp2, reciprocal and root, and silu and gelu give
 _SATURATED = 3  # octaves of the exponent's range: 2^(3 + 3) doublings leave nothing of a weight
+_HIDDEN = 1 << 47  # below it lies every score
 _DISTANCE_BITS = 38  # of a score's distance to the largest, when it is multiplied by a mantissa of 24 bits
 
 
@@ -90,7 +91,7 @@ def exp2_weights(u: Tensor, row: Tensor, factor: Multiplier, exp2: Table, visibl
         visible: (..., J) whether a position is seen, None where all are; others weigh 0.
     """
     if visible is not None:
-        u = torch.where(visible, u, -(1 << 62))
+        u = torch.where(visible, u, -_HIDDEN)
     largest = u.amax(-1, keepdim=True)
     distance = largest - u
     # row * factor as a mantissa of 24 bits, and a shift to units of 2^-20
@@ -103,7 +104,8 @@ def exp2_weights(u: Tensor, row: Tensor, factor: Multiplier, exp2: Table, visibl
     first = (reach - _DISTANCE_BITS).clamp(0, 62)
     z = shifted(shifted(distance, first) * mantissa, right.clamp_min(0) - first)
     y = exp2(z & ((1 << EXP2_BITS) - 1)) << WEIGHT_BITS - _VALUE_BITS
-    return shifted(y, z >> EXP2_BITS)
+    weights = shifted(y, z >> EXP2_BITS)
+    return weights if visible is None else torch.where(visible, weights, 0)
 
 
 def probabilities(weights: Tensor, value_step: Tensor, reciprocal: Table, down: int) -> Tensor:

@@ -8,9 +8,9 @@ from typing import ClassVar
 from kirin_lava.base.integers import bounded, shifted
 from kirin_lava.graph.ops.integer.functions import NORM_BITS, Multiplier, normalized
 from kirin_lava.graph.ops.integer.op import STORED_INT32, STORED_TABLE, Int32, IntegerOp, constant, fixed_in
-from kirin_lava.spikes.tables import Table
 from kirin_lava.graph.port import FIXED, Inputs, Port
 from kirin_lava.graph.values import HostContext, Value, Values
+from kirin_lava.spikes.tables import Table
 
 __all__ = ["GAIN_LIMIT", "MOST_NUMBERS", "IntegerNorm"]
 

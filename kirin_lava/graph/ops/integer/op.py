@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from kirin_lava.base.integers import to_real, whole
-from kirin_lava.spikes.tables import Table
 from kirin_lava.graph.ops.op import CUSTOM_NEURON, StageOp
 from kirin_lava.graph.values import HostContext, Values, tensor_in
+from kirin_lava.spikes.tables import Table
 
 __all__ = ["STORED_INT32", "STORED_TABLE", "Int32", "IntegerOp", "constant", "fixed_in", "real_step", "whole_step"]
 
@@ -57,5 +57,3 @@ def constant(array: Int32, context: HostContext, x: Tensor) -> Tensor:
     """An array of an operation, int64, where x is."""
     found: Tensor = context.constant(array, x)
     return found.to(torch.int64)
-
-

@@ -8,11 +8,11 @@ from typing import ClassVar
 from kirin_lava.base.integers import bounded, rescaled, shifted
 from kirin_lava.graph.ops.integer.functions import gate_fraction, gated
 from kirin_lava.graph.ops.integer.op import STORED_TABLE, IntegerOp, fixed_in
-from kirin_lava.spikes.tables import TABLE_OPERATIONS, Table
 from kirin_lava.graph.ops.op import NEUROCORE
 from kirin_lava.graph.ops.plain import Slice
 from kirin_lava.graph.port import FIXED, Inputs, Port
 from kirin_lava.graph.values import ROTARY_BITS, HostContext, Value, Values
+from kirin_lava.spikes.tables import TABLE_OPERATIONS, Table
 
 __all__ = ["IntegerAdd", "IntegerGate", "IntegerRelu", "IntegerRotary", "IntegerSlice"]
 
@@ -30,12 +30,10 @@ class IntegerSlice(Slice, IntegerOp):
 class IntegerRotary(IntegerOp):
     """Rotary position embedding: `y = round((x * C[p] + rotate_half(x) * S[p]) / 2^shift)`.
 
-    C and S are `round(2^22 cos)` and `round(2^22 sin)`, stored once in `Model`. Each is off by 1/2 at most, and the result is
-    rounded once more, so that with m the largest magnitude of a token, in units of the result,
+    C and S are `round(2^22 cos)` and `round(2^22 sin)` of float32 numbers, stored once in `Model`: each is off by 1/2 + 2^-3 at
+    most. The result is rounded once more, so that with m the largest magnitude of a token, in units of the result,
 
-        |y - exact| <= 1/2 + m * 2^-22,    2.5 units for the largest value that a message holds
-
-    and the norm of a pair is kept to `1 + 2^-22`.
+        |y - exact| <= 1/2 + m (2^-22 + 2^-24),    3 units for the largest value that a message holds
 
     Attributes:
         input_fraction: of x. fraction: of y.
@@ -169,4 +167,3 @@ class IntegerAdd(IntegerOp):
     def operations(self) -> int:
         """Two shifts and a sum."""
         return 3
-

@@ -10,9 +10,9 @@ import torch
 from kirin_lava.base.integers import bounded
 from kirin_lava.graph.ops.integer.functions import Multiplier, exp2_weights, probabilities
 from kirin_lava.graph.ops.integer.op import STORED_TABLE, IntegerOp, fixed_in, whole_step
-from kirin_lava.spikes.tables import TABLE_OPERATIONS, Table
 from kirin_lava.graph.port import CODES, FIXED, SUMS, Inputs, Port
 from kirin_lava.graph.values import HostContext, Value, Values, codes_in
+from kirin_lava.spikes.tables import TABLE_OPERATIONS, Table
 
 __all__ = ["IntegerSoftmax"]
 

@@ -1,0 +1,79 @@
+"""Integer softmax, norms and gates against float64: at most one code of 15 bits off; and tables, whose every entry counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.nonlinear import CODE, exact_of, gates, norms, softmaxes
+from kirin_lava.base.errors import UsageError
+from kirin_lava.base.integers import to_real
+from kirin_lava.graph.ops.integer.functions import exp2_weights, multiplier_of, probabilities
+from kirin_lava.spikes.tables import FORMULAS, Formula, Table, check_table, formula_named, table
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("fraction", [12, 18, 22])
+def test_gates_are_off_by_less_than_a_code(fraction: int) -> None:
+    for found in gates(fraction, every=97):
+        assert 0 < found.error <= 1, found
+
+
+def test_norms_are_off_by_less_than_a_code() -> None:
+    for found in norms(4, widths=(8, 576, 8192)):
+        assert 0 < found.error <= 0.1, found
+
+
+def test_softmax_is_off_by_less_than_a_code_on_rows_of_8192() -> None:
+    for found in softmaxes(4, lengths=(1, 17, 8192)):
+        assert 0 < found.error <= 0.1, found
+
+
+def test_a_softmax_hides_what_comes_later_and_bears_any_distance() -> None:
+    u = torch.tensor([[5, -(2**46), 2**46, 0]])
+    visible = torch.tensor([[True, True, False, True]])
+    for exponent in (-80, -40, 0, 40, 80):
+        weights = exp2_weights(u, torch.tensor([[2**23]]), multiplier_of(2.0**exponent), table("exp2"), visible)
+        got = probabilities(weights, torch.tensor(2**23), table("reciprocal"), 0).double() / 2**23
+        exact = torch.softmax(torch.where(visible, u.double(), -torch.inf) * 2.0 ** (exponent + 23) * np.log(2), -1)
+        assert (got - exact).abs().max() < CODE / 8, exponent
+        assert got[0, 2] == 0
+
+
+@pytest.mark.parametrize("formula", FORMULAS, ids=lambda formula: formula.name)
+def test_a_table_holds_its_function_between_its_entries(formula: Formula) -> None:
+    q = torch.arange(0, formula.ranges[-1].stop, 61)
+    y = to_real(table(formula.name)(q), formula.output_bits)
+    assert (y - exact_of(formula, to_real(q, formula.input_bits))).abs().max() < CODE / 2
+    outside = torch.tensor([-1, formula.ranges[-1].stop, 2**40])
+    assert table(formula.name)(outside).tolist() == [0, 0, 0]
+
+
+def test_all_tables_together_take_a_tenth_of_the_published_silu() -> None:
+    assert sum(table(formula.name).bytes for formula in FORMULAS) < 118_000 / 10
+    one = table("silu")
+    assert one.bytes == 448 * (21 + 16) / 8 and one.bits == (21, 16)
+
+
+@pytest.mark.parametrize("what", ["value", "slope"])
+@pytest.mark.parametrize("formula", FORMULAS, ids=lambda formula: formula.name)
+def test_an_entry_that_is_off_by_one_is_found(formula: Formula, what: str) -> None:
+    check_table(table(formula.name), "here")
+    arrays = {name: getattr(table(formula.name), name).copy() for name in ("value", "slope")}
+    entry = formula.entries // 3
+    arrays[what][entry] += 1
+    with pytest.raises(UsageError, match=rf"here: {what}\[{entry}\] of table {formula.name} is .*its formula gives .*damaged"):
+        check_table(Table(formula.name, **arrays), "here")
+    arrays[what] = arrays[what][:-1]
+    with pytest.raises(UsageError, match="entries instead of"):
+        check_table(Table(formula.name, **arrays), "here")
+
+
+def test_tables_are_named() -> None:
+    with pytest.raises(UsageError, match="unknown table 'cosh': known are exp2"):
+        formula_named("cosh")
