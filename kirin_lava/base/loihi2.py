@@ -32,6 +32,7 @@ OUTPUT_AXON_BYTES = 4  # [assumed] routing entry of a neuron, whatever the numbe
 STATE_BYTES = STATE_BITS // 8  # [assumed] states lie without gaps
 READ_STATES = 3  # u, v, constant
 FIRE_STATES = 6  # u, v, latched membrane, threshold, ramp, offset
+COUNT_STATES = 7  # u, v, held membrane, what is integrated of it, threshold, start, offset
 
 # Times. Loihi 2 has no public time per operation: those of Loihi 1, divided by the factors that Intel states for Loihi 2.
 BARRIER_SECONDS = 200e-9  # [brief] shortest chip-wide time step, "under 200 ns"

@@ -37,7 +37,11 @@ def tokens(seed: int, count: int) -> Float32:
 def unsigned(enc: SpikeCode) -> SpikeCode:
     """The unsigned code beside a signed one: spikes in a window of the same length, where there is such a code."""
     return next(
-        (code for code in CODES if not code.signed and code.has_spikes and not code.graded and code.window == enc.window),
+        (
+            code
+            for code in CODES
+            if not (code.signed or code.graded or code.repeats) and code.has_spikes and code.window == enc.window
+        ),
         UNSIGNED8,
     )
 

@@ -10,6 +10,7 @@ from kirin_lava.spikes.codes.channels import Channels
 from kirin_lava.spikes.codes.code import Events, Integers, SpikeCode
 from kirin_lava.spikes.codes.graded import GRADED, INTEGER8, UNSIGNED_INTEGER8, Graded, integer
 from kirin_lava.spikes.codes.levels import LEVELS, REFINED, Levels, Refined, levels
+from kirin_lava.spikes.codes.rate import RATE, Rate, rate
 from kirin_lava.spikes.codes.ttfs import (
     MESSAGE_BITS,
     OFFSET,
@@ -29,6 +30,7 @@ __all__ = [
     "LEVELS",
     "MESSAGE_BITS",
     "OFFSET",
+    "RATE",
     "REFINED",
     "SIGNED",
     "SIGNED16",
@@ -40,6 +42,7 @@ __all__ = [
     "Graded",
     "Integers",
     "Levels",
+    "Rate",
     "Refined",
     "SpikeCode",
     "Ttfs",
@@ -47,10 +50,11 @@ __all__ = [
     "integer",
     "levels",
     "offset",
+    "rate",
     "signed",
 ]
 
-CODES: tuple[SpikeCode, ...] = (*TTFS, *GRADED, *LEVELS, *REFINED)
+CODES: tuple[SpikeCode, ...] = (*TTFS, *GRADED, *LEVELS, *REFINED, *RATE)
 
 
 def code_named(name: str) -> SpikeCode:

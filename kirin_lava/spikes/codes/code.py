@@ -54,6 +54,7 @@ class SpikeCode(ABC):
         code_min, code_max: all codes q, messages included.
         spike_codes: lowest and highest code q that travels as spikes, None where all are messages.
         graded: whether a spike carries a payload of several bits, which a synapse multiplies instead of adding its weight.
+        repeats: whether a code may take several spikes without payload.
         per_channel: whether codes differ between the channels of a value.
         channels: of a value that was calibrated, the fine ones; None for a code that belongs to no value yet.
     """
@@ -61,6 +62,7 @@ class SpikeCode(ABC):
     family: ClassVar[str]
     meaning: ClassVar[str]
     graded: ClassVar[bool] = False
+    repeats: ClassVar[bool] = False
     per_channel: ClassVar[bool] = False
     name: str
     window: int

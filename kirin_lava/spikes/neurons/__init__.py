@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from kirin_lava.spikes.neurons.integrate_fire import IntegrateFire
 from kirin_lava.spikes.neurons.neuron import Neuron
 from kirin_lava.spikes.neurons.readout import READ_OUT, ReadOut
 from kirin_lava.spikes.neurons.silence import Silence
 
-__all__ = ["NEURONS", "READ_OUT", "Neuron", "ReadOut", "Silence"]
+__all__ = ["NEURONS", "READ_OUT", "IntegrateFire", "Neuron", "ReadOut", "Silence"]
 
-NEURONS: tuple[type[Neuron], ...] = (ReadOut, Silence)
+NEURONS: tuple[type[Neuron], ...] = (ReadOut, Silence, IntegrateFire)

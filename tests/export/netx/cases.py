@@ -22,7 +22,7 @@ INPUTS = tuple(code for code in CODES if code.message_bits <= 8)
 BEFORE_FIRE = tuple(code for code in INPUTS if set(code.gains()) == {1})
 """What stock neurons that fire can integrate."""
 WIDE = (offset(12), signed(8, 12), signed(16, 16), integer(16))
-OUTPUTS = tuple(code for code in INPUTS if code.has_spikes and not code.graded)
+OUTPUTS = tuple(code for code in INPUTS if code.has_spikes and not code.graded and not code.repeats)
 
 
 def few(inputs: int, enc: SpikeCode) -> int:

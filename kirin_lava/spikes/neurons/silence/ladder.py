@@ -50,4 +50,6 @@ class Ladder:
             return f"{self.code.name} codes are no spikes: a neuron cannot fire them"
         if self.code.graded:
             return f"{self.code.name} codes are graded: a neuron that falls silent after one spike cannot fire them"
+        if self.code.repeats:
+            return f"{self.code.name} codes take several spikes: a neuron that falls silent after one cannot fire them"
         return None if 0 <= self.exponent < 24 else f"shift is {self.exponent}, not 0 to 23"
