@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from kirin_lava.base.errors import UsageError
+from kirin_lava.methods.fas import FAS
 from kirin_lava.methods.kirin import KIRIN
 from kirin_lava.methods.method import Method
 from kirin_lava.methods.spikellm import SPIKELLM
 
-__all__ = ["KIRIN", "METHODS", "SPIKELLM", "Method", "method_named"]
+__all__ = ["FAS", "KIRIN", "METHODS", "SPIKELLM", "Method", "method_named"]
 
-METHODS: tuple[Method, ...] = (KIRIN, SPIKELLM)
+METHODS: tuple[Method, ...] = (KIRIN, SPIKELLM, FAS)
 
 
 def method_named(name: str) -> Method:

@@ -91,6 +91,7 @@ class Family:
 
     Attributes:
         model_types: values of `model_type` it reads.
+        activated: whether an activation that neurons can compute stands directly before a dense layer.
         sites: where activations become codes, without the number of the block: see `kirin_lava.methods.site`.
         check: raises `UnsupportedError` for a config it cannot convert exactly.
         embedding, block, head: read the parts of the model through a `Load`.
@@ -105,6 +106,7 @@ class Family:
     block: Callable[[Config, int, Load], FloatBlock]
     head: Callable[[Config, Load], FloatBlock]
     rotary: Callable[[Config], Tensor | None]
+    activated: bool = False
 
 
 def concat(load: Load, names: list[str], shapes: list[tuple[int, ...]]) -> Tensor:

@@ -153,4 +153,5 @@ OPT = Family(
     block=_block,
     head=_head,
     rotary=_rotary,
+    activated=True,
 )

@@ -3,7 +3,8 @@
     codes     weight[n, k] = exp(log_scale[n]) * round(clip(latent[n, k]))     straight through
     loss      distill: mean over positions of KL(float || student), from the first layer to the logits
               blocks: squared error of every block's output, one block after the other, on the student's own inputs
-    trained   latents of the codes, scales, biases of what is read out, gains of the norms
+    trained   latents of the codes, scales, biases of what is read out, gains of the norms; where the method says so, the steps
+              and biases of what fires
     result    plain integers, scales and float vectors: exact like everything else
 
 The state of least loss on rows that are held out, or on the first ones, is kept. The same seed on the same machine gives the
@@ -41,7 +42,7 @@ Rotary = tuple[Tensor, Tensor]
 
 _BATCH, _HELD_OUT, _CHECKS = 4, 16, 8
 _MEASURED = 16  # rows on which the error of a block is measured
-_LEARNING_RATE = {"latent": 1e-2, "log_scale": 2e-3, "bias": 2e-3, "gain": 2e-3}  # latents in units of a code
+_LEARNING_RATE = {"latent": 1e-2, "log_scale": 2e-3, "bias": 2e-3, "gain": 2e-3, "log_step": 2e-3}  # latents in units of a code
 _BETAS, _WARM_UP = (0.9, 0.95), 10
 
 
@@ -97,11 +98,19 @@ class _Trained(Coded):
     Args:
         weights: trained weights (N, K) by name of the dense layer, in the units of its input codes where those are fired.
         biases: trained biases (N,) by name of the dense layer. gains: trained weights of norms, by name.
+        steps: trained logarithms (N,) of the steps of what a dense layer fires, by its name.
     """
 
-    def __init__(self, sites: Sites, weights: dict[str, Tensor], biases: dict[str, Tensor], gains: dict[str, Tensor]):
+    def __init__(
+        self,
+        sites: Sites,
+        weights: dict[str, Tensor],
+        biases: dict[str, Tensor],
+        gains: dict[str, Tensor],
+        steps: dict[str, Tensor],
+    ):
         super().__init__(sites)
-        self._weights, self._biases, self._gains = weights, biases, gains
+        self._weights, self._biases, self._gains, self._steps = weights, biases, gains, steps
 
     def weight(self, op: Dense) -> Tensor:
         return self._weights.get(op.name, op.weight)
@@ -120,7 +129,10 @@ class _Trained(Coded):
         x = values[op.input]
         code = self.sites.input_code(next(d for d in self.sites.block.denses() if d.name == self.sites.firing[first]))
         assert code.spike_codes is not None
-        scaled = x / torch.from_numpy(self.sites.calibration.output_steps[first]).to(x)
+        if first in self._steps:
+            scaled = x / self._steps[first].exp()
+        else:
+            scaled = x / torch.from_numpy(self.sites.calibration.output_steps[first]).to(x)
         inside = scaled.clamp(0, code.spike_codes[1])
         return straight_through(inside, inside.detach().round())
 
@@ -154,7 +166,9 @@ class Student:
                     codes = layer.codes[op.name]
                     self.trained[f"{name}/latent"] = torch.from_numpy(codes.weight).float()
                     self.trained[f"{name}/log_scale"] = torch.from_numpy(codes.scale).log()
-                    if op.name not in firing:  # the offset of a fire phase is an integer and fixed
+                    if op.name in firing and recipe.method.trains_firing:
+                        self.trained[f"{name}/log_step"] = torch.from_numpy(layer.calibration.output_steps[op.name]).log()
+                    if op.name not in firing or recipe.method.trains_firing:  # else the offset of a fire phase is fixed
                         self.trained[f"{name}/bias"] = torch.zeros(len(op.weight)) if op.bias is None else op.bias.clone()
         self.trained = {name: tensor.to(device) for name, tensor in self.trained.items()}
 
@@ -178,18 +192,18 @@ class Student:
 
     def run(self, layer: Layer, x: Tensor) -> Tensor:
         """One layer with its quantisers and trained tensors."""
-        parts: dict[str, dict[str, Tensor]] = {"weight": {}, "bias": {}, "gain": {}}
+        parts: dict[str, dict[str, Tensor]] = {"weight": {}, "bias": {}, "gain": {}, "log_step": {}}
         for op in layer.block.ops:
             name = f"{layer.block.name}/{op.name}"
             if f"{name}/latent" in self.trained:
                 latent = self.trained[f"{name}/latent"].clamp(*self._limits)
                 integers = straight_through(latent, latent.detach().round())
                 parts["weight"][op.name] = integers * self.trained[f"{name}/log_scale"].exp()[:, None]
-            for kind in ("bias", "gain"):
+            for kind in ("bias", "gain", "log_step"):
                 if f"{name}/{kind}" in self.trained:
                     parts[kind][op.name] = self.trained[f"{name}/{kind}"]
         sites = Sites(layer.block, self.recipe, layer.calibration)
-        rules = _Trained(sites, parts["weight"], parts["bias"], parts["gain"])
+        rules = _Trained(sites, parts["weight"], parts["bias"], parts["gain"], parts["log_step"])
         return float_model.run_block(layer.block, x, self.rotary, arithmetic=rules)
 
     def parameters(self, layer: Layer | None = None) -> list[dict[str, Any]]:
@@ -210,6 +224,7 @@ class Student:
     def _finished(self, layer: Layer) -> Layer:
         ops: list[FloatOp] = []
         codes = {}
+        steps = dict(layer.calibration.output_steps)
         for op in layer.block.ops:
             name = f"{layer.block.name}/{op.name}"
             if isinstance(op, Norm):
@@ -221,8 +236,11 @@ class Student:
                 codes[op.name] = WeightCodes(integers.to(torch.int8).numpy(), scale.detach().numpy().copy())
                 if f"{name}/bias" in self.trained:
                     op = replace(op, bias=self.trained[f"{name}/bias"].detach().clone())
+                if f"{name}/log_step" in self.trained:
+                    steps[op.name] = self.trained[f"{name}/log_step"].exp().detach().numpy().copy()
             ops.append(op)
-        return Layer(FloatBlock(layer.block.name, tuple(ops), layer.block.output), layer.calibration, codes)
+        calibration = replace(layer.calibration, output_steps=steps)
+        return Layer(FloatBlock(layer.block.name, tuple(ops), layer.block.output), calibration, codes)
 
 
 def recover(student: Student, rows: list[Tensor], seed: int, report: Report, saved: Path | None = None) -> list[Layer]:

@@ -153,7 +153,7 @@ def test_a_code_is_sent_evenly_spread_in_the_last_steps() -> None:
         [0, 0, 0, 0],
         [0, 1, 0, 0],
         [1, 0, 1, 0],
-        [1, 0, 1, 1],
+        [1, 1, 0, 1],
         [1, 1, 1, 1],
     ]
     for code in RATE:

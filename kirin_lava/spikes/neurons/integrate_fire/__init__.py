@@ -8,9 +8,9 @@ so that the number of spikes is `clip((T m + v0) // theta, 0, T)`: with v0 = the
 `theta / T`, which is the clip-floor activation (QCFS) that the neuron stands for. Source: FAS, arXiv 2502.04405.
 
 Why it is exact, for every m: where m < 0, x never rises and v0 < theta, so nothing fires. Where m >= theta, x >= m >= theta in
-every step: T spikes. In between x stays in 0 .. theta - 1 after every step, so that all of `T m + v0` but a rest below theta has
-been taken off. Only this last case has to fit: `x < 2 theta`, see `problem`. In the other two x may saturate at the ends of its
-24 bits without a spike more or less.
+every step: T spikes. In between x stays in 0 .. theta - 1 after every step, so that all of `T m + v0` but a rest below theta
+has been taken off. Only this last case has to fit: `x < 2 theta`, see `problem`. In the other two x may saturate at the ends of
+its 24 bits without a spike more or less.
 """
 
 from __future__ import annotations

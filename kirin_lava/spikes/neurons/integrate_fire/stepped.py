@@ -21,9 +21,9 @@ Int64 = npt.NDArray[np.int64]
 class SteppedIntegrateFire(TwoState):
     """A layer of them.
 
-    A window's membrane is held while the next window passes; `u` and `v` already integrate that one. A consumer behind a synapse
-    with a delay of one step sees the T steps as the last T of its own window, so the first of them is the step in which the
-    membrane is complete where the period is T.
+    A window's membrane is held while the next window passes; `u` and `v` already integrate that one. A consumer behind a
+    synapse with a delay of one step sees the T steps as the last T of its own window, so the first of them is the step in which
+    the membrane is complete where the period is T.
 
     Args:
         held: the parameters. The currents are to carry its `shift`.
