@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,7 +136,7 @@ def test_counts_are_fired_in_the_steps_that_the_reader_takes_for_its_window() ->
         ({"exponent": 24}, "shift is 24"),
     ],
 )
-def test_parameters_that_are_none_are_named(changed: dict[str, object], message: str) -> None:
+def test_parameters_that_are_none_are_named(changed: dict[str, Any], message: str) -> None:
     fours, zeros = np.array([4, 4]), np.array([0, 0])
     neuron = IntegrateFire(rate(8), fours, fours // 2, zeros)
     assert neuron.problem(2) is None
