@@ -68,7 +68,8 @@ def test_three_ways_agree_on_200000_windows_in_rows_of_ten() -> None:
             expected = definition(op, q)
             sums = ExactMatmul(op.weight, enc.largest, torch.device("cpu"))(torch.from_numpy(q).float())
             np.testing.assert_array_equal(op.neuron.reference(sums, op.name).long().numpy(), expected)
-            np.testing.assert_array_equal(op.neuron.closed(q @ op.weight.T.astype(np.int64)), expected)
+            exact: np.ndarray = q @ op.weight.T.astype(np.int64)
+            np.testing.assert_array_equal(op.neuron.closed(exact), expected)
             np.testing.assert_array_equal(lived(op, q, period_of(enc, op.neuron) + spare), expected)
             counts[out.window] += np.bincount(expected.ravel(), minlength=out.window + 1)
             windows += expected.size

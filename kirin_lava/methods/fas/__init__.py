@@ -102,7 +102,8 @@ class Fas(Method):
             most = np.maximum(reach * 2**shift + np.abs(offset), 2 * theta)
             if lowest << shift >= WEIGHT_MIN and highest << shift <= WEIGHT_MAX and most.max() <= STATE_MAX:
                 start = np.clip(theta // 2 + np.rint(steps * (bias - offset)), 0, theta - 1)
-                return IntegrateFire(code, *(part.astype(np.int64) for part in (theta, start, offset)), exponent=shift)
+                theta, start, offset = (part.astype(np.int64) for part in (theta, start, offset))
+                return IntegrateFire(code, theta, start, offset, shift)
         worst = int(most.argmax())
         raise FitError(
             f"{dense.name}: membrane or twice the threshold of neuron {worst} can reach {most[worst]:.0f}, beyond the 24-bit"
