@@ -34,6 +34,7 @@ def chosen(names: list[str]) -> list[Recipe]:
     outliers = replace(faithful.options.outliers, ratio=FEW)
     few = replace(faithful, name=f"{FAITHFUL}, {100 * FEW:g} %", options=replace(faithful.options, outliers=outliers))
     known = {recipe.name: recipe for recipe in [*map(load_recipe, recipe_names()), few]}
+    known = {name: recipe for name, recipe in known.items() if not recipe.method.needs_activation}  # its layers are gated
     return [known.get(name) or load_recipe(name) for name in names or known]
 
 

@@ -22,7 +22,8 @@ from kirin_lava.tasks.options import Sample, Training
 from kirin_lava.tasks.quality.compare import Comparison, compare
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
-RECIPES = (DEFAULT_RECIPE, *(name for name in recipe_names() if name != DEFAULT_RECIPE))  # the first is also trained
+_FITTING = [name for name in recipe_names() if not load_recipe(name).method.needs_activation]  # the model's layers are gated
+RECIPES = (DEFAULT_RECIPE, *(name for name in _FITTING if name != DEFAULT_RECIPE))  # the first is also trained
 RECOVER = "distill"
 
 

@@ -206,9 +206,10 @@ class _Floor:
 def control_lines(segment: Segment) -> int:
     """Control lines of the stock form of a fire segment: two numbers of three digits, and at most one line per fire step.
 
-    See `kirin_lava.export.netx.stock`; a neuron in microcode needs none.
+    See `kirin_lava.export.netx.stock`; a neuron in microcode needs none, and one that counts has no stock form.
     """
-    return 0 if segment.fires is None else 6 + code_named(segment.fires).window - 2
+    fires = None if segment.fires is None else code_named(segment.fires)
+    return 0 if fires is None or fires.repeats else 6 + fires.window - 2
 
 
 def planned_context(max_positions: int, context: int | None) -> int:

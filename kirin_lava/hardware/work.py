@@ -93,7 +93,8 @@ class ModelWork:
 
 @dataclass(frozen=True)
 class Density:
-    """Shares of spikes and outliers in all codes (the rest is silent), and spikes per code of an 8-bit rate code."""
+    """Spikes and outliers per code (the rest is silent, where a code sends one at most), and spikes per code of an 8-bit rate
+    code."""
 
     spikes: float
     outliers: float
@@ -149,8 +150,12 @@ def assumed_density(code: SpikeCode, outlier_share: float, width: int, fired: bo
     """
     width = max(width, 2)
     if fired:
-        step = _LARGEST_FIRED / (code.window - 1)
         mean = math.sqrt(0.5 / math.pi)
+        if code.repeats:
+            step = _LARGEST_FIRED / code.code_max
+            counted = sum(1 - _NORMAL.cdf((k + 0.5) * step) for k in range(code.code_max))
+            return Density(spikes=counted, outliers=0.0, rate=255 * mean / _extreme(width))
+        step = _LARGEST_FIRED / (code.window - 1)
         return Density(spikes=1 - _NORMAL.cdf(step / 2), outliers=0.0, rate=255 * mean / _extreme(width))
     low, high = code.code_span(messages=False)
     if code.graded:

@@ -94,6 +94,7 @@ class Method(ABC):
         paper: where it is from, None for one that nobody published.
         options: dataclass of the method's own section of a recipe, with a default for every entry.
         trains: kinds of recovery that it knows.
+        needs_activation: whether it converts only families with an activation directly before a dense layer.
         trains_firing: whether training moves the steps and biases of dense layers that fire, too.
         folder: of its texts: `page.html.j2` for the report, `card.md.j2` for the model card; either may be missing. Both are
             Jinja2 templates with two macros: `facts()`, rows about its section of a recipe, and `text()`, how it computes.
@@ -105,6 +106,7 @@ class Method(ABC):
     paper: ClassVar[Paper | None] = None
     options: ClassVar[type[Any]]
     trains: ClassVar[tuple[str, ...]] = ("none",)
+    needs_activation: ClassVar[bool] = False
     trains_firing: ClassVar[bool] = False
     folder: ClassVar[Path | None] = None
     windows: ClassVar[Mapping[str, int]] = MappingProxyType({})

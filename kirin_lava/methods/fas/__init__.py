@@ -62,6 +62,7 @@ class Fas(Method):
     paper: ClassVar[Paper | None] = Paper("FAS", "arXiv 2502.04405", energy_reduction=0.9663)
     options: ClassVar[type[Any]] = FasOptions
     trains: ClassVar[tuple[str, ...]] = ("none", "blocks", "distill")
+    needs_activation: ClassVar[bool] = True
     trains_firing: ClassVar[bool] = True
     folder: ClassVar[Path | None] = Path(__file__).parent
     windows: ClassVar[Mapping[str, int]] = MappingProxyType({f"{steps} levels": steps for steps in _BY_STEPS})
