@@ -224,7 +224,7 @@ def test_not_utf8(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["kirin", "", "no/such/file.yaml", "../recipes/fast", "x" * 5000, "."])
 def test_no_such_recipe(name: str) -> None:
-    with pytest.raises(UsageError, match=r"use one of fast, .*kirin-w4a4-8.* or a YAML file") as caught:
+    with pytest.raises(UsageError, match=r"use one of fas-w8a8, fast, .*kirin-w4a4-8.* or a YAML file") as caught:
         load_recipe(name)
     assert len(str(caught.value)) < 300
 
