@@ -88,6 +88,12 @@ def test_wide_messages_go_where_membranes_hold_them() -> None:
     assert KIRIN.firing_code(Site("blocks.0", "mlp.fc1"), options).name == "signed-16"
 
 
+def test_the_help_says_on_what_a_recipe_was_measured() -> None:
+    first, other = recipe_help()[-2:]
+    assert first.startswith("Measured on stories260K-hf with 66 rows") and "fas-w8a8" not in first
+    assert other.startswith("fas-w8a8: on demo-opt with ") and max(map(len, recipe_help())) <= 78
+
+
 @pytest.fixture
 def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the recipes that the help reads instead."""

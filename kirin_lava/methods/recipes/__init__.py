@@ -53,8 +53,19 @@ def recipe_help() -> list[str]:
         "bits: of weights W, and of spikes & messages A; T: steps of a window; ratio:",
         "perplexity against float32; msgs: messages among all codes; syn: bits of a",
         f"synapse; chips: Loihi 2; steps: of a token; s: to convert, {measured['threads']} threads.",
-        f"Measured on {measured['model']} with {measured['rows']} rows of {measured['text']}.",
+        *_measured_on(measured["runs"]),
     ]
+
+
+def _measured_on(runs: list[dict[str, Any]]) -> list[str]:
+    """On what, most recipes first; the recipes of the others are named."""
+    places: dict[str, list[str]] = {}
+    for run in runs:
+        names = places.setdefault(f"{run['model']} with {run['rows']} rows of {run['text']}", [])
+        if run["recipe"] not in names:
+            names.append(run["recipe"])
+    first, *others = sorted(places, key=lambda place: -len(places[place]))
+    return [f"Measured on {first}.", *(f"{', '.join(places[place])}: on {place}." for place in others)]
 
 
 def _price(run: dict[str, Any] | None) -> str:
