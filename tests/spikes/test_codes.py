@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kirin_lava.base.errors import UsageError
-from kirin_lava.spikes.codes import CODES, OFFSET, SIGNED, SpikeCode, code_named
+from kirin_lava.spikes.codes import CODES, OFFSET, SIGNED, SIGNED16, SpikeCode, code_named
 
 EVERY = pytest.mark.parametrize("code", CODES, ids=lambda code: code.name)
 
@@ -77,8 +77,23 @@ def test_bits_hold_every_code(name: str, bits: tuple[int, int]) -> None:
     assert 2 ** (bits[1] - 1) - 1 == code.code_max == -code.code_min
 
 
+@pytest.mark.parametrize(
+    ("code", "name", "window", "zero", "codes", "spikes"),
+    [
+        (OFFSET, "offset", 16, 8, (-127, 127), (-8, 7)),  # the paper's
+        (SIGNED, "signed", 8, 0, (-127, 127), (-7, 7)),
+        (SIGNED16, "signed-16", 16, 0, (-127, 127), (-15, 15)),
+    ],
+)
+def test_codes_are_those_of_their_definition(
+    code: SpikeCode, name: str, window: int, zero: int, codes: tuple[int, int], spikes: tuple[int, int]
+) -> None:
+    assert (code.name, code.window, code.zero) == (name, window, zero)
+    assert code.code_span() == codes and code.code_span(messages=False) == spikes == code.spike_codes
+
+
 def test_codes_of_eight_bits_are_as_many_as_eight_bits_hold() -> None:
-    for name in ("unsigned-8", "unsigned-16"):
+    for name in ("unsigned-8", "unsigned-16", "unsigned-integer-8"):
         code = code_named(name)
         assert (code.code_min, code.code_max) == (0, 2**8 - 1)
 
