@@ -240,12 +240,8 @@ def place(shape: ModelShape, context: int | None = None) -> Placement:
 
 
 def _chips_per_position(shape: ModelShape, context: int) -> float:
-    """See `Placement`; of cores that hold nothing but caches. Where twice the context cannot be placed, from this one alone."""
-    here = _cache_cores(shape, context)
-    try:
-        further = _cache_cores(shape, 2 * context) - here
-    except FitError:
-        further = here
+    """See `Placement`; of cores that hold nothing but caches."""
+    further = _cache_cores(shape, 2 * context) - _cache_cores(shape, context)
     return further / context / loihi2.USABLE_CORES_PER_CHIP
 
 

@@ -36,7 +36,7 @@ from kirin_lava.quantize.convert import convert_model
 from kirin_lava.quantize.without_weights import fit_of_config, shape_of_config
 from kirin_lava.spikes.codes import OFFSET, SIGNED, UNSIGNED16, SpikeCode, integer, offset, signed
 from kirin_lava.spikes.codes.ttfs import Ttfs
-from kirin_lava.spikes.steps import RowBudget, TokenBudget
+from kirin_lava.spikes.steps import RowBudget, StaticStep, TokenBudget
 from tests.conftest import Cli
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 
@@ -163,6 +163,19 @@ def test_wide_messages_are_held_instead_of_split(bits: int) -> None:
     values["ops"][0]["rule"]["reach"] = 1536
     with pytest.raises(UsageError, match="reach 1536 is not above its 1536 codes"):
         block_from_json(values, arrays, lambda name: next(held.linears()), 1536).check("here")
+
+
+def test_a_step_that_does_not_depend_on_the_token_has_no_reach() -> None:
+    """Its segment is split, however wide its messages are."""
+    code, rng = signed(16, 12), np.random.default_rng(0)
+    ops = (
+        Encode("encode", "x", "codes", code, StaticStep(0.5)),
+        Linear("wide", "codes", "sums", rng.integers(-127, 128, (4, 1536)).astype(np.int8), 8, code),
+        Decode("decode", "sums", "codes", "y", np.ones(4, np.float32), None),
+    )
+    held, parts = make_provable(Block("b", ops, "y", 1536), 1)
+    encode = held.ops[0]
+    assert isinstance(encode, Encode) and encode.rule == StaticStep(0.5) and parts["wide"] > 1
 
 
 def test_what_is_not_wide_is_split_as_before() -> None:

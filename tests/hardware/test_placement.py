@@ -115,7 +115,11 @@ def test_wide_and_narrow_fan_ins_meet_other_limits() -> None:
 def test_fire_segments_bring_control_lines() -> None:
     segment = linear(10, 4, 8, fires="unsigned-16")
     assert control_lines(segment) == 6 + 14
-    (core,) = place(shape_of(segment), 1).cores
+    placement = place(shape_of(segment), 1)
+    (core,) = placement.cores
+    assert [p.outlier_lines for p in placement.segments] == [0 if segment.outlier_share == 0 else 10]
+    quiet = place(shape_of(replace(segment, outlier_share=0.0)), 1)
+    assert [p.outlier_lines for p in quiet.segments] == [0]
     assert core.axons_in == 10 + 20 and core.synapse_bytes == 4 * (10 + 20)
     assert core.state_bytes == 4 * 6 * 3
 

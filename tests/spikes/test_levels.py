@@ -103,10 +103,21 @@ def test_a_part_of_a_value_keeps_its_fine_channels() -> None:
     assert code.bound(None) == levels(2)
 
 
-@pytest.mark.parametrize(("width", "fine"), [(0, ()), (4, (4,)), (4, (-1,)), (4, (2, 1)), (4, (1, 1))])
+@pytest.mark.parametrize(("width", "fine"), [(0, ()), (4, (4,)), (4, (-1,)), (4, (2, 1)), (4, (1, 1)), (4, (0, 2, 1, 3))])
 def test_channels_are_ascending_numbers_below_the_width(width: int, fine: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match="are no ascending numbers below"):
         Channels(width, fine)
+
+
+def test_channels_that_are_refused_are_shown_up_to_eight() -> None:
+    with pytest.raises(UsageError, match=r"channels \[9, 8, 7, 6, 5, 4, 3, 2\] are no"):
+        Channels(10, tuple(range(9, -1, -1)))
+    assert Channels(1, (0,)).mask.tolist() == [True]
+
+
+def test_kept_codes_have_a_bit_more_in_fine_channels() -> None:
+    spans = [(code.name, code.refinement, code.code_min, code.code_max) for code in REFINED]
+    assert spans == [("refined-1", 0, -15, 15), ("refined-2", 1, -31, 31)]
 
 
 def test_what_is_left_at_the_end_of_a_window_is_lost() -> None:

@@ -14,7 +14,7 @@ from kirin_lava.base.errors import FitError
 from kirin_lava.base.exact import ExactMatmul
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.graph.ops import Linear
-from kirin_lava.spikes.codes import CODES, OFFSET, SIGNED, UNSIGNED16, SpikeCode
+from kirin_lava.spikes.codes import CODES, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
 from kirin_lava.spikes.neurons import NEURONS, READ_OUT, IntegrateFire, Neuron, ReadOut, Silence
 from kirin_lava.spikes.neurons.silence.stepped import SteppedSilence
 from kirin_lava.spikes.neurons.simulate import period_of, simulate
@@ -220,6 +220,20 @@ def test_states_up_to_the_limit_fit_and_one_more_does_not() -> None:
     assert stepped(op, in_a_row(wide.payloads(np.array([[STATE_MAX]]))), 8) == STATE_MAX
     with pytest.raises(FitError, match="layer: neuron 0 reaches 8388608 in step 7"):
         stepped(op, in_a_row(wide.payloads(np.array([[STATE_MAX + 1]]))), 8)
+
+
+@pytest.mark.parametrize("code", [UNSIGNED8, UNSIGNED16, SIGNED], ids=lambda code: code.name)
+def test_comparisons_and_falls_are_those_of_the_ladder(code: SpikeCode) -> None:
+    """A neuron that is not silent is compared with one level after the other, from the top, until it fires; in between the
+    threshold falls."""
+    neuron, sides = Silence(code, np.array([3]), np.array([0])), 2 if code.mirrored else 1
+    for level in range(code.window):
+        for sign in (1, -1)[:sides]:
+            histogram = np.zeros(code.code_max - code.code_min + 1, np.int64)
+            histogram[sign * level - code.code_min] = 7
+            met = [each for each in range(code.window - 1, 0, -1) if each >= level]
+            assert neuron.work(histogram) == (7 * sides * len(met), 7 * (len(met) - 1))
+    assert neuron.most_work() == (sides * (code.window - 1), code.window - 2)
 
 
 def test_a_window_too_short_for_the_output_codes_is_refused() -> None:

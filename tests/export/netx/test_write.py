@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 
 from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.export.netx.read import SCHEMA, read_segment
-from kirin_lava.export.netx.write import _check_stock_view, write_segment
+from kirin_lava.export.netx.write import _check_same, _check_stock_view, write_segment
 from kirin_lava.graph.ops import Linear
 from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED16, SpikeCode
 from kirin_lava.spikes.neurons import READ_OUT, Silence
@@ -91,11 +92,44 @@ def test_a_file_with_more_in_its_neuron_than_was_meant_is_not_taken_for_what_was
     linear, codes = _fire_linear()
     write_segment(tmp_path / "a.net", linear, codes=codes)
     layer = read_segment(tmp_path / "a.net").layer
-    _check_stock_view(tmp_path / "a.net", layer)
-    with h5py.File(tmp_path / "a.net", "r+") as file:
-        file["layer/0/neuron/vDelay"] = 1
-    with pytest.raises(RuntimeError, match="reads back differently"):
+    changes: list[Callable[[h5py.File], object]] = [
+        lambda file: file.__setitem__("layer/0/neuron/vDelay", 1),
+        lambda file: file.copy("layer/0", "layer/1"),
+    ]
+    for change in changes:
+        write_segment(tmp_path / "a.net", linear, codes=codes)
         _check_stock_view(tmp_path / "a.net", layer)
+        with h5py.File(tmp_path / "a.net", "r+") as file:
+            change(file)
+        with pytest.raises(RuntimeError, match="reads back differently"):
+            _check_stock_view(tmp_path / "a.net", layer)
+
+
+def test_a_segment_that_our_reader_gives_back_differently_is_noticed(tmp_path: Path) -> None:
+    linear, codes = _fire_linear()
+    write_segment(tmp_path / "a.net", linear, codes=codes)
+    segment = read_segment(tmp_path / "a.net")
+    layer = segment.layer
+    _check_same(segment, linear, layer)
+    neuron = linear.neuron
+    assert isinstance(neuron, Silence)
+    others = (
+        (replace(linear, weight=linear.weight + 1), layer),
+        (replace(linear, neuron=replace(neuron, ramp=neuron.ramp + 1)), layer),
+        (replace(linear, neuron=replace(neuron, exponent=neuron.exponent + 1)), layer),
+        (linear, replace(layer, synapses=layer.synapses + 1)),
+        (linear, replace(layer, constant=layer.constant + 1)),
+        (linear, replace(layer, ranges=layer.ranges[1:])),
+    )
+    for other in others:
+        with pytest.raises(RuntimeError, match="the reader does not give back"):
+            _check_same(segment, *other)
+
+
+def test_the_answer_of_a_read_segment_is_described_step_by_step(tmp_path: Path) -> None:
+    write_segment(tmp_path / "a.net", some_linear(np.random.default_rng(0), 4, 3, OFFSET))
+    answer = read_segment(tmp_path / "a.net").metadata["answer"]
+    assert "for c = 0 .. 15 of a window, kernel[16] = 0" in answer
 
 
 def test_a_large_matrix_is_compressed(tmp_path: Path) -> None:
