@@ -115,6 +115,21 @@ def test_a_reach_holds_and_costs_nothing_below_it(code: SpikeCode, seed: int, re
     assert torch.equal(held.q[:, 3:4], TokenBudget(0.1, reach).encode(code, x[:, 3:4], 1, 0, "x", False).q)
 
 
+def test_a_reach_holds_to_the_last_unit_where_float32_cannot_count_it() -> None:
+    """Sums above 2^24 that are one more than the reach."""
+    width = 6000
+    x = torch.full((1, 8, width), 15.0)
+    x[..., : width // 10] = 32767.0
+    x[0, :, -1] = torch.arange(8) * 2 % 15
+    code = signed(16, 16)
+    plain = TokenBudget(0.1).encode(code, x, 1, 0, "x", False)
+    sums = plain.q.double().abs().sum(-1).flatten().long().tolist()
+    assert torch.equal(plain.q, x) and min(sums) > 2**24
+    for row, total in enumerate(sums):
+        held = TokenBudget(0.1, total - 1).encode(code, x[:, row : row + 1], 1, 0, "x", False)
+        assert float(held.q.double().abs().sum()) < total
+
+
 def test_codes_of_a_reach_are_bounded_by_brute_force() -> None:
     """All codes of three inputs whose magnitudes sum to 9 at most, in u, v and at the window's end."""
     weight = np.array([[3, -5, 2], [-8, 0, 1], [7, 7, 7]], np.int8)

@@ -15,7 +15,7 @@ from torch import Tensor
 from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.graph.ops import Encode
 from kirin_lava.graph.values import Codes, HostContext
-from kirin_lava.spikes.codes import CODES, INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
+from kirin_lava.spikes.codes import CODES, INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode, code_named
 from kirin_lava.spikes.steps import RULES, MinMax, RowBudget, StaticStep, TokenBudget, message_budget, rule_named
 
 PLAIN = Encode("site.encode", "x", "codes", SIGNED)
@@ -145,6 +145,15 @@ def test_halves_are_rounded_to_even(kind: str) -> None:
 def test_integers_use_their_whole_range(enc: SpikeCode) -> None:
     codes = encode(replace(PLAIN, code=enc), random(2, 5, 40), HERE)
     assert codes.q.abs().amax(-1).eq(enc.code_max).all()
+
+
+def test_a_row_without_a_budget_ends_at_its_largest() -> None:
+    """Without messages, and without spikes."""
+    row = torch.rand((1, 2, 1, 40), generator=torch.Generator().manual_seed(0))
+    for code, ratio, top in ((UNSIGNED16, 0.0, 15), (code_named("unsigned-integer-8"), 0.1, 255)):
+        codes = RowBudget(ratio).encode(code, row, 2, 39, "p", True)
+        torch.testing.assert_close(codes.step.flatten(), row.amax(-1).flatten() / (top + 0.5), rtol=1e-4, atol=0.0)
+        assert codes.q.amax(-1).eq(top).all()
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.1])

@@ -165,6 +165,8 @@ def test_peaks_seen_elsewhere_count_as_measured() -> None:
         stock_form(linear, codes, 2 * peak + 2)
     with pytest.raises(UsageError, match=r"peaks of shape \(3,\) for 4 neurons"):
         stock_form(linear, codes, peak[:3])
+    with pytest.raises(UsageError, match=r"peaks of shape \(5,\) for 4 neurons"):
+        stock_form(linear, codes, np.full(5, LIF_LIMIT // 2))
 
 
 def test_a_read_segment_that_does_not_fit_24_bits_is_refused() -> None:
@@ -178,6 +180,15 @@ def test_a_proved_layer_asks_nothing_of_its_codes() -> None:
     linear = some_linear(np.random.default_rng(0), 4, 2, SIGNED)
     layer = read_form(linear)
     check_codes("seg", layer.layout, layer.synapses, layer.ranges, np.full((1, 4), 127))
+
+
+def test_codes_of_a_calibrated_layer_may_go_to_its_limits_and_not_beyond() -> None:
+    layer = read_form(Linear("l", "x", "y", np.array([[3, 2]], np.int8), 8, INTEGER8))
+    reached = measure(layer.synapses[:, :2], layer.layout.code, np.array([[9, 9]]))
+    ranges = (replace(layer.ranges[0], limit=(int(reached[0][0]), int(reached[1][0])), measured=(0, 0)),)
+    check_codes("l", layer.layout, layer.synapses, ranges, np.array([[9, 9]]))
+    with pytest.raises(FitError, match="in neuron 0 on these codes"):
+        check_codes("l", layer.layout, layer.synapses, ranges, np.array([[9, 10]]))
 
 
 @pytest.mark.parametrize("ramp", [400_000, 40_000])
