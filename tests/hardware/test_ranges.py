@@ -190,6 +190,18 @@ def test_firing_neurons_carry_their_shift_bias_and_threshold() -> None:
     assert bound(row, "threshold").worst == (0, 15 * 40 - 20)
     assert bound(row, "offset").worst == (-7 - 8 * 8 * 2,) * 2
     assert bound(row, "membrane").worst == (-7 - 8 * 8 * 127, -7 + 8 * 8 * 127)
+
+
+def test_what_a_firing_neuron_was_seen_to_hold_is_in_the_units_of_its_membrane() -> None:
+    """The sums of codes with their zero points, in stored weights; at the window's end with the lift of the neuron, too."""
+    weight = np.array([[5, -3]], np.int8)
+    phase = Silence(UNSIGNED16, np.array([40]), np.array([-7]), 3)
+    block, observer = read_block(weight, OFFSET, phase), RangeObserver()
+    BlockExecutor(None, observer=observer).run(block, torch.tensor([[[4.0, -2.0], [-6.0, 1.0]]]), torch.arange(2), Cache())
+    (row,) = block_ranges(block, 1, observer)
+    sums = [5 * 4 + 3 * 2, -5 * 6 - 3]
+    assert bound(row, "v").calibrated == (8 * (min(sums) + 8 * 2), 8 * (max(sums) + 8 * 2))
+    assert bound(row, "membrane").calibrated == (8 * min(sums) - 7, 8 * max(sums) - 7)
     assert bound(row, "v").worst == (8 * (5 * -119 - 3 * 135), 8 * (5 * 135 + 3 * 119))
     too_wide = replace(phase, exponent=5)
     (row,) = block_ranges(read_block(weight, OFFSET, too_wide), 1)

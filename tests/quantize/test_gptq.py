@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kirin_lava.quantize import gptq
-from kirin_lava.quantize.gptq import Effort, Moments, layer_error
+from kirin_lava.quantize.gptq import Effort, Moments, damped, layer_error
 from kirin_lava.quantize.grid import Grid
 
 
@@ -70,3 +70,16 @@ def test_without_refinement_it_beats_rounding_to_nearest_on_every_row(inputs: in
     step = scale[:, None]
     errors = [layer_error(weight - q * step, hessian.float()) for q in (code.T, grid.codes(weight, step))]
     assert (errors[0] < 0.9 * errors[1]).all()
+
+
+def test_the_error_that_decides_is_that_of_the_layer() -> None:
+    """In rounding order and units of the weights, from products that are kept up to date."""
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn((60, 12), generator=generator)
+    hessian = damped(x.T @ x)
+    moments = Moments.of(hessian)
+    weight = torch.randn((12, 5), generator=generator)
+    code, scale = torch.randint(-8, 8, (12, 5), generator=generator).float(), torch.rand(5, generator=generator)
+    found = gptq._error(weight, code, scale, moments.pull @ weight, moments.pull @ code, moments)
+    ordered = hessian[moments.order][:, moments.order].float()
+    torch.testing.assert_close(found, layer_error((weight - code * scale).T, ordered), rtol=1e-4, atol=0.0)
