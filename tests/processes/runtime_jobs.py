@@ -41,10 +41,13 @@ def fault() -> NoReturn:
     raise KeyError("nowhere")
 
 
-def vanish() -> None:
+def vanish(by: signal.Signals = signal.SIGKILL) -> None:
     """Is killed, after some last words."""
     print("these are my last words", file=sys.stderr, flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [by])
+    if by != signal.SIGKILL:
+        signal.signal(by, signal.SIG_DFL)
+    os.kill(os.getpid(), by)
 
 
 def leave() -> None:

@@ -91,6 +91,8 @@ def test_errors_of_ours_come_as_they_are_and_others_as_backend_errors() -> None:
 def test_a_death_tells_how_and_the_last_words() -> None:
     with pytest.raises(BackendError, match=r"vanish was killed by SIGKILL .*these are my last words"):
         run_job(jobs.vanish)
+    with pytest.raises(BackendError, match=r"vanish was killed by SIGHUP"):
+        run_job(jobs.vanish, signal.SIGHUP)
     with pytest.raises(BackendError, match=r"leave ended with exit code 7 .*wrote nothing"):
         run_job(jobs.leave)
 
