@@ -5,6 +5,8 @@
     SpikeMatmul      synapses made at run time: spikes meet cached keys or values
     SilenceNeuron    two-state neuron with a silence threshold, read out or firing
     HostStage        host operations between two segments, token by token
+    IntegerStage     the same by neurons, with integers at all ports
+    TableNeuron      a function of one integer from a table
     SpikeSink, MembraneSink    sinks that decode and count what travels over a connection
 
 **The window clock.** All windows of a network have the same period of P time steps, counted from 0. A source (encoder, host
@@ -26,20 +28,24 @@ if TYPE_CHECKING:
     from kirin_lava.processes.build import SegmentNetwork, build_segment
     from kirin_lava.processes.encoder import SpikeEncoder
     from kirin_lava.processes.host import HostStage
+    from kirin_lava.processes.integer_stage import IntegerStage
     from kirin_lava.processes.matmul import SpikeMatmul
     from kirin_lava.processes.sink import MembraneSink, SpikeSink
     from kirin_lava.processes.synapse import outlier_synapse, spike_synapse
+    from kirin_lava.processes.table import TableNeuron
     from kirin_lava.spikes.neurons.silence.process import SilenceNeuron
 
 __all__ = [
     "BlockNetwork",
     "HostStage",
+    "IntegerStage",
     "MembraneSink",
     "SegmentNetwork",
     "SilenceNeuron",
     "SpikeEncoder",
     "SpikeMatmul",
     "SpikeSink",
+    "TableNeuron",
     "build_block",
     "build_segment",
     "outlier_synapse",
@@ -49,12 +55,14 @@ __all__ = [
 _HOMES = {
     "BlockNetwork": "block",
     "HostStage": "host",
+    "IntegerStage": "integer_stage",
     "MembraneSink": "sink",
     "SegmentNetwork": "build",
     "SilenceNeuron": "kirin_lava.spikes.neurons.silence.process",
     "SpikeEncoder": "encoder",
     "SpikeMatmul": "matmul",
     "SpikeSink": "sink",
+    "TableNeuron": "table",
     "build_block": "block",
     "build_segment": "build",
     "outlier_synapse": "synapse",

@@ -14,7 +14,7 @@ from kirin_lava.graph.values import Array
 from kirin_lava.processes.build import Network, connect_linear
 from kirin_lava.processes.encoder.levels import through_neurons
 from kirin_lava.processes.host import HostStage, Mailbox
-from kirin_lava.processes.host.integers import IntegerStage
+from kirin_lava.processes.integer_stage import IntegerStage
 from kirin_lava.processes.matmul import SpikeMatmul
 from kirin_lava.processes.pipeline import Pipeline, plan_block
 from kirin_lava.processes.runs import BlockRun

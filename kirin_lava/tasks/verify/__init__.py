@@ -7,6 +7,8 @@
     native               Lava processes (fixed_pt)
     stock                the `.net` in unmodified lava-dl
 
+Where neurons compute between the segments, their tables are asked on Lava, too, see `kirin_lava.tasks.verify.tables`.
+
 The levels block and model compare the whole decoder on Lava with the executor, see `kirin_lava.tasks.verify.blocks`.
 """
 
@@ -21,6 +23,7 @@ from kirin_lava.processes.runtime import require_lava
 from kirin_lava.tasks.verify.blocks import verify_blocks, verify_model
 from kirin_lava.tasks.verify.result import Mismatch, Row, Verification, compare
 from kirin_lava.tasks.verify.segments import FORMS, verify_segments
+from kirin_lava.tasks.verify.tables import verify_tables
 from kirin_lava.tasks.verify.walk import Choice, Walk
 
 __all__ = ["Choice", "Mismatch", "Row", "Verification", "compare", "verify"]
@@ -61,6 +64,8 @@ def verify(
         result = Verification(level, (*FORMS, *(("native", "stock") if backend == "lava" else ())))
         walk = Walk(opened, result, choice, choice.windows, kept, progress)
         verify_segments(opened, walk, result, choice.windows, timeout)
+        if backend == "lava" and not damaged:
+            verify_tables(opened, result, timeout)
     elif level == "block":
         result = Verification(level, ("native block network",))
         walk = Walk(opened, result, choice, tokens, kept, progress)
