@@ -19,6 +19,7 @@ from kirin_lava.graph.block import Block
 from kirin_lava.graph.counts import CodeCounts, CoreCounts, HostCounts, Stats
 from kirin_lava.graph.executor import Observer, cached_name
 from kirin_lava.graph.ops import CoreOp, Encode, Linear, Mix, Op, Score, StageOp, require_ops
+from kirin_lava.graph.ops.integer import IntegerOp
 from kirin_lava.graph.ops.op import HOST
 from kirin_lava.graph.values import Codes, Value
 from kirin_lava.spikes.codes import SpikeCode
@@ -119,7 +120,8 @@ class Counter:
                 elements, tokens = tally.integer("elements"), tally.integer("tokens")
                 done, kind = elements * cast(StageOp, op).operations(), type(op).__name__
                 floats, integers = (done, 0) if op.place == HOST else (0, done)
-                host.append(HostCounts(name, op.name, kind, tokens, elements, floats, integers))
+                products = elements * op.products if isinstance(op, IntegerOp) else 0
+                host.append(HostCounts(name, op.name, kind, tokens, elements, floats, integers, products))
         return Stats(max((row.tokens for row in core), default=0), tuple(core), tuple(codes.values()), tuple(host))
 
     def to_dict(self) -> dict[str, Any]:

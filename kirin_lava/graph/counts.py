@@ -91,7 +91,7 @@ class CoreCounts:
 @dataclass(frozen=True)
 class HostCounts:
     """Work of one operation between segments: elements of its result, float operations of the host, and integer operations of
-    neurons; it has the one or the other."""
+    neurons with the products among them; it has the one or the other."""
 
     block: str
     op: str
@@ -100,6 +100,7 @@ class HostCounts:
     elements: int
     float_operations: int
     integer_operations: int = 0
+    integer_products: int = 0
 
 
 _SUMMED = (
@@ -141,7 +142,9 @@ class Stats:
         sums: dict[str, float] = {name: sum(getattr(row, name) for row in rows) for name in _SUMMED}
         between = [row for row in self.host if block in (None, row.block)]
         sums["host_float_operations"] = sum(row.float_operations for row in between)
-        sums["integer_operations"] = sum(row.integer_operations for row in between)
+        for name in ("integer_operations", "integer_products"):
+            sums[name] = sum(getattr(row, name) for row in between)
+        sums["integer_messages"] = sum(row.elements for row in between if row.integer_operations)
         shares = {share: sums[name] / max(sums["elements"], 1) for name, share in _SHARES.items()}
         per_token = {f"{name}_per_token": number / max(tokens, 1) for name, number in sums.items()}
         return {"tokens": tokens, **sums, **shares, **per_token}

@@ -12,6 +12,9 @@ but for float16. A spike costs an addition per synapse, a graded one a narrow MA
 integer twin takes the bits of a message and 16 for its place; a graded message of more than 8 bits costs in proportion to both,
 and its products one MAC for every 8 bits. On platforms of events alone the twin sends each code that is not silent as a graded
 message in a window of one step.
+
+Of a network without a host, integer operations between the segments are additions of a membrane, a product of 24 bits being
+nine MACs of 8, and their results are messages of 24 bits; every network but float16 has the same ones.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kirin_lava.base.loihi2 import STATE_BITS
+from kirin_lava.base.loihi2 import MESSAGE_BITS, STATE_BITS
 from kirin_lava.hardware.profile import Profile
 from kirin_lava.hardware.timing import RATE_WINDOW
 from kirin_lava.hardware.work import ModelWork, SegmentWork
@@ -37,6 +40,7 @@ NETWORKS = {
 }
 
 _INDEX_BITS = 16
+_WORD_PRODUCT = 9  # products of 8 bits in one of 24
 _COMPUTE = ("mac_fp16", "mac_4x4", "mac_4x8", "mac_8x8", "synaptic_add", "membrane_add", "compare", "neuron_update")
 _GROUPS = {
     "compute": _COMPUTE,
@@ -128,12 +132,12 @@ def energy_table(work: ModelWork, profile: Profile, chips: int = 0, seconds_per_
     columns = []
     for network in NETWORKS:
         rows = {f"{segment.block} {segment.name}": count[network](segment) for segment in work.segments}
-        coding = work.code_operations if network == "fp16" else 0.0
+        rows_between, host = _between(network, work)
         static = None
         watts = profile.static_watts_per_chip.value
         if network == "ours" and watts is not None and seconds_per_token is not None:
             static = watts * chips * seconds_per_token
-        columns.append(_column(network, rows, work.host_operations - coding, profile, static))
+        columns.append(_column(network, rows, rows_between, host, profile, static))
     return EnergyTable(profile, work.source, tuple(columns))
 
 
@@ -319,15 +323,35 @@ def _hosted(s: SegmentWork) -> int:
 
 
 def _link_bits(s: SegmentWork) -> float:
-    return _hosted(s) * _code_bits(s) + STATE_BITS * s.readouts + 8 * s.written
+    return _hosted(s) * (_code_bits(s) + 8 * s.written) + STATE_BITS * s.readouts
+
+
+def _between(network: str, work: ModelWork) -> tuple[Counts, float]:
+    """What is done between the segments, by neurons and by a host. Without a host a float16 network does in float, for as many
+    operations, what the others do in integers."""
+    if network == "fp16":
+        return {}, work.host_operations - work.code_operations + work.integer_operations
+    messages = work.integer_messages * (MESSAGE_BITS + _INDEX_BITS) / (8 + _INDEX_BITS)
+    counts = {
+        "membrane_add": work.integer_operations - work.integer_products,
+        "mac_8x8": _WORD_PRODUCT * work.integer_products,
+        "neuron_update": work.integer_messages,
+        "state_bit": 2 * STATE_BITS * work.integer_messages,
+        "message_out": messages,
+        "message_hop": messages,
+        "host_bit": STATE_BITS * (work.link_in + work.link_out),
+    }
+    return counts, work.host_operations
 
 
 # ---- joules ----------------------------------------------------------------------------------------------------------------
 
 
-def _column(network: str, rows: dict[str, Counts], host: float, profile: Profile, static: float | None) -> EnergyColumn:
+def _column(
+    network: str, rows: dict[str, Counts], between: Counts, host: float, profile: Profile, static: float | None
+) -> EnergyColumn:
     counts: Counts = {}
-    for row in [*rows.values(), {"host_operation": host}]:
+    for row in [*rows.values(), between, {"host_operation": host}]:
         for name, number in row.items():
             if number:
                 counts[name] = counts.get(name, 0.0) + number

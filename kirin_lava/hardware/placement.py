@@ -5,6 +5,10 @@ cache for `context` positions as synapses. Packing is first-fit in execution ord
 segment into the first core that has room for it. A fan-in too wide for one core is cut into parts whose membranes the host
 adds.
 
+Integer operations between the segments, of a network without a host, have a neuron for every number of their result, with two
+inputs, four words of state, and constants of its own; a core that holds some of them stores the tables they look up once.
+Cosines and sines of all positions lie in cores of their own, which send those of a token to whoever turns something.
+
 This says that a model is feasible in this memory model, not that Intel's compiler, which is closed, would place it so.
 """
 
@@ -20,7 +24,7 @@ from kirin_lava.base.errors import FitError
 from kirin_lava.hardware.shapes import ModelShape, Segment
 from kirin_lava.spikes.codes import code_named
 
-__all__ = ["DEFAULT_CONTEXT", "Core", "Placed", "Placement", "control_lines", "place", "planned_context"]
+__all__ = ["DEFAULT_CONTEXT", "Core", "Placed", "PlacedIntegers", "Placement", "control_lines", "place", "planned_context"]
 
 DEFAULT_CONTEXT = 4096
 """Positions to plan for where nobody says how many. Caches are most of what a long context costs, and the longest sequence of a
@@ -30,7 +34,8 @@ position is told beside it."""
 
 @dataclass
 class Core:
-    """What one neuro core holds. axons_in: input lines, control lines included. tasks: block and segment -> its neurons."""
+    """What one neuro core holds. axons_in: input lines, control lines included. tasks: block and segment, or operation between
+    segments -> its neurons. tables: names of those it stores, whose bytes count as synapses."""
 
     neurons: int = 0
     axons_in: int = 0
@@ -38,6 +43,7 @@ class Core:
     synapse_bytes: int = 0
     state_bytes: int = 0
     tasks: dict[tuple[str, str], int] = field(default_factory=dict)
+    tables: set[str] = field(default_factory=set)
 
     @property
     def total_bytes(self) -> int:
@@ -87,6 +93,23 @@ class Placed:
     neurons_by_chip: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class PlacedIntegers:
+    """Integer operations between the segments on the chips, all of them.
+
+    Attributes:
+        neurons: one for every number of a result. table_bytes: of all copies of tables. tables: bytes of one copy of each.
+        constant_bytes: gains, scales and biases. rotary_bytes: cosines and sines. cores: that hold any of it.
+    """
+
+    neurons: int
+    table_bytes: int
+    tables: dict[str, int]
+    constant_bytes: int
+    rotary_bytes: int
+    cores: int
+
+
 @dataclass(frozen=True, eq=False)
 class Placement:
     """A model on chips. `physical_fit_verified` is False: nothing of this was seen on silicon.
@@ -95,12 +118,14 @@ class Placement:
         context: positions that the caches hold.
         chips_per_position: what as many further positions would take each, on average; more than the first ones where the
             input lines of a cache fill a core's memory.
+        between: integer operations between the segments, None where a host does what is to be done there.
     """
 
     context: int
     chips_per_position: float
     segments: tuple[Placed, ...]
     cores: tuple[Core, ...]
+    between: PlacedIntegers | None = None
 
     @property
     def chips(self) -> int:
@@ -128,6 +153,7 @@ class Placement:
             "chips_per_position": self.chips_per_position,
             "mean_utilisation": sum(used) / max(len(used), 1),
             "physical_fit_verified": False,
+            **({} if self.between is None else {"between": asdict(self.between)}),
             "segments": [asdict(segment) for segment in self.segments],
             "core_columns": {name: [getattr(core, name) for core in self.cores] for name in columns} | {"utilisation": used},
         }
@@ -171,6 +197,46 @@ class _Unit:
         core.tasks[task] = core.tasks.get(task, 0) + neurons
 
 
+@dataclass(frozen=True)
+class _Between:
+    """Neurons of an integer operation."""
+
+    neurons: int
+    synapse_bytes: int  # constants of a neuron
+    tables: tuple[tuple[str, int], ...]
+
+    def missing(self, core: Core) -> int:
+        """Bytes of tables that a core has yet to store."""
+        return sum(size for name, size in self.tables if name not in core.tables)
+
+    def room(self, core: Core) -> int:
+        """See `_Unit`."""
+        tables = self.missing(core)
+        fit = [
+            loihi2.NEURONS_PER_CORE - core.neurons,
+            (loihi2.CORE_MEMORY_BYTES - core.total_bytes - tables) // (self.synapse_bytes + _BETWEEN_BYTES),
+        ]
+        left = loihi2.SYNAPSE_MEMORY_BYTES - core.synapse_bytes - tables
+        if self.synapse_bytes or left < 0:
+            fit.append(left // max(self.synapse_bytes, 1))
+        return max(0, min(fit))
+
+    def put(self, core: Core, neurons: int, task: tuple[str, str]) -> None:
+        """See `_Unit`."""
+        core.synapse_bytes += self.missing(core) + neurons * self.synapse_bytes
+        core.tables |= {name for name, _ in self.tables}
+        core.neurons += neurons
+        core.axons_in += _BETWEEN_INPUTS * neurons
+        core.axons_out += neurons
+        core.state_bytes += neurons * _BETWEEN_WORDS * loihi2.STATE_BYTES
+        core.tasks[task] = core.tasks.get(task, 0) + neurons
+
+
+_BETWEEN_INPUTS, _BETWEEN_WORDS = 2, 4
+_BETWEEN_BYTES = _BETWEEN_INPUTS * loihi2.INPUT_AXON_BYTES + loihi2.OUTPUT_AXON_BYTES + _BETWEEN_WORDS * loihi2.STATE_BYTES
+_ROTARY_BYTES = 3  # of a cosine or a sine
+
+
 @dataclass
 class _Floor:
     """Cores so far. open: those that hold the rest of something. tried: how many of them had no room for a unit; they fill up,
@@ -178,9 +244,9 @@ class _Floor:
 
     cores: list[Core] = field(default_factory=list)
     open: list[int] = field(default_factory=list)
-    tried: dict[_Unit, int] = field(default_factory=dict)
+    tried: dict[_Unit | _Between, int] = field(default_factory=dict)
 
-    def pack(self, unit: _Unit) -> Iterator[tuple[int, int]]:
+    def pack(self, unit: _Unit | _Between) -> Iterator[tuple[int, int]]:
         """Core and number of neurons, until all are placed."""
         left = unit.neurons
         full = unit.room(Core())
@@ -236,7 +302,35 @@ def place(shape: ModelShape, context: int | None = None) -> Placement:
     positions = planned_context(shape.max_positions, context)
     floor = _Floor()
     placed = [_place_segment(segment, positions, floor) for segment in shape.segments]
-    return Placement(positions, _chips_per_position(shape, positions), tuple(placed), tuple(floor.cores))
+    between = _place_between(shape, positions, floor)
+    return Placement(positions, _chips_per_position(shape, positions), tuple(placed), tuple(floor.cores), between)
+
+
+def _place_between(shape: ModelShape, context: int, floor: _Floor) -> PlacedIntegers | None:
+    """Integer operations, behind all segments."""
+    works = [work for work in shape.host if work.on_chip and not work.part]
+    if not works:
+        return None
+    used: set[int] = set()
+    known: dict[str, int] = {}
+    copies = 0
+    for work in works:
+        known |= dict(work.tables)
+        unit = _Between(work.neurons(context), work.constant_bytes, work.tables)
+        for index, neurons in floor.pack(unit):
+            copies += unit.missing(floor.cores[index])
+            unit.put(floor.cores[index], neurons, (work.block, work.name))
+            used.add(index)
+    rotary = context * shape.rotary_width * _ROTARY_BYTES
+    for start in range(0, rotary, loihi2.SYNAPSE_MEMORY_BYTES):
+        size = min(rotary - start, loihi2.SYNAPSE_MEMORY_BYTES)
+        used.add(len(floor.cores))
+        core = Core(neurons=shape.rotary_width, axons_out=shape.rotary_width, synapse_bytes=size)
+        core.tasks["model", "rotary"] = shape.rotary_width
+        floor.cores.append(core)
+    neurons = sum(work.neurons(context) for work in works)
+    constants = sum(work.neurons(context) * work.constant_bytes for work in works)
+    return PlacedIntegers(neurons, copies, dict(sorted(known.items())), constants, rotary, len(used))
 
 
 def _chips_per_position(shape: ModelShape, context: int) -> float:

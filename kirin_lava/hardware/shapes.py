@@ -9,12 +9,13 @@ stored in fewer bits, and one whose weights are large may be split.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.counter import stored_bits
 from kirin_lava.graph.ops import CoreOp, Encode, Linear, Mix, Op, Score, StageOp
+from kirin_lava.graph.ops.integer import IntegerOp, IntegerRotary
 from kirin_lava.graph.ops.op import HOST
 from kirin_lava.spikes.codes import SpikeCode, code_named
 from kirin_lava.spikes.neurons import READ_OUT
@@ -98,7 +99,12 @@ class Segment:
 class HostWork:
     """One operation between segments. operations: float ones of the host or, `on_chip`, integer ones of neurons; per token, or
     per token and position where `per_position`, or, where membranes of parts are added, for every part of so many positions but
-    the first."""
+    the first.
+
+    Attributes:
+        products: among the operations, counted like them. constant_bytes: that every neuron keeps. tables: names and bytes of
+            what its neurons look up.
+    """
 
     block: str
     name: str
@@ -108,6 +114,13 @@ class HostWork:
     per_position: bool = False
     part: int = 0
     on_chip: bool = False
+    products: int = 0
+    constant_bytes: int = 0
+    tables: tuple[tuple[str, int], ...] = ()
+
+    def neurons(self, context: int) -> int:
+        """One for every number of the result."""
+        return self.width * (context if self.per_position else 1)
 
     def at(self, context: int) -> int:
         """Operations of a token that sees `context` positions."""
@@ -118,7 +131,13 @@ class HostWork:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A converted model. position_rows: learned positions, 0 where there are none."""
+    """A converted model.
+
+    Attributes:
+        position_rows: learned positions, 0 where there are none.
+        between_steps: time steps that integer operations between the segments add to a token's way, along its longest path.
+        rotary_width: width of the rotary tables that such operations read, 0 where they read none.
+    """
 
     model_type: str
     layers: int
@@ -128,6 +147,8 @@ class ModelShape:
     position_rows: int
     segments: tuple[Segment, ...]
     host: tuple[HostWork, ...]
+    between_steps: int = 0
+    rotary_width: int = 0
 
     def weights(self) -> int:
         """Weights of all linear segments."""
@@ -163,7 +184,22 @@ def shape_of_model(model: Model) -> ModelShape:
         position_rows=0 if model.embedding.positions is None else len(model.embedding.positions),
         segments=tuple(segments),
         host=tuple(host),
+        between_steps=sum(_longest_way(block) for block in (*model.blocks, model.head)),
+        rotary_width=max((_rotary_width(block) for block in model.blocks), default=0),
     )
+
+
+def _longest_way(block: Block) -> int:
+    """Steps of integer operations from the block's input to its output, where those that can run side by side do."""
+    depth = {"x": 0}
+    for op in block.ops:
+        depth[op.output] = max(depth[name] for name in op.reads()) + (op.steps if isinstance(op, IntegerOp) else 0)
+    return depth[block.output]
+
+
+def _rotary_width(block: Block) -> int:
+    turned = (block.ports[op.output].width // op.heads for op in block.ops if isinstance(op, IntegerRotary))
+    return max(turned, default=0)
 
 
 def _segment(block: Block, op: CoreOp) -> Segment:
@@ -208,7 +244,12 @@ def _host_work(block: Block) -> Iterator[HostWork]:
         if isinstance(op, StageOp):
             port, on_chip = block.ports[op.output], op.place != HOST
             operations = port.width * op.operations()
-            yield HostWork(block.name, op.name, type(op).__name__, port.width, operations, port.by_position, on_chip=on_chip)
+            work = HostWork(block.name, op.name, type(op).__name__, port.width, operations, port.by_position, on_chip=on_chip)
+            if isinstance(op, IntegerOp):
+                tables = tuple((table.name, table.bytes) for table in op.tables())
+                products = port.width * op.products
+                work = replace(work, products=products, constant_bytes=op.constant_bytes(), tables=tables)
+            yield work
         elif isinstance(op, Mix) and op.part is not None:
             width = block.ports[op.output].width
             yield HostWork(block.name, f"{op.name}.sum", "Sum", width, width, part=op.part, on_chip=block.fraction is not None)

@@ -93,16 +93,17 @@ def step_rows(shape: ModelShape, windows: Mapping[str, int] | None = None) -> li
     if own not in schemes.values():
         schemes = {"own codes": own, **schemes}
     schemes["8-bit spike codes"] = RATE_WINDOW
-    longest = _latency(shape.segments, RATE_WINDOW)
+    between = shape.between_steps
+    longest = _latency(shape.segments, RATE_WINDOW) + between
     return [
         StepRow(
             scheme=scheme,
             window=window,
             stages=len(shape.segments),
-            latency_steps=_latency(shape.segments, window),
-            stock_latency_steps=_stock_latency(shape.segments, window),
+            latency_steps=_latency(shape.segments, window) + between,
+            stock_latency_steps=_stock_latency(shape.segments, window) + between,
             window_reduction=1 - window / RATE_WINDOW,
-            latency_reduction=1 - _latency(shape.segments, window) / longest,
+            latency_reduction=1 - (_latency(shape.segments, window) + between) / longest,
         )
         for scheme, window in schemes.items()
     ]
@@ -175,9 +176,10 @@ def time_bound(work: ModelWork, placement: Placement) -> TimeBound:
     busiest = dict.fromkeys(by_name, 0)
     slowest = 0.0
     for tasks in {tuple(core.tasks.items()) for core in placement.cores}:  # most cores are alike
-        loads = [_load(by_name[task], count / neurons[task]) for task, count in tasks]
+        ours = [(task, count) for task, count in tasks if task in by_name]  # the others compute between segments
+        loads = [(0.0, 0.0), *(_load(by_name[task], count / neurons[task]) for task, count in ours)]
         slowest = max(slowest, *(sum(seconds) for seconds in zip(*loads, strict=True)))
-        busiest.update({task: max(busiest[task], count) for task, count in tasks})
+        busiest.update({task: max(busiest[task], count) for task, count in ours})
     stages = tuple(_stage(w, busiest[w.block, w.name] / neurons[w.block, w.name]) for w in work.segments)
     window = max(w.window for w in work.segments)
     period = max(slowest, window * loihi2.BARRIER_SECONDS)

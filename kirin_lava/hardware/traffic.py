@@ -7,7 +7,7 @@ goes to all cores that hold neurons of its line.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kirin_lava.base.errors import UsageError
@@ -24,10 +24,11 @@ class SegmentTraffic:
     """One segment, per token.
 
     Attributes:
-        from_host_events, from_host_bits: codes and cached codes that enter chips.
+        from_host_events, from_host_bits: codes and cached codes that enter chips; without a host a row of the embedding, at the
+            first segment.
         between_chips_events, between_chips_bits: fired spikes that leave a chip for another.
         on_chip_events, on_chip_bits: deliveries to cores.
-        to_host_bits: membranes read out.
+        to_host_bits: membranes read out; without a host logits, at the last segment.
     """
 
     block: str
@@ -71,6 +72,12 @@ def traffic(work: ModelWork, placement: Placement) -> ModelTraffic:
     for w, p in zip(work.segments, placement.segments, strict=True):
         rows.append(_segment(w, p, before))
         before = p
+    word = 2 * PACKET_BITS
+    first, last = rows[0], rows[-1]
+    rows[0] = replace(
+        first, from_host_events=first.from_host_events + work.link_in, from_host_bits=first.from_host_bits + word * work.link_in
+    )
+    rows[-1] = replace(rows[-1], to_host_bits=last.to_host_bits + word * work.link_out)
     return ModelTraffic(work.source, tuple(rows))
 
 
@@ -80,12 +87,12 @@ def _segment(work: SegmentWork, placed: Placed, before: Placed | None) -> Segmen
     bits = PACKET_BITS * (packets * work.spikes + 2 * work.outliers)
     hosted = 0 if work.fed_on_chip else len(placed.chips)
     crossing = _crossings(before, placed) if work.fed_on_chip and before is not None else 0.0
-    copies = placed.core_copies
+    copies, written = placed.core_copies, 0.0 if work.fed_on_chip else work.written
     return SegmentTraffic(
         block=work.block,
         name=work.name,
-        from_host_events=events * hosted + work.written,
-        from_host_bits=bits * hosted + 2 * PACKET_BITS * work.written,
+        from_host_events=events * hosted + written,
+        from_host_bits=bits * hosted + 2 * PACKET_BITS * written,
         between_chips_events=events * crossing,
         between_chips_bits=bits * crossing,
         on_chip_events=events * copies + work.written,

@@ -27,6 +27,11 @@ __all__ = ["Density", "ModelWork", "SegmentWork", "assumed_density", "assumed_wo
 _NORMAL = NormalDist()
 _SCORE_DEVIATION = 3.0
 _CODING = ("Encode", "ZeroPoints", "Decode")  # what a network without codes does not do
+_INTEGER = {
+    "integer_operations": "integer_operations",
+    "integer_products": "integer_products",
+    "integer_messages": "elements",
+}
 _LARGEST_FIRED = _NORMAL.inv_cdf(0.999)
 
 
@@ -76,7 +81,9 @@ class ModelWork:
         source: "measured" or "assumed", and on what.
         context: positions that a token sees, on average where measured.
         host_operations: float operations of the host. of which code_operations turn values into codes and back.
-        integer_operations: of neurons between the segments, where there is no host.
+        integer_operations: of neurons between the segments, where there is no host, with the products of 24 bits among them and
+            the messages that their results are.
+        link_in, link_out: numbers that enter and leave such a network: a row of the embedding, logits.
     """
 
     source: str
@@ -85,6 +92,10 @@ class ModelWork:
     host_operations: float
     code_operations: float
     integer_operations: float = 0.0
+    integer_products: float = 0.0
+    integer_messages: float = 0.0
+    link_in: float = 0.0
+    link_out: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -124,21 +135,35 @@ def measured_work(stats: Stats, shape: ModelShape, text: str = "text") -> ModelW
         segments=segments,
         host_operations=sum(operations for _, operations in per_token),
         code_operations=sum(operations for kind, operations in per_token if kind in _CODING),
-        integer_operations=sum(row.integer_operations / max(row.tokens, 1) for row in stats.host),
+        **{
+            name: sum(getattr(row, field) / max(row.tokens, 1) for row in stats.host if row.integer_operations)
+            for name, field in _INTEGER.items()
+        },
+        **_link(shape),
     )
 
 
 def assumed_work(shape: ModelShape, context: int) -> ModelWork:
     """What a token that sees `context` positions costs if its values are distributed as the module assumes."""
     host = [(work.kind, work.at(context)) for work in shape.host if not work.on_chip]
+    on_chip = [work for work in shape.host if work.on_chip and work.operations]
     return ModelWork(
         source="assumed distributions, every synapse existing",
         context=context,
         segments=tuple(_assumed(segment, context) for segment in shape.segments),
         host_operations=sum(operations for _, operations in host),
         code_operations=sum(operations for kind, operations in host if kind in _CODING),
-        integer_operations=sum(work.at(context) for work in shape.host if work.on_chip),
+        integer_operations=sum(work.at(context) for work in on_chip),
+        integer_products=sum(work.products * (context if work.per_position else 1) for work in on_chip),
+        integer_messages=sum(work.neurons(context) for work in on_chip),
+        **_link(shape),
     )
+
+
+def _link(shape: ModelShape) -> dict[str, float]:
+    """What enters and leaves a network without a host."""
+    alone = not any(segment.hosted for segment in shape.segments)
+    return {"link_in": float(shape.width), "link_out": float(shape.vocabulary)} if alone else {}
 
 
 def assumed_density(code: SpikeCode, outlier_share: float, width: int, fired: bool = False) -> Density:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from kirin_lava.base.units import in_bytes
 from kirin_lava.export.bundle import Bundle, host_name
 from kirin_lava.export.coverage import words
 from kirin_lava.export.netx.read import read_segment
+from kirin_lava.graph.ops.integer import INTEGER_OPS, IntegerOp
 from kirin_lava.graph.ops.op import HOST
 from kirin_lava.models.sources.source import told
 from kirin_lava.spikes.codes import CODES
@@ -44,7 +45,13 @@ class SegmentInfo:
 
 @dataclass(frozen=True)
 class BundleReport:
-    """A bundle, described. host_ops counts host operations by kind over all blocks."""
+    """A bundle, described.
+
+    Attributes:
+        host_ops: host operations by kind over all blocks. integer_ops: those of neurons between the segments.
+        tables: bytes of one copy of every table that these look up.
+        stock: why stock netx does not hold them, by kind.
+    """
 
     path: str
     source: dict[str, Any]
@@ -59,6 +66,9 @@ class BundleReport:
     damaged: list[str]
     segments: list[SegmentInfo]
     host_ops: dict[str, int]
+    integer_ops: dict[str, int]
+    tables: dict[str, int]
+    stock: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -81,7 +91,8 @@ class BundleReport:
             "verified": f"{'yes' if self.verified else 'no'}{f' ({checks})' if checks else ''}; on silicon: no",
             "size": f"{in_bytes(self.bytes)} in {len(self.segments)} segments, digest {self.digest[:16]}",
             "damaged files": ", ".join(self.damaged) or "none",
-            "host operations": ", ".join(f"{count} {kind}" for kind, count in self.host_ops.items()),
+            "host operations": ", ".join(f"{count} {kind}" for kind, count in self.host_ops.items()) or "none",
+            **self._between(),
         }
         for name, value in rows.items():
             facts.add_row(name, Text(value, overflow="fold"))
@@ -99,12 +110,24 @@ class BundleReport:
         notes = [Text(f"damaged: {s.damaged}") for s in self.segments if s.damaged]
         return Group(facts, table, *notes)
 
+    def _between(self) -> dict[str, str]:
+        """Rows about what neurons compute between the segments; none where a host does."""
+        if not self.integer_ops:
+            return {}
+        sizes = ", ".join(f"{name} {size:,}" for name, size in self.tables.items())
+        return {
+            "between segments": ", ".join(f"{count} {kind}" for kind, count in self.integer_ops.items()),
+            "float operations left": "0 between the embedding and the logits" if not self.host_ops else "those of the host",
+            "tables": f"{sum(self.tables.values()):,} bytes a core at most ({sizes})",
+            "not in stock netx": "; ".join(f"{kind}: {why}" for kind, why in self.stock.items()),
+        }
+
 
 def _rows_of_damaged(bundle: Bundle, block: dict[str, Any], damaged: list[str]) -> Iterator[SegmentInfo]:
     """Rows of a block of which a file is damaged: what the manifest says, and the other files."""
     for op in block["ops"]:
         kind, file = op.get("kind"), op.get("net")
-        if op.get("place") == HOST:
+        if op.get("place") == HOST or kind in _INTEGER:
             continue
         found, problem = None, None
         if file is not None:
@@ -139,11 +162,12 @@ def inspect_bundle(path: Path) -> BundleReport:
     damaged = bundle.damaged_files()
     segments: list[SegmentInfo] = []
     host_ops: dict[str, int] = {}
+    integers = _Integers()
     for values in bundle.manifest["blocks"]:
         name, rows = values["name"], None
         if not any(file in damaged for file in [host_name(name), *(op["net"] for op in values["ops"] if "net" in op)]):
             try:
-                rows = _segments(bundle, name, host_ops)
+                rows = _segments(bundle, name, host_ops, integers)
             except UsageError:
                 if not damaged:  # its hashes fit, and still it cannot be read
                     raise
@@ -153,6 +177,7 @@ def inspect_bundle(path: Path) -> BundleReport:
             segments += _rows_of_damaged(bundle, values, damaged)
             for kind in (str(op.get("kind")) for op in values["ops"] if op.get("place") == HOST):
                 host_ops[kind] = host_ops.get(kind, 0) + 1
+            integers.count(str(op.get("kind")) for op in values["ops"])
     manifest = bundle.manifest
     return BundleReport(
         path=str(path),
@@ -168,11 +193,31 @@ def inspect_bundle(path: Path) -> BundleReport:
         damaged=damaged,
         segments=segments,
         host_ops=host_ops,
+        integer_ops=integers.counts,
+        tables=integers.tables,
+        stock={kind: _INTEGER[kind].stock for kind in integers.counts},
     )
 
 
-def _segments(bundle: Bundle, name: str, host_ops: dict[str, int]) -> list[SegmentInfo]:
-    """The operations of a block that run as spikes and integers; the others are counted into `host_ops`."""
+_INTEGER = {kind.__name__: kind for kind in INTEGER_OPS}
+
+
+@dataclass
+class _Integers:
+    """Integer operations by kind, and the bytes of their tables by name."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    tables: dict[str, int] = field(default_factory=dict)
+
+    def count(self, kinds: Iterable[str]) -> None:
+        """Those among some kinds of operations."""
+        for kind in kinds:
+            if kind in _INTEGER:
+                self.counts[kind] = self.counts.get(kind, 0) + 1
+
+
+def _segments(bundle: Bundle, name: str, host_ops: dict[str, int], integers: _Integers) -> list[SegmentInfo]:
+    """The operations of a block that run as spikes and integers; the others are counted into `host_ops` or `integers`."""
     block = bundle.block(name)
     stored = {segment.linear.name: segment for segment in bundle.segments(name)}
     linears = {op.name: op for op in block.linears()}
@@ -180,6 +225,10 @@ def _segments(bundle: Bundle, name: str, host_ops: dict[str, int]) -> list[Segme
     found = []
     for op in block.ops:
         kind, spiking = type(op).__name__, core.get(op.name)
+        if isinstance(op, IntegerOp):
+            integers.count([kind])
+            integers.tables |= {table.name: table.bytes for table in op.tables()}
+            continue
         if spiking is None:
             host_ops[kind] = host_ops.get(kind, 0) + 1
             continue

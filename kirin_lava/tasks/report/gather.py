@@ -140,7 +140,7 @@ def manifest_part(bundle: Bundle) -> dict[str, Any]:
         "recipe": by_position(manifest["recipe"]) | {"window": window},
         "versions": manifest.get("versions") or {},
         "exactness": _exactness(bundle),
-        "operations": _operations(described.segments, described.host_ops),
+        "operations": _operations(described.segments, described.host_ops, described.integer_ops),
     }
 
 
@@ -213,11 +213,12 @@ def _lava_times(bundle: Bundle) -> list[dict[str, Any]]:
     return rows
 
 
-def _operations(segments: list[Any], host_ops: dict[str, int]) -> dict[str, Any]:
+def _operations(segments: list[Any], host_ops: dict[str, int], integer_ops: dict[str, int]) -> dict[str, Any]:
     places: dict[str, int] = {}
     for segment in segments:
         places[segment.place] = places.get(segment.place, 0) + 1
-    return {"core": places, "core_total": len(segments), "host": host_ops, "host_total": sum(host_ops.values())}
+    found = {"core": places, "core_total": len(segments), "host": host_ops, "host_total": sum(host_ops.values())}
+    return found | {"integer": integer_ops, "integer_total": sum(integer_ops.values())}
 
 
 def _run(bundle: Bundle, model: Model, text: Path, progress: Progress) -> tuple[Stats, RangeObserver]:

@@ -138,8 +138,10 @@ def _placement(placement: Placement) -> dict[str, Any]:
     held = []
     for core in placement.cores:
         task = max(core.tasks, key=lambda task: core.tasks[task])
-        kind = "head" if task[0] == "head" else "attention" if kinds[task] in ("score", "mix") else "linear"
-        tasks = [{"block": block, "segment": name, "neurons": n} for (block, name), n in core.tasks.items()]
+        kind = "attention" if kinds.get(task) in ("score", "mix") else "linear" if task in kinds else "integer"
+        kind = "head" if task[0] == "head" and task in kinds else kind
+        known = {each: n for each, n in core.tasks.items() if each in kinds}
+        tasks = [{"block": block, "segment": name, "neurons": n} for (block, name), n in known.items()]
         held.append({"block": task[0], "segment": task[1], "kind": kind, "tasks": tasks})
     plain = placement.to_dict()
     return plain | {"held": held, "share_of_chips": plain["cores"] / (plain["chips"] * plain["cores_per_chip"])}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import kirin_lava
-from kirin_lava.hardware.work import SegmentWork
+from kirin_lava.hardware.work import ModelWork, SegmentWork
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models.layout import Config
 from kirin_lava.tasks.cost import dry_run
@@ -41,11 +41,23 @@ def planned_part(
         "recipe": by_position(recipe.to_dict()) | {"window": max(segment.codes.window for segment in shape.segments)},
         "model": dry.cost.to_dict()["model"],
         "export": dry.export.to_dict(),
-        "counts": {"total": total | {"host_float_operations_per_token": work.host_operations}},
-        "operations": {"core_total": len(shape.segments), "host_total": len(shape.host)},
+        "counts": {"total": total | _between(work)},
+        "operations": {
+            "core_total": len(shape.segments),
+            "host_total": sum(not each.on_chip for each in shape.host),
+            "integer_total": sum(each.on_chip for each in shape.host),
+        },
         "ranges": _WEIGHTS,
         **chip_part(dry.cost, segments),
         "segments": segments,
+    }
+
+
+def _between(work: ModelWork) -> dict[str, float]:
+    """Operations between the segments, by whom they are done."""
+    return {
+        "host_float_operations_per_token": work.host_operations,
+        "integer_operations_per_token": work.integer_operations,
     }
 
 

@@ -23,7 +23,8 @@ __all__ = [
     "ranges_height",
 ]
 
-_KINDS = {"linear": "spike", "attention": "third", "head": "fourth"}
+_KINDS = {"linear": "spike", "attention": "third", "head": "fourth", "integer": "outlier"}
+_WORDS = {"linear": "linear", "attention": "attention, with its cache", "head": "head", "integer": "between segments"}
 _FEW_CORES, _FEW_SEGMENTS = 24, 48
 _MOST_CHIPS = {False: 6, True: 2}  # of the wide and of the narrow form
 _MOST_ROWS = 32
@@ -61,7 +62,9 @@ def draw_cores(figure: Figure, placement: dict[str, Any], narrow: bool) -> None:
         _chips(figure, placement, narrow, height)
     x = 0.01
     for kind, colour in _KINDS.items():
-        words = {"linear": "linear", "attention": "attention, with its cache", "head": "head"}[kind]
+        if kind == "integer" and "between" not in placement:
+            continue
+        words = _WORDS[kind]
         figure.patches.append(_square(figure, x, 6 / height, PALETTE[colour], height))
         figure.text(x + 17 / figure.bbox.width, 5 / height, words, fontsize=8.5, va="bottom")
         x += (36 + 6.2 * len(words)) / figure.bbox.width

@@ -36,6 +36,8 @@ class IntegerEncode(Encode, IntegerOp):
     place: ClassVar[str] = CUSTOM_NEURON
     kind: ClassVar[str] = FIXED
     stock: ClassVar[str] = "the step of a token is the largest of its numbers, and a neuron sees its own alone"
+    steps: ClassVar[int] = 2
+    products: ClassVar[int] = 2
     fraction: int = 0
 
     def port(self, inputs: Inputs) -> Port:
@@ -69,6 +71,7 @@ class IntegerDecode(IntegerOp):
     """
 
     stock: ClassVar[str] = "its factor is the step that came with the token, and synapses have fixed weights"
+    products: ClassVar[int] = 2
     name: str
     input: str
     codes: str
@@ -132,6 +135,10 @@ class IntegerDecode(IntegerOp):
             y = y + constant(self.bias, context, y)
         return bounded(y, self.name, self.fraction)
 
+    def constant_bytes(self) -> int:
+        """Mantissa, shift, bias."""
+        return 3 * (self.mantissa is not None) + 3 * (self.bias is not None)
+
     def operations(self) -> int:
         """Two products, a shift, the bias."""
         return 1 + 2 * (self.mantissa is not None) + (self.bias is not None)
@@ -155,6 +162,7 @@ class IntegerZeroPoints(ZeroPoints, IntegerOp):
 
     place: ClassVar[str] = CUSTOM_NEURON
     stock: ClassVar[str] = "a zero point comes with the token, and synapses have fixed weights"
+    products: ClassVar[int] = 2
 
     def compute(self, values: Values, context: HostContext) -> Value:
         """See `StageOp`."""

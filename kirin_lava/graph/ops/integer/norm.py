@@ -34,6 +34,8 @@ class IntegerNorm(IntegerOp):
     """
 
     stock: ClassVar[str] = "a square, a sum over the row and a root that follows it are no operations of a stock neuron"
+    steps: ClassVar[int] = 4
+    products: ClassVar[int] = 3
     name: str
     input: str
     output: str
@@ -76,6 +78,10 @@ class IntegerNorm(IntegerOp):
         """Magnitude, maximum, shift, square, sum, two products, two shifts; centred a sum, a product and a difference; a bias.
         One table neuron a row is left out."""
         return 9 + 3 * self.center + (self.bias is not None)
+
+    def constant_bytes(self) -> int:
+        """Gain and bias."""
+        return 3 + 3 * (self.bias is not None)
 
     def tables(self) -> tuple[Table, ...]:
         """The inverse root."""

@@ -27,10 +27,18 @@ class IntegerOp(StageOp):
 
     Attributes:
         stock: why the neurons of a stock netx file cannot hold it.
+        steps: time steps from its inputs to its result, at least: one for every pass over a row.
+        products: of two numbers of up to 24 bits, among its `operations`.
     """
 
     place: ClassVar[str] = CUSTOM_NEURON
     stock: ClassVar[str]
+    steps: ClassVar[int] = 1
+    products: ClassVar[int] = 0
+
+    def constant_bytes(self) -> int:
+        """Of numbers that every neuron keeps for itself."""
+        return 0
 
     def tables(self) -> tuple[Table, ...]:
         """The tables that its neurons look up."""

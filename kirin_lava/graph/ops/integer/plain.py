@@ -24,6 +24,7 @@ class IntegerSlice(Slice, IntegerOp):
     place: ClassVar[str] = NEUROCORE
     kind: ClassVar[str] = FIXED
     stock: ClassVar[str] = "a stock network is a straight line and has no branches"
+    steps: ClassVar[int] = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,7 @@ class IntegerRotary(IntegerOp):
     """
 
     stock: ClassVar[str] = "cosine and sine follow the position, and synapses have fixed weights"
+    products: ClassVar[int] = 2
     name: str
     input: str
     output: str
@@ -78,6 +80,7 @@ class IntegerGate(IntegerOp):
     """
 
     stock: ClassVar[str] = "a stock neuron has no table, and no product of two messages"
+    products: ClassVar[int] = 2
     name: str
     input: str
     output: str

@@ -35,6 +35,8 @@ class IntegerSoftmax(IntegerOp):
     """
 
     stock: ClassVar[str] = "a largest score, a table, a sum over the row and a quotient are no operations of a stock neuron"
+    steps: ClassVar[int] = 5
+    products: ClassVar[int] = 5
     name: str
     input: str
     query: str
