@@ -51,12 +51,22 @@ def test_no_operation_is_left_to_a_host_and_little_is_lost(tmp_path: Path, kind:
     assert totals["readouts"] == 0
 
 
-@pytest.mark.parametrize("method", ["spikellm-w4a4", "spikellm-w4a4-t4", "fast", "kirin-frugal"])
-def test_every_method_can_do_without_a_host(tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("llama", "spikellm-w4a4"),
+        ("llama", "spikellm-w4a4-t4"),
+        ("llama", "fast"),
+        ("qwen3", "kirin-frugal"),
+        ("opt", "fas-w8a8"),
+    ],
+)
+def test_every_method_can_do_without_a_host(tmp_path: Path, kind: str, method: str) -> None:
     recipe = load_recipe(method)
-    whole, hosted = (converted(tmp_path / host, "llama", replace(recipe, host=host)) for host in ("spikes", "float"))
+    recipe = replace(recipe, recovery=replace(recipe.recovery, method="none"))
+    whole, hosted = (converted(tmp_path / host, kind, replace(recipe, host=host)) for host in ("spikes", "float"))
     assert all(op.place != HOST for block in (*whole.blocks, whole.head) for op in block.ops)
-    ids = random_rows(CONFIGS["llama"], 1, 24)[0][None]
+    ids = random_rows(CONFIGS[kind], 1, 24)[0][None]
     ours, theirs = Executor(whole).forward(ids), Executor(hosted).forward(ids)
     assert (ours - theirs).square().mean() < 0.25 * theirs.square().mean()
 
