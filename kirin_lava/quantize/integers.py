@@ -53,14 +53,14 @@ from kirin_lava.graph.ops.integer import (
     table,
 )
 from kirin_lava.graph.ops.integer.doors import MANTISSA_BITS
-from kirin_lava.graph.ops.integer.functions import multiplier_of
+from kirin_lava.graph.ops.integer.functions import Multiplier, multiplier_of
 from kirin_lava.graph.ops.integer.norm import GAIN_LIMIT
 from kirin_lava.graph.port import FIXED, Inputs, Port
 from kirin_lava.graph.values import ROTARY_BITS, Array
 from kirin_lava.models import float_model
 from kirin_lava.models.layout import FloatBlock, FloatEmbedding, FloatOp
 
-__all__ = ["Scales", "embedding_fraction", "measure", "peak_of", "to_integers", "whole_embedding", "whole_rotary"]
+__all__ = ["Scales", "embedding_fraction", "measure", "norm_eps", "peak_of", "to_integers", "whole_embedding", "whole_rotary"]
 
 Peaks = Mapping[str, float]
 _HEAD_TOKENS = 2048
@@ -144,6 +144,12 @@ def to_integers(block: Block, scales: Scales) -> Block:
     return replace(block, ops=tuple(builder.ops), fraction=scales.fraction)
 
 
+def norm_eps(op: Norm, fraction: int) -> Multiplier:
+    """What a norm adds to the sum of squares of a row in units of 2^-fraction, see `functions.normalized`."""
+    width = len(op.weight)
+    return multiplier_of(op.eps * width * 4.0**fraction * (width**2 if op.center else 1))
+
+
 class _Builder:
     """Follows a block from its first operation to its last; ports tell the units."""
 
@@ -193,9 +199,8 @@ class _Builder:
 
     def _norm(self, op: Norm) -> Op:
         unit, wanted = self._unit(op.input), self._wanted(op.output)
-        gain, gain_fraction = _whole_gain(op.weight, len(op.weight))
-        width = len(op.weight)
-        eps = multiplier_of(op.eps * width * 4.0**unit * (width**2 if op.center else 1))
+        gain, gain_fraction = _whole_gain(op.weight)
+        eps = norm_eps(op, unit)
         bias = None if op.bias is None else self._bias(op.bias, wanted, op.name)
         return IntegerNorm(
             op.name,
@@ -273,9 +278,9 @@ def _fields(op: Op) -> dict[str, Any]:
     return {item.name: getattr(op, item.name) for item in fields(op)}  # type: ignore[arg-type]
 
 
-def _whole_gain(weight: Array, width: int) -> tuple[Array, int]:
-    """Gains times the root of the width, in the finest units in which the largest has 24 bits."""
-    gain = weight.astype(np.float64) * math.sqrt(width)
+def _whole_gain(weight: Array) -> tuple[Array, int]:
+    """Gains times the root of their number, in the finest units in which the largest has 24 bits."""
+    gain = weight.astype(np.float64) * math.sqrt(len(weight))
     exponent = math.frexp(float(abs(gain).max()) or 1.0)[1]
     fraction = GAIN_LIMIT.bit_length() - 2 - exponent
     return np.rint(np.ldexp(gain, fraction)).astype(np.int32), fraction

@@ -14,13 +14,16 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
+from kirin_lava.base.integers import to_fixed, to_real
 from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.executor import BlockExecutor, Cache
 from kirin_lava.graph.ops import Decode, Op
+from kirin_lava.graph.ops.integer import IntegerDecode
 from kirin_lava.graph.values import Value
 from kirin_lava.models import float_model
 from kirin_lava.models.checkpoint import Checkpoint
 from kirin_lava.models.layout import Dense, FloatOp
+from kirin_lava.quantize.convert import rotary_of
 
 __all__ = ["LayerError", "layer_errors", "worst_first"]
 
@@ -48,7 +51,7 @@ def layer_errors(checkpoint: Checkpoint, model: Model, rows: list[Tensor]) -> li
     """
     ids = torch.stack(rows)
     family, config = checkpoint.family, checkpoint.config
-    rotary = None if model.rotary is None else (torch.from_numpy(model.rotary[0]), torch.from_numpy(model.rotary[1]))
+    rotary = rotary_of(checkpoint)
     embedding = family.embedding(config, checkpoint.load)
     exact = ours = float_model.embed(embedding, ids)
     positions = torch.arange(ids.shape[1])
@@ -85,11 +88,14 @@ def _outputs(model: Model, block: Block, x: Tensor, positions: Tensor) -> tuple[
     kept: dict[str, Tensor] = {}
 
     def keep(_: Block, op: Op, values: dict[str, Value]) -> None:
-        if isinstance(op, Decode) and op.scale is not None:
+        if isinstance(op, (Decode, IntegerDecode)) and op.scale is not None:
             value = values[op.output]
             assert isinstance(value, Tensor)
-            kept[op.name.removesuffix(".decode")] = value.clone()
+            real = to_real(value, op.fraction).float() if isinstance(op, IntegerDecode) else value.clone()
+            kept[op.name.removesuffix(".decode")] = real
 
+    if block.fraction is not None and x.is_floating_point():
+        x = to_fixed(x, block.fraction)
     y = BlockExecutor(model.rotary, observer=keep).run(block, x, positions, Cache())
     return kept, y
 

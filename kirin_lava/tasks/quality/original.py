@@ -12,17 +12,20 @@ import inspect
 import reprlib
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kirin_lava.base.errors import KirinError, UsageError
-from kirin_lava.graph.block import Model
+from kirin_lava.graph.block import Embedding, Model
 from kirin_lava.graph.ops import Norm
+from kirin_lava.graph.ops.integer import IntegerNorm
 from kirin_lava.models import float_model as twin
 from kirin_lava.models.checkpoint import Checkpoint
 from kirin_lava.models.config import Config, rope_theta
 from kirin_lava.models.sources.folder import SafetensorsFolder
 from kirin_lava.quantize.convert import rotary_of
+from kirin_lava.quantize.integers import norm_eps, whole_embedding, whole_rotary
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -162,16 +165,23 @@ def _difference(checkpoint: Checkpoint, model: Model) -> str | None:
     for name, value in facts.items():
         if model.facts.get(name, value) != value:
             return f"{name} is {value}, not {model.facts[name]}"
-    if not torch.equal(family.embedding(config, checkpoint.load).tokens, torch.from_numpy(model.embedding.tokens)):
+    embedding, rotary = family.embedding(config, checkpoint.load), rotary_of(checkpoint)
+    tokens, turns = embedding.tokens.numpy(), None if rotary is None else (rotary[0].numpy(), rotary[1].numpy())
+    if model.embedding.fraction is not None:
+        positions = None if embedding.positions is None else embedding.positions.numpy()
+        tokens, turns = whole_embedding(Embedding(tokens, positions)).tokens, whole_rotary(turns)
+    if not np.array_equal(tokens, model.embedding.tokens):
         return "token embeddings differ"
-    rotary = rotary_of(checkpoint)
-    if rotary is not None and model.rotary is not None and not torch.equal(rotary[1], torch.from_numpy(model.rotary[1])):
+    if turns is not None and model.rotary is not None and not np.array_equal(turns[1], model.rotary[1]):
         return "rotary embedding differs (rope_theta)"
-    block = family.block(config, 0, checkpoint.load)
-    eps = {op.name: op.eps for op in block.ops if isinstance(op, Norm)}
+    norms = {op.name: op for op in family.block(config, 0, checkpoint.load).ops if isinstance(op, Norm)}
     for op in model.blocks[0].ops:
-        if isinstance(op, Norm) and eps.get(op.name, op.eps) != op.eps:
-            return f"{op.name} has an epsilon of {eps[op.name]}, not {op.eps}"
+        if isinstance(op, Norm) and op.name in norms and norms[op.name].eps != op.eps:
+            return f"{op.name} has an epsilon of {norms[op.name].eps}, not {op.eps}"
+        if isinstance(op, IntegerNorm) and op.name in norms:
+            wanted = norm_eps(norms[op.name], op.input_fraction)
+            if (wanted.mantissa, wanted.shift) != (op.eps_mantissa, op.eps_shift):
+                return f"{op.name} has an epsilon of {norms[op.name].eps}, not the one of the bundle"
     return None
 
 
