@@ -85,6 +85,11 @@ class Inputs:
         if port.fraction != fraction:
             raise self.error(f"value {name!r} has units of 2^-({port.fraction}) instead of 2^-({fraction})")
 
+    def shift(self, what: str, bits: int, least: int = 0, most: int = 62) -> None:
+        """A shift of integers that loses none of them at its upper end."""
+        if not least <= bits <= most:
+            raise self.error(f"{what} is shifted by {bits} bits, not by {least} to {most}")
+
     def cached(self, name: str) -> Port:
         """Cached codes."""
         port = self.read(name, CODES)

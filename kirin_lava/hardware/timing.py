@@ -146,7 +146,8 @@ class TimeBound:
 
     Attributes:
         step_seconds: mean time step of the slowest core, in a full pipeline.
-        seconds_per_token: latency of one token, the sum over the stages.
+        seconds_per_token: latency of one token, the sum over the stages, and a barrier for every step of integer operations
+            between them.
         tokens_per_second: of one text, whose tokens wait for each other.
         pipelined_tokens_per_second: of many texts, one token per window.
     """
@@ -183,7 +184,7 @@ def time_bound(work: ModelWork, placement: Placement) -> TimeBound:
     stages = tuple(_stage(w, busiest[w.block, w.name] / neurons[w.block, w.name]) for w in work.segments)
     window = max(w.window for w in work.segments)
     period = max(slowest, window * loihi2.BARRIER_SECONDS)
-    latency = sum(stage.seconds for stage in stages)
+    latency = sum(stage.seconds for stage in stages) + work.between_steps * loihi2.BARRIER_SECONDS
     return TimeBound(work.source, stages, period / window, latency, 1 / latency, 1 / period)
 
 

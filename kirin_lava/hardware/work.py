@@ -84,6 +84,7 @@ class ModelWork:
         integer_operations: of neurons between the segments, where there is no host, with the products of 24 bits among them and
             the messages that their results are.
         link_in, link_out: numbers that enter and leave such a network: a row of the embedding, logits.
+        between_steps: time steps that it adds to a token's way.
     """
 
     source: str
@@ -96,6 +97,7 @@ class ModelWork:
     integer_messages: float = 0.0
     link_in: float = 0.0
     link_out: float = 0.0
+    between_steps: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -160,10 +162,11 @@ def assumed_work(shape: ModelShape, context: int) -> ModelWork:
     )
 
 
-def _link(shape: ModelShape) -> dict[str, float]:
-    """What enters and leaves a network without a host."""
-    alone = not any(segment.hosted for segment in shape.segments)
-    return {"link_in": float(shape.width), "link_out": float(shape.vocabulary)} if alone else {}
+def _link(shape: ModelShape) -> dict[str, Any]:
+    """What enters and leaves a network without a host, and the steps that it adds."""
+    if any(segment.hosted for segment in shape.segments):
+        return {}
+    return {"link_in": float(shape.width), "link_out": float(shape.vocabulary), "between_steps": shape.between_steps}
 
 
 def assumed_density(code: SpikeCode, outlier_share: float, width: int, fired: bool = False) -> Density:

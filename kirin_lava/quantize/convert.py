@@ -16,7 +16,7 @@ from kirin_lava.base.errors import UsageError
 from kirin_lava.base.integers import fraction_of, to_fixed
 from kirin_lava.base.laps import Laps
 from kirin_lava.base.threads import spread_out
-from kirin_lava.graph.block import Block, Embedding, Model
+from kirin_lava.graph.block import Block, Embedding, Model, require_same_units
 from kirin_lava.graph.values import rotary_tables
 from kirin_lava.hardware.split import make_provable
 from kirin_lava.methods.recipe import Recipe
@@ -187,5 +187,6 @@ def frame_of(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Any]:
 
 def convert_model(checkpoint: Checkpoint, tokens: Sequence[Tensor], recipe: Recipe, seed: int = 0) -> Model:
     """The whole converted model in memory, for models that fit it."""
-    blocks = [item.block for item in convert_blocks(checkpoint, tokens, recipe, seed=seed)]
-    return Model(blocks=tuple(blocks[:-1]), head=blocks[-1], **frame_of(checkpoint, recipe))
+    blocks, frame = [item.block for item in convert_blocks(checkpoint, tokens, recipe, seed=seed)], frame_of(checkpoint, recipe)
+    require_same_units(frame["embedding"], blocks, checkpoint.name)
+    return Model(blocks=tuple(blocks[:-1]), head=blocks[-1], **frame)

@@ -52,8 +52,8 @@ from kirin_lava.graph.ops.integer import (
     IntegerZeroPoints,
     table,
 )
-from kirin_lava.graph.ops.integer.doors import MANTISSA_BITS
-from kirin_lava.graph.ops.integer.functions import Multiplier, multiplier_of
+from kirin_lava.graph.ops.integer.doors import MANTISSA_BITS, MOST_SHIFT
+from kirin_lava.graph.ops.integer.functions import NORM_BITS, Multiplier, gate_fraction, multiplier_of
 from kirin_lava.graph.ops.integer.norm import GAIN_LIMIT
 from kirin_lava.graph.port import FIXED, Inputs, Port
 from kirin_lava.graph.values import ROTARY_BITS, Array
@@ -190,16 +190,16 @@ class _Builder:
         assert fraction is not None
         return fraction
 
-    def _wanted(self, name: str) -> int:
-        """Fraction that a value is to have."""
+    def _wanted(self, name: str, finest: int) -> int:
+        """Fraction that a value is to have; where it is always small, not finer than what it is made from."""
         try:
-            return fraction_of(self._peaks[name])
+            return min(fraction_of(self._peaks[name]), finest)
         except FitError as error:
             raise FitError(f"{self._block.name} ({name}): {error}") from None
 
     def _norm(self, op: Norm) -> Op:
-        unit, wanted = self._unit(op.input), self._wanted(op.output)
         gain, gain_fraction = _whole_gain(op.weight)
+        unit, wanted = self._unit(op.input), self._wanted(op.output, NORM_BITS + gain_fraction)
         eps = norm_eps(op, unit)
         bias = None if op.bias is None else self._bias(op.bias, wanted, op.name)
         return IntegerNorm(
@@ -219,14 +219,17 @@ class _Builder:
         )
 
     def _rotary(self, op: Rotary) -> Op:
-        return IntegerRotary(op.name, op.input, op.output, op.heads, self._unit(op.input), self._wanted(op.output))
+        unit = self._unit(op.input)
+        return IntegerRotary(op.name, op.input, op.output, op.heads, unit, self._wanted(op.output, unit + ROTARY_BITS))
 
     def _gate(self, op: Gate) -> Op:
-        return IntegerGate(op.name, op.input, op.output, self._unit(op.input), self._wanted(op.output), table("silu"))
+        unit = self._unit(op.input)
+        wanted = self._wanted(op.output, gate_fraction(unit) + unit)
+        return IntegerGate(op.name, op.input, op.output, unit, wanted, table("silu"))
 
     def _add(self, op: Add) -> Op:
         units = self._unit(op.input), self._unit(op.other)
-        return IntegerAdd(op.name, op.input, op.other, op.output, *units, self._wanted(op.output))
+        return IntegerAdd(op.name, op.input, op.other, op.output, *units, self._wanted(op.output, min(units) + MOST_SHIFT))
 
     def _encode(self, op: Encode) -> Op:
         problem = op.rule.no_integers(op.code)
@@ -235,7 +238,9 @@ class _Builder:
         return IntegerEncode(**_fields(op), fraction=self._unit(op.input))
 
     def _decode(self, op: Decode) -> Op:
-        step, wanted = self._unit(op.codes), self._wanted(op.output)
+        step = self._unit(op.codes)
+        finest = step if op.scale is None else step + MANTISSA_BITS - math.frexp(float(op.scale.max()))[1]
+        wanted = self._wanted(op.output, finest)
         mantissa = shift = None
         if op.scale is not None:
             mantissa, shift = _whole_scale(op.scale, wanted - step)

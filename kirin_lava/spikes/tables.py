@@ -120,12 +120,15 @@ def _gelu(a: Decimal) -> Decimal:
     return a * (1 - 2 * total / pi.sqrt()) / 2
 
 
+_SMALL = (Range(0, 8, 64), Range(1 << 14, 12, 252))
+"""Up to 4, finest below 1/16: what is nearly 0 keeps its sign, and 0 is 0."""
+
 FORMULAS = (
     Formula("exp2", EXP2_BITS, _VALUE_BITS, (Range(0, 12, 256),), _exp2),
     Formula("reciprocal", OCTAVE_BITS, _VALUE_BITS, (Range(0, 16, 256),), _reciprocal),
     Formula("root", ROOT_BITS, _VALUE_BITS, (Range(0, 14, 256), Range(1 << 22, 15, 256)), _root),
-    Formula("silu", ARGUMENT_BITS, _BOUNDED_BITS, (Range(0, 12, 256), Range(1 << 20, 13, 128), Range(1 << 21, 15, 64)), _silu),
-    Formula("gelu", ARGUMENT_BITS, _BOUNDED_BITS, (Range(0, 12, 256), Range(1 << 20, 14, 64)), _gelu),
+    Formula("silu", ARGUMENT_BITS, _BOUNDED_BITS, (*_SMALL, Range(1 << 20, 13, 128), Range(1 << 21, 15, 64)), _silu),
+    Formula("gelu", ARGUMENT_BITS, _BOUNDED_BITS, (*_SMALL, Range(1 << 20, 14, 64)), _gelu),
 )
 """All of them."""
 

@@ -11,9 +11,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from kirin_lava.graph.ops import CORE_OPS, HOST_OPS
+from kirin_lava.graph.ops.integer import INTEGER_OPS, IntegerSum, IntegerZeroPoints
 from kirin_lava.methods.known import METHODS
 from kirin_lava.models import FAMILIES
 from kirin_lava.spikes.codes import CODES
+from kirin_lava.spikes.tables import table
 from tests.docs.pages import ROOT
 
 
@@ -45,6 +47,17 @@ def test_the_table_of_codes() -> None:
 
 def test_the_table_of_operations() -> None:
     assert first_cells(section(page("bundle.md"), "The graph")) == {op.__name__ for op in (*CORE_OPS, *HOST_OPS)}
+
+
+def test_the_table_of_integer_operations() -> None:
+    assert first_cells(section(page("bundle.md"), "A graph without a host")) == {op.__name__ for op in INTEGER_OPS}
+    assert first_cells(section(page("integer-operations.md"), "Operations")) == {op.__name__ for op in INTEGER_OPS}
+    for name, entries, size in re.findall(
+        r"^\| `(\w+)` \|.*\| (\d+) \| ([\d,]+) \|$", section(page("integer-operations.md"), "Tables"), re.MULTILINE
+    ):
+        assert (len(table(name).value), table(name).bytes) == (int(entries), int(size.replace(",", "")))
+    for op in INTEGER_OPS:
+        assert issubclass(op, IntegerSum | IntegerZeroPoints) or op.stock in page("integer-operations.md"), op
 
 
 def test_every_method_and_family_is_named() -> None:

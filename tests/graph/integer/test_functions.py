@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from benchmarks.nonlinear import CODE, exact_of, gates, norms, softmaxes
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.integers import to_real
-from kirin_lava.graph.ops.integer.functions import exp2_weights, multiplier_of, probabilities
+from kirin_lava.graph.ops.integer.functions import exp2_weights, gate_fraction, gated, multiplier_of, probabilities
 from kirin_lava.spikes.tables import FORMULAS, Formula, Table, check_table, formula_named, table
 
 
@@ -57,7 +58,16 @@ def test_a_table_holds_its_function_between_its_entries(formula: Formula) -> Non
 def test_all_tables_together_take_a_tenth_of_the_published_silu() -> None:
     assert sum(table(formula.name).bytes for formula in FORMULAS) < 118_000 / 10
     one = table("silu")
-    assert one.bytes == 448 * (21 + 16) / 8 and one.bits == (21, 16)
+    assert one.bytes == -(-508 * (21 + 16) // 8) and one.bits == (21, 16)
+
+
+@pytest.mark.parametrize("name", ["silu", "gelu"])
+def test_what_is_nearly_nothing_keeps_its_sign_and_nothing_is_nothing(name: str) -> None:
+    x = torch.tensor([0, 1 << 9, -(1 << 9), 1 << 12, -(1 << 12)])
+    y = to_real(gated(x, 22, table(name)), gate_fraction(22))
+    exact = F.silu(to_real(x, 22)) if name == "silu" else F.gelu(to_real(x, 22))
+    assert y[0] == 0 and bool((y[1:].sign() == exact[1:].sign()).all())
+    assert ((y[1:] - exact[1:]) / exact[1:]).abs().max() < 0.02
 
 
 @pytest.mark.parametrize("what", ["value", "slope"])

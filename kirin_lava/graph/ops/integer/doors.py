@@ -18,9 +18,11 @@ from kirin_lava.graph.ops.zero_points import ZeroPoints
 from kirin_lava.graph.port import CODES, FIXED, SUMS, Inputs, Port
 from kirin_lava.graph.values import Float32, HostContext, Value, Values, codes_in, tensor_in
 
-__all__ = ["MANTISSA_BITS", "IntegerDecode", "IntegerEncode", "IntegerSum", "IntegerZeroPoints"]
+__all__ = ["MANTISSA_BITS", "MOST_SHIFT", "IntegerDecode", "IntegerEncode", "IntegerSum", "IntegerZeroPoints"]
 
 MANTISSA_BITS = 15
+MOST_SHIFT = 38
+"""By so many bits a message may be shifted up, and doubled, within 62 bits."""
 _PRODUCT_LIMIT = 1 << 62 - MANTISSA_BITS  # of a sum and a step
 
 
@@ -47,7 +49,9 @@ class IntegerEncode(Encode, IntegerOp):
         problem = self.rule.no_integers(self.code)
         if problem is not None:
             raise inputs.error(problem)
-        return Port(**{**vars(port), "fraction": self.fraction + self.rule.step_bits(self.code, self.fraction)})
+        bits = self.rule.step_bits(self.code, self.fraction)
+        inputs.shift(self.input, bits, -MOST_SHIFT, MOST_SHIFT)
+        return Port(**{**vars(port), "fraction": self.fraction + bits})
 
     def compute(self, values: Values, context: HostContext) -> Value:
         """See `StageOp`."""
@@ -94,6 +98,11 @@ class IntegerDecode(IntegerOp):
             raise inputs.error("mantissas and shifts belong together")
         if self.mantissa is not None and int(abs(self.mantissa).max()) >= 1 << MANTISSA_BITS:
             raise inputs.error(f"a mantissa has more than {MANTISSA_BITS} bits")
+        if self.shift is None:
+            inputs.shift("a sum", self.step_fraction - self.fraction)
+        else:
+            for bits in (self.shift.min(), self.shift.max()):
+                inputs.shift("a sum", int(bits), most=1 << 20)  # beyond 62 nothing is left
         return Port(FIXED, sums.width, fraction=self.fraction)
 
     def reads(self) -> dict[str, str]:

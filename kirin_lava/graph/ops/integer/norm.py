@@ -62,6 +62,7 @@ class IntegerNorm(IntegerOp):
         if int(abs(self.gain).max()) >= GAIN_LIMIT or not 0 < self.eps_mantissa <= GAIN_LIMIT:
             raise inputs.error("a gain or eps has more than 24 bits")
         inputs.table(self.root, "root")
+        inputs.shift("a product", NORM_BITS + self.gain_fraction - self.fraction)
         return Port(FIXED, x.width, fraction=self.fraction)
 
     def compute(self, values: Values, context: HostContext) -> Value:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from kirin_lava.base.integers import bounded, rescaled, shifted
+from kirin_lava.graph.ops.integer.doors import MOST_SHIFT
 from kirin_lava.graph.ops.integer.functions import gate_fraction, gated
 from kirin_lava.graph.ops.integer.op import STORED_TABLE, IntegerOp, fixed_in
 from kirin_lava.graph.ops.op import NEUROCORE
@@ -55,6 +56,7 @@ class IntegerRotary(IntegerOp):
         inputs.divides(self.heads, x.width, "heads")
         if inputs.head_dim is not None:
             inputs.same("rotary tables", inputs.head_dim, x.width // self.heads)
+        inputs.shift("a product", ROTARY_BITS + self.input_fraction - self.fraction)
         return Port(FIXED, x.width, fraction=self.fraction)
 
     def compute(self, values: Values, context: HostContext) -> Value:
@@ -93,14 +95,19 @@ class IntegerGate(IntegerOp):
         x = inputs.fixed(self.input, self.input_fraction)
         inputs.divides(2, x.width, "halves")
         inputs.table(self.silu, "silu")
+        inputs.shift("a product", self._finer - self.fraction)
         return Port(FIXED, x.width // 2, fraction=self.fraction)
 
     def compute(self, values: Values, context: HostContext) -> Value:
         """See `StageOp`."""
         gate, up = fixed_in(values, self.input).chunk(2, -1)
         product = gated(gate, self.input_fraction, self.silu) * up
-        finer = gate_fraction(self.input_fraction) + self.input_fraction
-        return bounded(rescaled(product, finer, self.fraction), self.name, self.fraction)
+        return bounded(rescaled(product, self._finer, self.fraction), self.name, self.fraction)
+
+    @property
+    def _finer(self) -> int:
+        """Of a product, before it is shifted."""
+        return gate_fraction(self.input_fraction) + self.input_fraction
 
     def operations(self) -> int:
         """A table neuron (`TABLE_OPERATIONS`), magnitude, maximum, difference, product, shift."""
@@ -155,6 +162,8 @@ class IntegerAdd(IntegerOp):
         """As its inputs, in other units."""
         x, other = inputs.fixed(self.input, self.input_fraction), inputs.fixed(self.other, self.other_fraction)
         inputs.same("other", other.width, x.width)
+        for fraction in (self.input_fraction, self.other_fraction):
+            inputs.shift("a term", fraction - self.fraction, -MOST_SHIFT)
         return Port(FIXED, x.width, fraction=self.fraction)
 
     def reads(self) -> dict[str, str]:
