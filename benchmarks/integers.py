@@ -102,10 +102,18 @@ def main() -> None:
         for recipe in _fitting(model):
             key = f"{model} {recipe}"
             found[key] = digests(place, recipe)
-            before = {} if arguments.write else record["digests"][key]
+            before = {} if arguments.write else record["digests"].get(key, {})
             differing = [part for part, digest in found[key].items() if before and before[part] != digest]
             changed += bool(differing)
-            state = f"CHANGED: {', '.join(differing)}" if differing else "recorded" if arguments.write else "equal"
+            state = (
+                f"CHANGED: {', '.join(differing)}"
+                if differing
+                else "recorded"
+                if arguments.write
+                else "equal"
+                if before
+                else "not recorded"
+            )
             print(f"{key:<34} {' '.join(f'{part} {digest}' for part, digest in found[key].items())}  {state}", flush=True)
     if arguments.write:
         RECORD.write_text(json.dumps({"commit": arguments.write, "digests": found}, indent=1) + "\n", encoding="utf-8")

@@ -153,6 +153,21 @@ class Method(ABC):
         """Steps (N,) of what a dense layer fires, from its outputs (tokens, N)."""
         raise NotImplementedError
 
+    def settles(self, options: Any) -> bool:
+        """Whether steps and starts of what fires are chosen once more, on the quantised network: by `settled`."""
+        return False
+
+    def settled(
+        self, site: Site, options: Any, sums: Tensor, wanted: Tensor, steps: Tensor, reader: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Steps (N,), and starts (N,) in units of them, of what a dense layer fires in the quantised network.
+
+        Args:
+            sums: (tokens, N) its outputs there. wanted: (tokens, N) those of the float model for the same tokens.
+            steps: (N,) of `output_steps`. reader: (M, N) float weights of the dense layer that reads them.
+        """
+        raise NotImplementedError
+
     def neuron(self, dense: FiringDense, site: Site, options: Any) -> Neuron:
         """The neurons of a dense layer that fires.
 

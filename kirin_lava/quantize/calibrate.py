@@ -22,7 +22,7 @@ from kirin_lava.models.layout import Dense, FloatBlock, FloatOp
 from kirin_lava.quantize.saliency import find_channels
 from kirin_lava.quantize.sites import Calibration, Sites
 
-__all__ = ["calibrate", "run_rows"]
+__all__ = ["calibrate", "run_rows", "sample", "sum_moments"]
 
 Rotary = tuple[Tensor, Tensor]
 _SAMPLE_ROWS = 4096  # tokens kept for the search of fixed steps
@@ -48,7 +48,7 @@ def calibrate(block: FloatBlock, rows: list[Tensor], rotary: Rotary | None, reci
     if sites.firing:
         _find_steps(sites, rows, rotary)
     if recipe.weights.method == "gptq":
-        return sites.calibration, _sum_moments(sites, rows, rotary)
+        return sites.calibration, sum_moments(sites, rows, rotary)
     return sites.calibration, run_rows(block, rows, rotary)
 
 
@@ -80,13 +80,13 @@ def _find_steps(sites: Sites, rows: list[Tensor], rotary: Rotary | None) -> None
     for op in sites.block.denses():
         if op.name in sites.firing:
             site = sites.site(op)
-            step = method.input_step(site, options, _sample(inputs[op.name]), peaks[op.name])
+            step = method.input_step(site, options, sample(inputs[op.name]), peaks[op.name])
             sites.calibration.input_steps[op.name] = step
-            steps = method.output_steps(site, options, _sample(outputs[op.name]))
+            steps = method.output_steps(site, options, sample(outputs[op.name]))
             sites.calibration.output_steps[op.name] = steps.numpy()
 
 
-def _sum_moments(sites: Sites, rows: list[Tensor], rotary: Rotary | None) -> list[Tensor]:
+def sum_moments(sites: Sites, rows: list[Tensor], rotary: Rotary | None) -> list[Tensor]:
     """Second moments of what every dense layer will get, and the outputs of the layer. Rows are run, and parts of the matrices
     summed, by several threads; which part gets which terms in which order depends on the sizes alone."""
     moments = {op.name: torch.zeros(op.weight.shape[1], op.weight.shape[1]) for op in sites.block.denses()}
@@ -164,7 +164,7 @@ def _run(block: FloatBlock, rows: list[Tensor], rotary: Rotary | None, watch: fl
         float_model.run_block(block, x, rotary, watch)
 
 
-def _sample(parts: list[Tensor]) -> Tensor:
+def sample(parts: list[Tensor]) -> Tensor:
     """At most `_SAMPLE_ROWS` tokens, evenly spread."""
     x = torch.cat(parts)
     return x[:: max(1, len(x) // _SAMPLE_ROWS)][:_SAMPLE_ROWS]

@@ -34,6 +34,7 @@ from kirin_lava.quantize.integers import (
 )
 from kirin_lava.quantize.lower import corrected, lower_block, round_block
 from kirin_lava.quantize.recover import Layer, Student, recover
+from kirin_lava.quantize.settle import settle
 from kirin_lava.quantize.sites import Calibration
 
 __all__ = ["Converted", "convert_blocks", "convert_model", "frame_of", "rotary_of"]
@@ -111,19 +112,24 @@ def _layers(
     rotary = rotary_of(checkpoint)
     embedding = checkpoint.family.embedding(checkpoint.config, checkpoint.load)
     rows = [float_model.embed(embedding, row.unsqueeze(0)) for row in tokens]
+    sent, settles = rows, recipe.method.settles(recipe.options)
     fraction = embedding_fraction(embedding) if recipe.spiking_host else None
     del embedding
     for index in range(checkpoint.dimensions.layers):
         laps = Laps()
         with laps.lap("read"):
             block = recipe.method.rewrite(checkpoint.family.block(checkpoint.config, index, checkpoint.load))
-        if skip(block.name):
+        if skip(block.name) and not settles:
             following = run_rows(block, rows, rotary)
         else:
             with laps.lap("calibrate"):
                 calibration, following = calibrate(block, rows, rotary, recipe)
+                layer = Layer(block, calibration)
+                if settles:
+                    layer, sent = settle(layer, rows, sent, rotary, recipe)
                 scales = None if fraction is None else Scales(measure(block, rows, rotary), fraction)
-            yield _Calibrated(Layer(block, calibration), _probes(rows), laps, scales)
+            if not skip(block.name):
+                yield _Calibrated(layer, _probes(rows), laps, scales)
         if block.name == stop:
             return
         rows = following
@@ -148,7 +154,7 @@ def _rounded(item: _Calibrated, recipe: Recipe) -> Layer:
         return layer
     with item.laps.lap("round"):
         codes = round_block(layer.block, recipe, layer.calibration)
-        return Layer(corrected(layer.block, recipe, layer.calibration, codes), layer.calibration, codes, original=layer.block)
+        return Layer(corrected(layer.block, recipe, layer.calibration, codes), layer.calibration, codes, original=layer.teacher)
 
 
 def _lowered(item: _Calibrated, layer: Layer, recipe: Recipe, checkpoint: Checkpoint, positions: int) -> Converted:

@@ -35,7 +35,7 @@ from kirin_lava.models.layout import Dense, FloatBlock, FloatEmbedding, FloatOp
 from kirin_lava.quantize.sites import Calibration, Coded, Sites, straight_through
 from kirin_lava.quantize.weights import WeightCodes, grid_of
 
-__all__ = ["Layer", "Student", "recover"]
+__all__ = ["Layer", "Student", "Trained", "recover"]
 
 Report = Callable[[str, int, int], None]
 Rotary = tuple[Tensor, Tensor]
@@ -92,7 +92,7 @@ class Length:
         return min(int(spent), total), total
 
 
-class _Trained(Coded):
+class Trained(Coded):
     """Arithmetic of one block of the student.
 
     Args:
@@ -105,12 +105,12 @@ class _Trained(Coded):
         self,
         sites: Sites,
         weights: dict[str, Tensor],
-        biases: dict[str, Tensor],
-        gains: dict[str, Tensor],
-        steps: dict[str, Tensor],
+        biases: dict[str, Tensor] | None = None,
+        gains: dict[str, Tensor] | None = None,
+        steps: dict[str, Tensor] | None = None,
     ):
         super().__init__(sites)
-        self._weights, self._biases, self._gains, self._steps = weights, biases, gains, steps
+        self._weights, self._biases, self._gains, self._steps = weights, biases or {}, gains or {}, steps or {}
 
     def weight(self, op: Dense) -> Tensor:
         return self._weights.get(op.name, op.weight)
@@ -203,7 +203,7 @@ class Student:
                 if f"{name}/{kind}" in self.trained:
                     parts[kind][op.name] = self.trained[f"{name}/{kind}"]
         sites = Sites(layer.block, self.recipe, layer.calibration)
-        rules = _Trained(sites, parts["weight"], parts["bias"], parts["gain"], parts["log_step"])
+        rules = Trained(sites, parts["weight"], parts["bias"], parts["gain"], parts["log_step"])
         return float_model.run_block(layer.block, x, self.rotary, arithmetic=rules)
 
     def parameters(self, layer: Layer | None = None) -> list[dict[str, Any]]:

@@ -16,23 +16,25 @@ from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph.executor import Executor
 from kirin_lava.graph.ops import Encode, Linear
 from kirin_lava.methods.fas import FAS, FasOptions
-from kirin_lava.methods.fas.steps import input_step, output_steps
+from kirin_lava.methods.fas.steps import input_step, output_steps, settled
 from kirin_lava.methods.method import FiringDense
 from kirin_lava.methods.recipe import Recipe, RecoverySpec, load_recipe
 from kirin_lava.methods.site import Site
 from kirin_lava.quantize import convert
-from kirin_lava.quantize.convert import convert_model
+from kirin_lava.quantize.convert import convert_blocks, convert_model
 from kirin_lava.quantize.recover import Layer, Student
 from kirin_lava.spikes.codes import INTEGER8
 from kirin_lava.spikes.neurons import IntegrateFire
 from kirin_lava.spikes.steps import StaticStep
 from kirin_lava.tasks.plan import plan
+from kirin_lava.tasks.quality.original import load_original
 from kirin_lava.tasks.verify import Choice, verify
 from tests.exports import export
 from tests.hf_models import save_model
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 
 NAME = "fas-w8a8"
+FITTED = replace(load_recipe(NAME), options=FasOptions(8, "neuron"))
 FC1 = Site("blocks.0", "mlp.fc1")
 
 
@@ -91,6 +93,71 @@ def test_steps_are_of_least_squared_error() -> None:
     assert input_step(x[:, :2], float(x[:, :2].abs().max())) == pytest.approx(float(x[:, :2].abs().max()) / 127, rel=0.3)
 
 
+def counted(sums: Tensor, steps: Tensor, starts: Tensor, levels: int) -> Tensor:
+    return (sums / steps + starts).floor().clamp(0, levels) * steps
+
+
+def test_thresholds_and_starts_fit_the_quantised_sums_of_the_layer_and_then_of_every_neuron() -> None:
+    generator = torch.Generator().manual_seed(0)
+    wanted = torch.randn(3000, 6, generator=generator) * torch.tensor([1.0, 1.0, 4.0, 0.5, 1.0, 1.0])
+    sums = wanted * torch.tensor([1.0, 0.8, 1.0, 1.0, 1.3, 1.0]) + torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.3])
+    steps, half = output_steps(wanted, 4), torch.full((6,), 0.5)
+
+    reader = torch.randn(5, 6, generator=generator)
+
+    def wrong(steps: Tensor, starts: Tensor) -> float:
+        return float(((counted(sums, steps, starts, 4) - wanted.clamp_min(0)) @ reader.T).square().sum())
+
+    layer, neuron = (settled(sums, wanted, steps, reader, 4, fine=fine) for fine in (False, True))
+    assert len(set((layer[0] / steps).tolist())) == 1 and len(set(layer[1].tolist())) == 1
+    assert wrong(*layer) < wrong(steps, half) and wrong(*neuron) < 0.92 * wrong(*layer)
+    assert all(torch.equal(a, b) for a, b in zip(neuron, settled(sums, wanted, steps, reader, 4), strict=True))
+
+
+def test_fitting_lessens_what_a_layer_behind_quantised_ones_is_off_by(tmp_path: Path) -> None:
+    checkpoint, rows = random_checkpoint(tmp_path, "opt"), random_rows(CONFIGS["opt"], 20, 24)
+    exact = load_original(checkpoint, rows[0])(torch.stack(rows)).logits
+    off = {}
+    for fit in ("none", "neuron"):
+        recipe = replace(load_recipe(NAME), options=FasOptions(4, fit))
+        off[fit] = float((Executor(convert_model(checkpoint, rows, recipe)).forward(torch.stack(rows)) - exact).square().mean())
+    assert off["neuron"] < 0.97 * off["none"]
+
+
+def test_a_layer_that_is_left_out_still_has_the_next_ones_fitted_behind_it(tmp_path: Path) -> None:
+    checkpoint, rows, recipe = random_checkpoint(tmp_path, "opt"), random_rows(CONFIGS["opt"], 4, 24), FITTED
+    whole = list(convert_blocks(checkpoint, rows, recipe))
+    part = list(convert_blocks(checkpoint, rows, recipe, skip=lambda name: name == "blocks.0"))
+    assert [item.block.name for item in part] == [item.block.name for item in whole[1:]]
+    neurons = [next(op.neuron for op in items.block.linears() if op.name == "mlp.fc1") for items in (whole[1], part[0])]
+    assert all(isinstance(neuron, IntegrateFire) for neuron in neurons)
+    for name in ("theta", "initial", "offset"):
+        np.testing.assert_array_equal(getattr(neurons[0], name), getattr(neurons[1], name))
+
+
+def test_a_killed_fine_tuning_goes_on_to_the_same_thresholds(tmp_path: Path) -> None:
+    checkpoint, rows = random_checkpoint(tmp_path, "opt"), random_rows(CONFIGS["opt"], 8, 12)
+    recipe, scratch = replace(FITTED, recovery=RecoverySpec("distill", 16)), tmp_path / "tuning.pt"
+    told: list[int] = []
+
+    def converted(report: Any, saved: Path | None) -> list[np.ndarray]:
+        items = convert_blocks(checkpoint, rows, recipe, seed=5, report=report, scratch=saved)
+        fired = [op.neuron for item in items for op in item.block.linears() if isinstance(op.neuron, IntegrateFire)]
+        return [array for neuron in fired for array in (neuron.theta, neuron.initial, neuron.offset)]
+
+    def kill(what: str, done: int, total: int) -> None:
+        if done == 9:
+            raise KeyboardInterrupt
+
+    whole = converted(lambda what, done, total: None, None)
+    with pytest.raises(KeyboardInterrupt):
+        converted(kill, scratch)
+    resumed = converted(lambda what, done, total: told.append(done), scratch)
+    assert told == list(range(9, 17)) and len(whole) == 6
+    for before, after in zip(whole, resumed, strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
 @pytest.mark.parametrize("kind", ["llama", "qwen3"])
 def test_gated_families_are_refused_with_the_names_of_others(tmp_path: Path, kind: str) -> None:
     with pytest.raises(UnsupportedError, match=r"blocks\.0: FAS replaces an activation directly .* FAS converts: opt;"):
@@ -104,7 +171,12 @@ def test_a_plan_says_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "message"), [({"levels": 6}, "levels is 6; choose one of 4, 8, 16"), ({"steps": 8}, "unknown entry 'steps'")]
+    ("section", "message"),
+    [
+        ({"levels": 6}, "levels is 6; choose one of 4, 8, 16"),
+        ({"fit": "all"}, "fit is 'all'"),
+        ({"steps": 8}, "unknown entry 'steps'"),
+    ],
 )
 def test_a_section_that_says_nothing_sensible_is_refused(section: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):

@@ -25,7 +25,7 @@ from kirin_lava import models
 from kirin_lava.base.errors import FitError, UnsupportedError
 from kirin_lava.base.loihi2 import STATE_MAX, WEIGHT_MAX, WEIGHT_MIN
 from kirin_lava.graph.ops import Relu
-from kirin_lava.methods.fas.steps import input_step, output_steps
+from kirin_lava.methods.fas.steps import input_step, output_steps, settled
 from kirin_lava.methods.method import FiringDense, Method, Paper
 from kirin_lava.methods.options import choice
 from kirin_lava.methods.site import Coding, Site
@@ -46,12 +46,16 @@ class FasOptions:
 
     Attributes:
         levels: L, the most spikes of a neuron, and T, the steps they have: 8 (the paper's), 4 or 16.
+        fit: thresholds and starts on the quantised network: one factor and one start for each "layer", then others for each
+            "neuron"; "none" keeps those of the float model.
     """
 
     levels: int = 8
+    fit: str = "none"
 
     def __post_init__(self) -> None:
         choice("levels", self.levels, tuple(_BY_STEPS))
+        choice("fit", self.fit, ("none", "layer", "neuron"))
 
 
 class Fas(Method):
@@ -88,6 +92,16 @@ class Fas(Method):
     def output_steps(self, site: Site, options: FasOptions, sample: Tensor) -> Tensor:
         """Of least squared error, of the layer and then of every neuron, see `steps`."""
         return output_steps(sample, options.levels)
+
+    def settles(self, options: FasOptions) -> bool:
+        """See `Method`."""
+        return options.fit != "none"
+
+    def settled(
+        self, site: Site, options: FasOptions, sums: Tensor, wanted: Tensor, steps: Tensor, reader: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """With which the reading layer is least wrong, of the layer and then of every neuron, see `steps`."""
+        return settled(sums, wanted, steps, reader, options.levels, fine=options.fit == "neuron")
 
     def neuron(self, dense: FiringDense, site: Site, options: FasOptions) -> Neuron:
         """Thresholds and starts, with the largest shift that synapses and membranes hold. The bias is held with the membrane;
