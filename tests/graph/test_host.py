@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from kirin_lava.base.errors import UsageError
+from kirin_lava.graph import port
 from kirin_lava.graph.ops import (
     HOST_OPS,
     Add,
@@ -28,6 +30,7 @@ from kirin_lava.graph.ops import (
     Sum,
     ZeroPoints,
 )
+from kirin_lava.graph.port import Inputs, Port
 from kirin_lava.graph.values import Codes, HostContext, Value, rotary_tables
 from kirin_lava.spikes.codes import INTEGER8, REFINED, SIGNED, Channels, levels
 from kirin_lava.spikes.steps import MinMax, TokenBudget
@@ -292,6 +295,17 @@ def test_softmax_is_that_of_torch_times_the_steps_of_values() -> None:
     # weights of 2^-14 of the largest and more, to which 8 bits are blind
     torch.testing.assert_close(result.double(), scores.softmax(-1) * value, rtol=2e-3, atol=1e-6)
     assert not result[..., -1].squeeze()[:, :-1].any()
+
+
+@pytest.mark.parametrize(("name", "what"), [("q", "the query"), ("k", "k"), ("v", "v")])
+def test_softmax_asks_for_a_step_of_every_head(name: str, what: str) -> None:
+    """Of the query as many as heads, of what is cached as many as heads of the keys."""
+    kept = Port(port.CODES, KV_HEADS * HEAD_DIM, KV_HEADS, INTEGER8, cached=True)
+    ports = {"s": Port(port.SUMS, HEADS, by_position=True), "q": Port(port.CODES, HEADS * HEAD_DIM, HEADS, SIGNED)}
+    ports |= {"k": kept, "v": kept}
+    assert SOFTMAX.port(Inputs(ports, None, "here")) == Port(port.REAL, HEADS, by_position=True)
+    with pytest.raises(UsageError, match=f"here: steps of {what}: 1 instead of"):
+        SOFTMAX.port(Inputs({**ports, name: replace(ports[name], groups=1)}, None, "here"))
 
 
 @settings(max_examples=25)

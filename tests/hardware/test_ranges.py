@@ -65,7 +65,16 @@ def test_extremes_are_those_of_all_code_vectors(enc: SpikeCode, budget: int | No
 
 @pytest.mark.parametrize(("worst", "bits"), [((-5, 4), 1.0), ((-1, 20), -1.0), ((0, 0), math.inf)])
 def test_the_margin_is_how_often_the_worst_case_could_double(worst: tuple[int, int], bits: float) -> None:
-    assert Bound("v", (-10, 10), "STATE_MAX", worst, worst, None, 0).margin_bits == bits
+    bound = Bound("v", (-10, 10), "STATE_MAX", worst, worst, None, 0)
+    assert bound.margin_bits == bits and bound.guarantee == (PROVED if bits >= 0 else UNFIT)
+
+
+@pytest.mark.parametrize(
+    ("reached", "word"), [((-10, 10), CALIBRATED), ((-11, 10), UNFIT), ((-10, 11), UNFIT), ((0, 0), CALIBRATED)]
+)
+def test_a_guarantee_asks_for_both_ends(reached: tuple[int, int], word: str) -> None:
+    assert Bound("v", (-10, 10), "STATE_MAX", (-99, 99), (-99, 99), reached, 0).guarantee == word
+    assert Bound("v", (-10, 10), "STATE_MAX", reached, reached, None, 0).guarantee == (PROVED if word == CALIBRATED else UNFIT)
 
 
 @pytest.mark.parametrize("sign", [1, -1])

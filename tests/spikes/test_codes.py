@@ -103,6 +103,12 @@ def test_codes_are_those_of_their_definition(
     assert code.code_span() == codes and code.code_span(messages=False) == spikes == code.spike_codes
 
 
+@pytest.mark.parametrize("code", [code for code in CODES if not code.has_spikes], ids=lambda code: code.name)
+def test_integers_without_spikes_are_sent_as_they_are(code: SpikeCode) -> None:
+    assert code.code_span(messages=False) == (0, 0)
+    assert code.raster(np.array([0, code.code_max]))[1].tolist() == [[0], [code.code_max]]
+
+
 def test_codes_of_eight_bits_are_as_many_as_eight_bits_hold() -> None:
     for name in ("unsigned-8", "unsigned-16", "unsigned-integer-8"):
         code = code_named(name)

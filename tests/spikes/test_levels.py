@@ -91,7 +91,7 @@ def test_an_ordinary_channel_sends_one_spike_and_no_odd_code() -> None:
     with pytest.raises(
         UsageError, match="code 31 in channel 0 is no multiple of 2: only a fine channel of levels-2 codes sends"
     ):
-        code.raster(np.array([31, 31, 2, 0, 17, 14, 1, 2]))
+        code.raster(np.array([31, 31, 3, 0, 17, 14, 1, 2]))
     with pytest.raises(UsageError, match="levels-2 codes of 8 channels meet a value of 7"):
         code.raster(q[:7])
 

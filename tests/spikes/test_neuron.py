@@ -236,6 +236,12 @@ def test_comparisons_and_falls_are_those_of_the_ladder(code: SpikeCode) -> None:
     assert neuron.most_work() == (sides * (code.window - 1), code.window - 2)
 
 
+@pytest.mark.parametrize("gains", [(1,) * 15, (1,) * 17])
+def test_a_window_and_the_gains_of_a_code_go_together(gains: tuple[int, ...]) -> None:
+    with pytest.raises(FitError, match=f"a window of 16 steps does not hold a code with {len(gains)}"):
+        READ_OUT.stepped((1,), 16, gains)
+
+
 def test_a_window_too_short_for_the_output_codes_is_refused() -> None:
     phase = Silence(UNSIGNED16, np.array([1]), np.array([0]))
     with pytest.raises(FitError, match="8 steps cannot hold unsigned-16 codes"):
