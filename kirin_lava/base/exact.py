@@ -202,22 +202,26 @@ class ExactMatmul:
         max_code: largest magnitude of a code.
         device: of the codes.
         signed: whether codes are negative, too.
+        wide: whether sums beyond 2^24 are wanted to the last bit: all come in float64 then.
 
     Attributes:
-        bound: largest sum that codes can reach.
+        bound: largest sum that codes can reach. widest: the same for codes of 1.
     """
 
-    def __init__(self, weight: npt.NDArray[np.int8], max_code: int, device: torch.device, signed: bool = True):
+    def __init__(
+        self, weight: npt.NDArray[np.int8], max_code: int, device: torch.device, signed: bool = True, wide: bool = False
+    ):
         magnitude = np.abs(weight.astype(np.int16))
-        largest, widest = int(magnitude.max(initial=0)), int(magnitude.sum(1, dtype=np.int64).max(initial=0))
+        largest, self.widest = int(magnitude.max(initial=0)), int(magnitude.sum(1, dtype=np.int64).max(initial=0))
         del magnitude
-        self.bound = max_code * widest
+        self.bound = max_code * self.widest
+        self._wide = wide
         self._packed = self._dense = None
         if device.type == "cpu" and _int8_kernel_is_exact(largest > _PAIR_SAFE):
-            self._packed = _Product(weight, _Digits.of(max_code, signed), device, packed=True)
+            self._packed = _Product(weight, _Digits.of(max_code, signed), device, packed=True, wide=wide)
         if self._packed is None or weight.size < _MANY_WEIGHTS:
             digits = _Digits.whole(max_code) if self.bound < FLOAT32_EXACT else _Digits.of(max_code, signed)
-            self._dense = _Product(weight, digits, device, packed=False)
+            self._dense = _Product(weight, digits, device, packed=False, wide=wide)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(..., K) codes in float32 -> (..., N) sums in float32 or, where the fan-in was split, float64.
@@ -225,10 +229,11 @@ class ExactMatmul:
         Sums up to 2^24 are exact, and any in float64; float32 makes of others, which no neuron holds, at least 2^24. Codes up
         to `ROUNDS_ONCE` are rounded once: the result is the float32 number next to the sum.
         """
-        if self._packed is None or (self._dense is not None and x.numel() < _MANY_ROWS * x.shape[-1]):
-            assert self._dense is not None
-            return self._dense(x)
-        return self._packed(x)
+        product = self._packed
+        if product is None or (self._dense is not None and x.numel() < _MANY_ROWS * x.shape[-1]):
+            product = self._dense
+        assert product is not None
+        return product(x).double() if self._wide else product(x)
 
 
 @dataclass(frozen=True)
@@ -291,18 +296,23 @@ class _Digits:
 class _Product:
     """An `ExactMatmul` in one form of the weights: packed for the int8 kernel, or float32."""
 
-    def __init__(self, weight: npt.NDArray[np.int8], digits: _Digits, device: torch.device, packed: bool):
-        self._digits, self._is_packed, self._outputs = digits, packed, len(weight)
+    def __init__(self, weight: npt.NDArray[np.int8], digits: _Digits, device: torch.device, packed: bool, wide: bool):
+        self._digits, self._is_packed, self._outputs, self._wide = digits, packed, len(weight), wide
         self.parts = [
             (start, stop, _form(np.ascontiguousarray(weight[:, start:stop]), device, packed))
             for start, stop in _exact_parts(weight, digits.reach)
         ]
         # of most codes the higher digit is 0: a product of the few columns where it is not costs less than one of all
-        self._weight = weight if packed and digits.count == 2 and not digits.offset and len(self.parts) == 1 else None
+        few = packed and digits.count == 2 and not digits.offset and len(self.parts) == 1 and not wide
+        self._weight = weight if few else None
         self._constant = None
         if digits.offset:
             constant = digits.offset * weight.sum(1, dtype=np.int64).astype(np.float64)
-            self._constant = torch.from_numpy(constant).to(device, torch.float32 if len(self.parts) == 1 else torch.float64)
+            self._constant = torch.from_numpy(constant).to(device, self._dtype)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.float32 if len(self.parts) == 1 and not self._wide else torch.float64
 
     def __call__(self, x: Tensor) -> Tensor:
         """See `ExactMatmul`."""
@@ -312,8 +322,7 @@ class _Product:
         some = max(_FEWEST_ROWS, _SUMS // (self._outputs * self._digits.count))
         if len(rows) <= some:
             return self._sums(rows).view(*x.shape[:-1], -1)
-        dtype = torch.float32 if len(self.parts) == 1 else torch.float64
-        sums = torch.empty(len(rows), self._outputs, dtype=dtype, device=x.device)
+        sums = torch.empty(len(rows), self._outputs, dtype=self._dtype, device=x.device)
         for start in range(0, len(rows), some):
             sums[start : start + some] = self._sums(rows[start : start + some])
         return sums.view(*x.shape[:-1], -1)
@@ -352,6 +361,8 @@ class _Product:
         In float32 every sum of digits is below 2^24, with the constant as well. What an addition adds is exact; it rounds only
         a result beyond 2^24, to 2^24 at least, and from there no further digit leads back.
         """
+        if self._wide:
+            sums = sums.double()
         if self._constant is not None:
             sums[-1].add_(self._constant)
         value = sums[0]

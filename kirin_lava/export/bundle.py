@@ -196,10 +196,9 @@ class Bundle:
             codes, result, peak = (arrays.get(f"{segment}.{part}") for part in ("codes", "result", "peak"))
             if codes is None or result is None or peak is None:
                 raise UsageError(f"{path}: the probe of {segment} is incomplete; export again")
-            kinds = [f"{array.dtype} {array.ndim}" for array in (codes, result, peak)]
-            if kinds != ["int16 2", "int32 2", "int32 1"] or len(codes) != len(result) or not len(codes):
-                raise UsageError(f"{path}: the probe of {segment} has types or shapes that no probe has; export again")
             probes[segment] = Probe(codes, result, peak)
+            if not probes[segment].is_one():
+                raise UsageError(f"{path}: the probe of {segment} has types or shapes that no probe has; export again")
         return probes
 
     def model(self) -> Model:

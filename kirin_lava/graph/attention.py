@@ -6,21 +6,22 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from kirin_lava.base.errors import FitError
 from kirin_lava.base.exact import FLOAT32_EXACT
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.graph.cache import Cache, Columns, OneHead
-from kirin_lava.graph.ops import Decode, Encode, Mix, Op, Score, Softmax
+from kirin_lava.graph.ops import Decode, Encode, Mix, Op, Score, Softmax, synapses_of
 from kirin_lava.graph.ops.softmax import visible
 from kirin_lava.graph.parts import check_parts
 from kirin_lava.graph.stages import Stage
 from kirin_lava.graph.values import Codes, Value, Values, codes_in
+from kirin_lava.spikes.codes import INTEGER8, SpikeCode
 from kirin_lava.spikes.neurons.neuron import check_state
 
 __all__ = ["Alone", "Share", "mix_sums", "one_head", "rows_at_once", "score_sums", "shares_of", "some_tokens"]
 
 _ATTENTION_ELEMENTS = 2**20  # of scores at a time
 _ATTENTION_ROWS = 16  # but not fewer tokens
-_MAX_CACHED = 127  # largest magnitude of a cached code
 
 
 @dataclass(frozen=True)
@@ -92,33 +93,47 @@ def some_tokens(value: Value, tokens: slice) -> Value:
     return value[:, tokens] if isinstance(value, Tensor) else value.tokens(tokens)
 
 
-def score_sums(op: Score, query: Codes, keys: Tensor) -> Tensor:
-    """(B, L, H * d) codes against (B, kv_heads, d, J) cached codes -> (B, H, L, J) sums, 0 where j is later than the token."""
+def _apart(op: Score | Mix, kept: SpikeCode) -> bool:
+    """Whether no membrane holds a whole sum: planes, or halves of cached codes, have sums of their own."""
+    return op.neuron.every_step or len(synapses_of(kept)) > 1
+
+
+def score_sums(op: Score, query: Codes, keys: Tensor, kept: SpikeCode = INTEGER8) -> Tensor:
+    """(B, L, H * d) codes against (B, kv_heads, d, J) cached codes -> (B, H, L, J) sums, 0 where j is later than the token.
+
+    They are exact, in float64 where float32 could round.
+    """
     batch, length, _ = query.q.shape
     width, columns = keys.shape[2:]
     q = query.q.view(batch, length, op.kv_heads, -1, width).permute(0, 2, 3, 1, 4)
+    if width * op.code.largest * kept.largest >= FLOAT32_EXACT:
+        q, keys = q.double(), keys.double()
     sums = (q.reshape(batch, op.kv_heads, -1, width) @ keys).view(batch, op.heads, length, columns)
-    if width * _MAX_CACHED**2 > STATE_MAX:
+    if not _apart(op, kept) and op.neuron.reach(op.code, width * kept.largest) > STATE_MAX:
         check_state(sums, op.name)
     if length > 1:
         sums[..., columns - length :].mul_(visible(length, length, sums.device))
     return sums
 
 
-def mix_sums(op: Mix, weights: Codes, cached: Tensor) -> Tensor:
-    """(B, H, L, J) codes against (B, kv_heads, d, J) cached codes -> (B, L, H * d) sums."""
+def mix_sums(op: Mix, weights: Codes, cached: Tensor, kept: SpikeCode = INTEGER8) -> Tensor:
+    """(B, H, L, J) codes against (B, kv_heads, d, J) cached codes -> (B, L, H * d) sums, exact as of `score_sums`."""
     batch, _, length, columns = weights.q.shape
     flat = weights.q.view(batch, op.kv_heads, -1, columns).transpose(2, 3)
-    bound = columns * op.code.code_max * _MAX_CACHED
+    bound = columns * op.code.code_max * kept.largest
     # where the worst case could round, the codes at hand still may not: a row's sum bounds every partial sum
-    if bound < FLOAT32_EXACT or float(weights.q.sum(-1).max()) * _MAX_CACHED < FLOAT32_EXACT:
+    if bound < FLOAT32_EXACT or float(weights.q.sum(-1).max()) * kept.largest < FLOAT32_EXACT:
         sums = cached @ flat
     else:
         sums = cached.double() @ flat.double()
     sums = sums.view(batch, op.kv_heads, cached.shape[2], -1, length).permute(0, 4, 1, 3, 2).reshape(batch, length, -1)
-    if op.part is not None and op.part < columns:
-        if op.part * op.code.largest * _MAX_CACHED > STATE_MAX:
-            check_parts(op, weights.q, cached.transpose(2, 3), _MAX_CACHED)
+    if _apart(op, kept):
+        positions = min(columns, op.part or columns)
+        if op.neuron.reach(op.code, positions * max(synapses_of(kept))) > STATE_MAX:
+            raise FitError(f"{op.name}: sums over {positions} positions are not proved to fit the 24-bit state: export again")
+    elif op.part is not None and op.part < columns:
+        if op.part * op.code.largest * kept.largest > STATE_MAX:
+            check_parts(op, weights.q, cached.transpose(2, 3), kept.largest)
     elif bound > STATE_MAX:
         check_state(sums, op.name)
     return sums

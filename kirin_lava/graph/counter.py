@@ -18,13 +18,16 @@ from torch import Tensor
 from kirin_lava.graph.block import Block
 from kirin_lava.graph.counts import CodeCounts, CoreCounts, HostCounts, Stats
 from kirin_lava.graph.executor import Observer, cached_name
-from kirin_lava.graph.ops import CoreOp, Encode, Linear, Mix, Op, Score, StageOp, require_ops
+from kirin_lava.graph.ops import CoreOp, Encode, Linear, Mix, Op, Score, StageOp, require_ops, synapses_of
 from kirin_lava.graph.ops.integer import IntegerOp
 from kirin_lava.graph.ops.op import HOST
 from kirin_lava.graph.values import Codes, Value
 from kirin_lava.spikes.codes import SpikeCode
 
-__all__ = ["Counter", "stored_bits", "together"]
+__all__ = ["Counter", "halves_of", "readouts_of", "stored_bits", "together"]
+
+
+_MOST_BITS = 32  # of a wide code
 
 
 def together(*observers: Observer) -> Observer:
@@ -43,22 +46,34 @@ class _Together:
 
 
 def stored_bits(op: CoreOp, block: Block) -> int:
-    """Bits of a stored synapse: 4 if every weight (times 2^shift of a fire phase) or cached code fits them, else 8."""
+    """Bits of a stored synapse: 4 if every weight (times 2^shift of a fire phase) or cached code fits them, else 8; 16 of a
+    cached code in two synapses."""
     if isinstance(op, Linear):
         shift = op.neuron.shift
         weight = op.weight[: None if op.weight.strides[0] else 1]  # of a plan all rows are one and the same
         low, high = int(weight.min(initial=0)) << shift, int(weight.max(initial=0)) << shift
         return 4 if low >= -8 and high <= 7 else 8
-    cached = block.ports[op.cache].code
-    return 4 if cached is not None and cached.largest <= 7 else 8
+    synapses = synapses_of(block.ports[op.cache].code)
+    return 4 if max(synapses) <= 7 else 8 * len(synapses)
+
+
+def halves_of(op: CoreOp, block: Block) -> int:
+    """Neurons for each sum of a segment: one for each synapse that a cached code takes."""
+    return 1 if isinstance(op, Linear) else len(synapses_of(block.ports[op.cache].code))
+
+
+def readouts_of(op: CoreOp, block: Block) -> int:
+    """What is read out for each sum of a window: one membrane, or one in every step, of every half of a cached code."""
+    return halves_of(op, block) * (op.code.window if op.neuron.every_step else 1)
 
 
 @dataclass
 class _Tally:
-    """Sums so far: plain integers that shapes tell, and float64 tensors that stay on the device."""
+    """Sums so far: plain integers that shapes tell, and float64 tensors that stay on the device; and the largest |q|."""
 
     plain: dict[str, int] = field(default_factory=dict)
     summed: dict[str, Tensor] = field(default_factory=dict)
+    largest: int = 0
 
     def add(self, **numbers: int | Tensor) -> None:
         for name, number in numbers.items():
@@ -131,12 +146,20 @@ class Counter:
     def _see(self, block: Block, producer: str, value: str, code: SpikeCode, codes: Codes, invisible: int) -> None:
         """Histogram of codes. `invisible` ones (code 0, beyond a token's own position) are taken off."""
         tally = self._codes.setdefault((block.name, value), (producer, code, _Tally()))[2]
-        shifted = (codes.q.flatten() - code.code_min).to(torch.int32 if code.message_bits > 8 else torch.uint8)
-        histogram = torch.bincount(shifted, minlength=code.code_max - code.code_min + 1).to(torch.float64)
-        histogram[-code.code_min] -= invisible
-        tokens = codes.step.shape[0] * codes.step.shape[1]
-        tally.add(tokens=tokens, clipped=codes.clipped, histogram=histogram)
-        if code.channels is not None:  # the same code sends more spikes in one channel than in another
+        tally.add(tokens=codes.step.shape[0] * codes.step.shape[1], clipped=codes.clipped)
+        if code.wide:
+            size = codes.q.abs()
+            bits = torch.frexp(size).exponent * codes.q.sign().to(torch.int32)
+            histogram = torch.bincount((bits + _MOST_BITS).flatten(), minlength=2 * _MOST_BITS + 1).to(torch.float64)
+            histogram[_MOST_BITS] -= invisible
+            tally.add(histogram=histogram, at_limit=_total(size == code.largest))
+            tally.largest = max(tally.largest, int(size.max()))
+        else:
+            shifted = (codes.q.flatten() - code.code_min).to(torch.int32 if code.message_bits > 8 else torch.uint8)
+            histogram = torch.bincount(shifted, minlength=code.code_max - code.code_min + 1).to(torch.float64)
+            histogram[-code.code_min] -= invisible
+            tally.add(histogram=histogram)
+        if code.channels is not None or code.wide:  # a code in the histogram does not tell how many spikes it sent
             tally.add(spikes=_total(code.spike_count(codes.q)))
 
     def _linear(self, block: Block, op: Linear, q: Tensor, tally: _Tally) -> None:
@@ -153,10 +176,8 @@ class Counter:
         rates = (_rate_factor(size.amax(1), op.code) @ size).to(torch.float64)
         tally.add(tokens=tokens, elements=q.numel(), spikes=spikes.sum(), outliers=outliers.sum(), spiking=_total(spiking))
         tally.add(neurons=tokens * op.weight.shape[0], dense_macs=tokens * op.weight.size)
-        if op.code.graded:
-            tally.add(synaptic_adds=0, macs=(spikes + outliers) @ synapses)
-        else:
-            tally.add(synaptic_adds=spikes @ synapses, macs=outliers @ synapses)
+        graded = op.code.graded_count(q).sum(0).to(torch.float64) if op.code.graded else torch.zeros_like(spikes)
+        tally.add(synaptic_adds=(spikes - graded) @ synapses, macs=(graded + outliers) @ synapses)
         tally.add(rate_spikes=rates.sum(), rate_adds=rates @ synapses)
 
 
@@ -219,7 +240,11 @@ def _seen_positions(batch: int, tokens: int, positions: int) -> int:
 
 def _code_row(block: str, value: str, producer: str, code: SpikeCode, tally: _Tally) -> CodeCounts:
     histogram = tally.summed["histogram"].cpu().numpy().round().astype(np.int64)
-    q = np.arange(code.code_min, code.code_max + 1)
+    if code.wide:
+        highest = 1 << np.arange(_MOST_BITS)
+        q = np.concatenate([-highest[::-1], [0], highest])
+    else:
+        q = np.arange(code.code_min, code.code_max + 1)
     outliers, silent = int(histogram[code.is_message(q)].sum()), int(histogram[code.is_silent(q)].sum())
     elements = int(histogram.sum())
     sizes, came = np.abs(q), histogram > 0
@@ -230,12 +255,12 @@ def _code_row(block: str, value: str, producer: str, code: SpikeCode, tally: _Ta
         encoding=code.name,
         tokens=tally.integer("tokens"),
         elements=elements,
-        spikes=tally.integer("spikes") if code.channels is not None else int((code.spike_count(q) * histogram).sum()),
+        spikes=tally.integer("spikes") if "spikes" in tally.summed else int((code.spike_count(q) * histogram).sum()),
         silent=silent,
         outliers=outliers,
         clipped=tally.integer("clipped"),
-        largest=int(sizes[came].max(initial=0)),
-        at_limit=int(histogram[sizes == sizes.max()].sum()),
+        largest=tally.largest if code.wide else int(sizes[came].max(initial=0)),
+        at_limit=tally.integer("at_limit") if code.wide else int(histogram[sizes == sizes.max()].sum()),
         histogram={int(code): int(count) for code, count in zip(q[came], histogram[came], strict=True)},
     )
 
@@ -259,10 +284,10 @@ def _core_row(block: Block, op: CoreOp, tally: _Tally, fired: CodeCounts | None)
         windows=n["tokens"],
         steps=n["tokens"] * op.code.window,
         silent=n["elements"] - tally.integer("spiking") - n["outliers"],
-        neuron_updates=n["neurons"] * op.code.window,
+        neuron_updates=halves_of(op, block) * n["neurons"] * op.code.window,
         comparisons=comparisons,
         ramp_adds=ramp_adds,
-        readouts=0 if fires or block.fraction is not None else n["neurons"],
+        readouts=0 if fires or block.fraction is not None else readouts_of(op, block) * n["neurons"],
         rate_spikes=float(tally.summed["rate_spikes"]),
         rate_adds=float(tally.summed["rate_adds"]),
         **n,

@@ -27,7 +27,8 @@ class CodeCounts:
         producer: the operation that made them: an `Encode` on the host, or neurons that fired.
         clipped: codes that a static step clipped.
         largest: largest |q| that came up. at_limit: how often |q| was the largest there is (massive activations).
-        histogram: code q -> how often it came up, of those that did, in ascending order.
+        histogram: code q -> how often it came up, of those that did, in ascending order. Of wide codes, see `SpikeCode.wide`,
+            q is the highest bit of each with its sign.
     """
 
     block: str
@@ -59,7 +60,7 @@ class CoreCounts:
         synaptic_adds: by spikes. macs: by outlier messages and graded spikes.
         neuron_updates: neuron steps, each one addition `v += u`.
         comparisons: with a threshold. ramp_adds: falls of a threshold by one ramp.
-        readouts: membranes that went to the host.
+        readouts: sums that went to the host: membranes, or the sums of every step.
         rate_spikes, rate_adds: spikes and additions of an 8-bit rate code of the same values (expected, not exact).
     """
 

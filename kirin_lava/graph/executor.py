@@ -9,7 +9,7 @@ so a prompt in one batch, in pieces, or token by token gives the same integers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -129,7 +129,8 @@ class BlockExecutor:
                     self._calls |= {op: self._call(block, op) for op in alone.ops}
         if own:
             for op in plain.linears():
-                self._matmuls[op] = ExactMatmul(op.weight, op.code.largest, self.device, signed=op.code.signed)
+                wide = op.neuron.every_step
+                self._matmuls[op] = ExactMatmul(op.weight, op.code.largest, self.device, op.code.signed, wide)
 
     def _rows(self, batch: int, length: int) -> int:
         """Tokens of a row that are taken at a time."""
@@ -147,9 +148,10 @@ class BlockExecutor:
         if isinstance(op, Linear):
             return lambda values, context, cache: self._segment(op, codes_in(values, op.input))
         if isinstance(op, (Score, Mix)):
-            product: Callable[[Any, Codes, Tensor], Value] = score_sums if isinstance(op, Score) else mix_sums
+            product: Callable[[Any, Codes, Tensor, Any], Value] = score_sums if isinstance(op, Score) else mix_sums
+            kept = block.ports[op.cache].code
             return lambda values, context, cache: product(
-                op, codes_in(values, op.input), cache.columns(block.name, op.cache, context.stop)
+                op, codes_in(values, op.input), cache.columns(block.name, op.cache, context.stop), kept
             )
         assert isinstance(op, StageOp)
         compute = op.compute
@@ -214,9 +216,16 @@ class BlockExecutor:
     def _linear(self, op: Linear, x: Codes) -> Value:
         matmul = self._matmuls[op]
         sums = matmul(x.q)
-        if matmul.bound > STATE_MAX and not isinstance(op, Joined):
-            check_state(sums, op.name)
+        if op.neuron.reach(op.code, matmul.widest) > STATE_MAX and not isinstance(op, Joined):
+            for held in _by_step(op, x.q, matmul) if op.neuron.every_step else (sums,):
+                check_state(held, op.name)
         return answer_of(op, x, op.neuron.reference(sums, op.name))
+
+
+def _by_step(op: Linear, q: Tensor, matmul: ExactMatmul) -> Iterator[Tensor]:
+    """Sums (..., N) of the payloads of every step of codes (..., K)."""
+    payloads = torch.from_numpy(op.code.payloads(q.cpu().to(torch.int64).numpy())).to(q)
+    return (matmul(payload) for payload in payloads.unbind(-1))
 
 
 @cache

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kirin_lava.graph.block import Block
-from kirin_lava.graph.ops import Encode, Linear, Mix, Op, Score, Slice
+from kirin_lava.graph.ops import Encode, Linear, Mix, Op, Score, Slice, synapses_of
 from kirin_lava.spikes.codes import SpikeCode
+from kirin_lava.spikes.neurons import READ_OUT, Neuron
 from kirin_lava.spikes.steps import TokenBudget
 
 __all__ = [
@@ -109,23 +110,26 @@ def weights_of(linear: Linear) -> npt.NDArray[np.int8]:
 
 
 def cache_extremes(block: Block, op: Score | Mix, inputs: int) -> Int64:
-    """Cached codes as far from zero as they come: (2, inputs), one row per sign."""
-    cached = block.ports[op.cache].code
-    largest = 127 if cached is None else cached.largest
+    """Synapses of cached codes as far from zero as they come: (2, inputs), one row per sign."""
+    largest = max(synapses_of(block.ports[op.cache].code))
     return np.repeat([[largest], [-largest]], inputs, axis=1).astype(np.int64)
 
 
-def code_extremes(weight: Integers, seen: Arrivals) -> Span:
-    """What `sum_k weight[n, k] * q[k]` of every neuron can reach."""
+def code_extremes(weight: Integers, seen: Arrivals, neuron: Neuron = READ_OUT) -> Span:
+    """What `sum_k weight[n, k] * q[k]` of every neuron can reach, or that of a step where each is sent on its own."""
+    if neuron.every_step:
+        return payload_extremes(weight, seen, neuron)
     span = _extremes(weight, seen.code.code_span(messages=False), seen.code.code_span(), seen.budget)
     return span if seen.reach is None else span.within(spent(weight, seen.code.largest, seen.reach))
 
 
-def payload_extremes(weight: Integers, seen: Arrivals) -> Span:
+def payload_extremes(weight: Integers, seen: Arrivals, neuron: Neuron = READ_OUT) -> Span:
     """What the states `v` and `u` of every neuron can reach in any step of a window.
 
     Up to a step, a spike of code c counts between 0 and c in v and 0 or its sign in u, an outlier nothing or c in both.
     """
+    if neuron.every_step:
+        return _extremes(weight, seen.code.step_span, seen.code.step_span, None)
     span = _extremes(weight, seen.code.payload_span(messages=False), seen.code.payload_span(), seen.budget)
     if seen.reach is None:
         return span

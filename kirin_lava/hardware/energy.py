@@ -28,7 +28,7 @@ from kirin_lava.hardware.profile import Profile
 from kirin_lava.hardware.timing import RATE_WINDOW
 from kirin_lava.hardware.work import ModelWork, SegmentWork
 from kirin_lava.methods.method import Paper
-from kirin_lava.spikes.codes import code_named
+from kirin_lava.spikes.codes import SpikeCode, code_named
 
 __all__ = ["NETWORKS", "EnergyColumn", "EnergyTable", "PaperView", "energy_table", "paper_view", "verdict"]
 
@@ -236,8 +236,11 @@ def _integer_dense(s: SegmentWork) -> Counts:
 
 def _integer_events(s: SegmentWork) -> Counts:
     narrow, wide = _mac_names(s)
-    # a code that takes several graded spikes is one message of the twin
-    graded = code_named(s.encoding).graded
+    # a code that takes several spikes is one message of the twin
+    code = code_named(s.encoding)
+    graded = code.graded
+    if code.by_plane:
+        return _integer_planes(s, code)
     spikes, products = min(s.spikes, s.elements), min(s.macs, s.dense_macs)
     messages = _spike_cost(s) * spikes + _message_cost(s) * s.outliers
     return {
@@ -251,6 +254,23 @@ def _integer_events(s: SegmentWork) -> Counts:
         "message_out": messages,
         "message_hop": messages,
         "host_bit": _link_bits(s),
+    }
+
+
+def _integer_planes(s: SegmentWork, code: SpikeCode) -> Counts:
+    """One message a code that is not silent, as wide as its planes are many, and a product of as many bytes."""
+    size = -(-code.window // 8)
+    sent, products = min(s.spikes, s.elements), min(s.synaptic_adds + s.macs, s.dense_macs)
+    messages = (code.spike_bits + _INDEX_BITS) / (8 + _INDEX_BITS) * sent
+    return {
+        "mac_8x8": size * products,
+        "weight_bit": s.bits * (products + s.written),
+        "neuron_update": s.neurons,
+        "membrane_add": s.neurons,
+        "state_bit": 2 * STATE_BITS * s.neurons,
+        "message_out": messages,
+        "message_hop": messages,
+        "host_bit": _hosted(s) * _code_bits(s) + STATE_BITS * s.neurons + 8 * s.written,
     }
 
 

@@ -67,7 +67,7 @@ def _linear_fit(block: Block, op: Linear, farthest: int) -> tuple[str, int]:
     row = np.full((1, op.weight.shape[1]), -farthest, np.int8)
     seen = arrivals(block, op.input, op.code, op.weight.shape[1])
     if op.fires is not None:
-        low, high = payload_extremes(row, seen).outer()
+        low, high = payload_extremes(row, seen, op.neuron).outer()
         return (PROVED if max(-low, high) <= STATE_MAX else UNKNOWN), 1
     plain = replace(op, weight=row)
     needed = parts_needed(plain, seen)

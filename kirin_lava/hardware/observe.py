@@ -7,6 +7,7 @@ does not fit the state already, because that takes T products instead of one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from kirin_lava.base.exact import ExactMatmul
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.graph.block import Block
 from kirin_lava.graph.executor import cached_name
-from kirin_lava.graph.ops import CoreOp, Linear, Mix, Op, Score
+from kirin_lava.graph.ops import CoreOp, Linear, Mix, Op, Score, synapses_of
 from kirin_lava.graph.parts import sums_by_part
 from kirin_lava.graph.values import Codes, Value
 from kirin_lava.hardware.bounds import Span, arrivals, cache_extremes, payload_extremes
@@ -34,6 +35,7 @@ class RangeObserver:
     Attributes:
         spans: quantity -> span. "membrane" is the sum at a window's end, without shift and offset; "payload" that of messages;
             "u" and "v" are states inside the window, only of segments whose worst case does not fit. Of a "score" one per head.
+            Of sums that no membrane holds, plane by plane or half by half, "payload" alone.
         positions: most positions that were seen, per block.
     """
 
@@ -50,7 +52,10 @@ class RangeObserver:
             return
         q, result = cast(Codes, values[op.input]).q, values[op.output]
         code = op.code
-        if isinstance(op, Score):
+        halves = not isinstance(op, Linear) and len(synapses_of(block.ports[op.cache].code)) > 1
+        if op.neuron.every_step or halves:
+            found = self._by_step(block, op, q, values)
+        elif isinstance(op, Score):
             sums = cast(Tensor, result)
             self.positions[block.name] = max(self.positions.get(block.name, 0), sums.shape[-1])
             found = {"membrane": _span(sums.transpose(1, 3))}
@@ -66,6 +71,17 @@ class RangeObserver:
         seen = self.spans.setdefault((block.name, op.name), {})
         for name, span in found.items():
             seen[name] = seen[name].join(span) if name in seen else span
+
+    def _by_step(self, block: Block, op: CoreOp, q: Tensor, values: dict[str, Value]) -> dict[str, Span]:
+        """The sums of every step, where they are not proved to fit."""
+        if isinstance(op, Score):
+            self.positions[block.name] = max(self.positions.get(block.name, 0), cast(Tensor, values[op.output]).shape[-1])
+        if not isinstance(op, Linear) or self._proved(block, op, q.shape[-1]):
+            return {}
+        product, payloads = self._product(block, op, values), op.code.payloads(q.cpu().to(torch.int64).numpy())
+        sums = [_span(product(payload)) for payload in torch.from_numpy(payloads).to(q).unbind(-1)]
+        reached = reduce(Span.join, sums)
+        return {"u": reached, "v": reached, "membrane": reached}
 
     def _product(self, block: Block, op: Linear | Mix, values: dict[str, Value]) -> Product:
         """Integers per input -> exact sums per neuron (..., N)."""
@@ -84,7 +100,7 @@ class RangeObserver:
         if key not in self._fits:
             weight = op.weight if isinstance(op, Linear) else cache_extremes(block, op, min(columns, op.part or columns))
             seen = arrivals(block, op.input, op.code, weight.shape[1], columns)
-            low, high = payload_extremes(weight, seen).outer()
+            low, high = payload_extremes(weight, seen, op.neuron).outer()
             self._fits[key] = max(-low, high) * 2 ** shift_of(op) <= STATE_MAX
         return self._fits[key]
 

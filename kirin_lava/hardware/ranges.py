@@ -37,7 +37,6 @@ from kirin_lava.hardware.bounds import (
 )
 from kirin_lava.hardware.observe import RangeObserver, shift_of
 from kirin_lava.hardware.split import parts_needed
-from kirin_lava.spikes.neurons import READ_OUT
 
 __all__ = ["CALIBRATED", "PROVED", "UNFIT", "Bound", "SegmentRange", "block_ranges", "model_ranges", "require_fit"]
 
@@ -205,22 +204,21 @@ def _worst_cases(block: Block, op: CoreOp, context: int) -> tuple[dict[str, Span
 def _spans(op: CoreOp, weight: Integers, seen: Arrivals) -> dict[str, Span]:
     """Every quantity's span per neuron; of attention, whose two rows of weights stand for any, in one row."""
     code, scale = seen.code, 2 ** shift_of(op)
-    states, final = payload_extremes(weight, seen), code_extremes(weight, seen)
+    states, final = payload_extremes(weight, seen, op.neuron), code_extremes(weight, seen, op.neuron)
     stored = Span(weight.min(1).astype(np.int64), weight.max(1).astype(np.int64))
     offset = np.zeros(1, np.int64)
     if isinstance(op, Linear):
         offset = -code.zero * weight.sum(1, dtype=np.int64) * scale
     else:
         states, final, stored = _joined(states), _joined(final), _joined(stored)
-    messages = code.payload_span() if seen.budget != 0 else (0, 0)
+    messages = code.step_span if seen.budget != 0 else (0, 0)
     spans = {
         "stored weight": stored.scaled(scale),
         "payload": Span(np.array([messages[0]]), np.array([messages[1]])),
         "u": states.scaled(scale),  # u and v share their worst case: the last step may bring every outlier at once
         "v": states.scaled(scale),
     }
-    neuron = op.neuron if isinstance(op, Linear) else READ_OUT
-    lift, top = neuron.lift(), neuron.top()
+    lift, top = op.neuron.lift(), op.neuron.top()
     spans["membrane"] = final.scaled(scale, lift)
     spans["offset"] = Span(offset + lift, offset + lift)
     if top is not None:

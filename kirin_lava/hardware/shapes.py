@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kirin_lava.graph.block import Block, Model
-from kirin_lava.graph.counter import stored_bits
+from kirin_lava.graph.counter import halves_of, readouts_of, stored_bits
 from kirin_lava.graph.ops import CoreOp, Encode, Linear, Mix, Op, Score, StageOp
 from kirin_lava.graph.ops.integer import IntegerOp, IntegerRotary
 from kirin_lava.graph.ops.op import HOST
@@ -40,6 +40,7 @@ class Segment:
         hosted: whether a host sends what arrives and takes what is read out; else neurons of integer operations do.
         state_words: 24-bit words that a core keeps per neuron.
         comparisons, ramp_adds: of a neuron in one window, as if it fired in the last step.
+        readouts: sums that leave for each output and window. halves: neurons for each output, see `synapses_of`.
     """
 
     block: str
@@ -61,6 +62,8 @@ class Segment:
     ramp_adds: int = 0
     part: int = 0
     hosted: bool = True
+    readouts: int = 1
+    halves: int = 1
 
     @property
     def codes(self) -> SpikeCode:
@@ -205,7 +208,7 @@ def _rotary_width(block: Block) -> int:
 def _segment(block: Block, op: CoreOp) -> Segment:
     bits, ports = stored_bits(op, block), block.ports
     source = block.producer(op.input)
-    neuron = op.neuron if isinstance(op, Linear) else READ_OUT
+    neuron = op.neuron
     comparisons, ramp_adds = neuron.most_work()
     linear = isinstance(op, Linear)
     inputs = ports[op.input].width if linear else ports[op.input].width // op.heads if isinstance(op, Score) else 0
@@ -223,12 +226,14 @@ def _segment(block: Block, op: CoreOp) -> Segment:
         fed_by=source.name if isinstance(source, Linear) else None,
         heads=0 if isinstance(op, Linear) else op.heads,
         kv_heads=0 if isinstance(op, Linear) else op.kv_heads,
-        state_words=neuron.state_words,
+        state_words=neuron.state_words * halves_of(op, block),
         states_touched=neuron.states_touched,
         comparisons=comparisons,
         ramp_adds=ramp_adds,
         part=(op.part or 0) if isinstance(op, Mix) else 0,
         hosted=block.fraction is None,
+        readouts=readouts_of(op, block),
+        halves=halves_of(op, block),
     )
 
 

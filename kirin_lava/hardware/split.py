@@ -28,6 +28,7 @@ from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.graph.block import Block
 from kirin_lava.graph.ops import Encode, Linear, Mix, Op, Slice, Sum
 from kirin_lava.hardware.bounds import Arrivals, arrivals, cache_extremes, payload_extremes, spent, weights_of
+from kirin_lava.spikes.neurons import Neuron
 from kirin_lava.spikes.steps import TokenBudget
 
 __all__ = ["MOST_PARTS", "cuts", "make_provable", "parts_needed", "provable_part", "split_block", "split_linear"]
@@ -57,7 +58,7 @@ def parts_needed(linear: Linear, seen: Arrivals) -> int | None:
 
 
 def _reach(linear: Linear, seen: Arrivals, start: int, stop: int) -> int:
-    low, high = payload_extremes(weights_of(linear)[:, start:stop], seen).outer()
+    low, high = payload_extremes(weights_of(linear)[:, start:stop], seen, linear.neuron).outer()
     return max(-low, high)
 
 
@@ -65,7 +66,7 @@ def provable_part(block: Block, op: Mix, positions: int) -> int | None:
     """Most positions that share neurons so that their membranes are proved to fit the 24-bit state, for any context up to
     `positions`, which is cut evenly; None where all of them may, 0 where not even one may."""
     seen = arrivals(block, op.input, op.code, positions, positions)
-    most = _provable_positions(seen, int(cache_extremes(block, op, 1).max()), positions)
+    most = _provable_positions(seen, op.neuron, int(cache_extremes(block, op, 1).max()), positions)
     if most in (0, positions):
         return None if most else 0
     parts = -(-positions // most)
@@ -73,15 +74,16 @@ def provable_part(block: Block, op: Mix, positions: int) -> int | None:
 
 
 @cache
-def _provable_positions(seen: Arrivals, largest: int, positions: int) -> int:
+def _provable_positions(seen: Arrivals, neuron: Neuron, largest: int, positions: int) -> int:
     """Inputs of a neuron whose weights reach `largest`, `positions` at most."""
-    each = max(map(abs, seen.code.payload_span(messages=seen.budget is None)))  # what every input reaches at least
+    span = seen.code.step_span if neuron.every_step else seen.code.payload_span(messages=seen.budget is None)
+    each = max(map(abs, span))  # what every input reaches at least
     least, most = 0, min(positions, STATE_MAX // max(each * largest, 1))
     while least < most:
         middle = (least + most + 1) // 2
         weight = np.repeat([[largest], [-largest]], middle, axis=1)
         low, high = payload_extremes(
-            weight, replace(seen, budget=None if seen.budget is None else min(seen.budget, middle))
+            weight, replace(seen, budget=None if seen.budget is None else min(seen.budget, middle)), neuron
         ).outer()
         least, most = (middle, most) if max(-low, high) <= STATE_MAX else (least, middle - 1)
     return least

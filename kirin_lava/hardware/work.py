@@ -7,6 +7,8 @@ existing and these distributions, cut into codes as an encoder would cut them:
     activations, queries   normal
     outputs of ReLU        normal, the negative half silent; the largest code at the 99.9 % quantile
     probabilities          log-normal, the scores having a standard deviation of 3
+    bit planes             half of the bits below the highest one that a value has on average; ranges end at 1.5 times the
+                           largest value
 """
 
 from __future__ import annotations
@@ -169,12 +171,14 @@ def _link(shape: ModelShape) -> dict[str, Any]:
     return {"link_in": float(shape.width), "link_out": float(shape.vocabulary), "between_steps": shape.between_steps}
 
 
-def assumed_density(code: SpikeCode, outlier_share: float, width: int, fired: bool = False) -> Density:
+def assumed_density(
+    code: SpikeCode, outlier_share: float, width: int, fired: bool = False, probabilities: bool = False
+) -> Density:
     """Densities of `width` codes with a common step.
 
     Args:
         outlier_share: how many may be outliers.
-        fired: outputs of ReLU neurons, which have no outliers.
+        fired: outputs of ReLU neurons, which have no outliers. probabilities: of signed codes, that values are such.
     """
     width = max(width, 2)
     if fired:
@@ -186,6 +190,8 @@ def assumed_density(code: SpikeCode, outlier_share: float, width: int, fired: bo
         step = _LARGEST_FIRED / (code.window - 1)
         return Density(spikes=1 - _NORMAL.cdf(step / 2), outliers=0.0, rate=255 * mean / _extreme(width))
     low, high = code.code_span(messages=False)
+    if code.by_plane:
+        return _planes(code, width, probabilities)
     if code.graded:
         return _asymmetric(code, width)
     if not code.signed:
@@ -217,6 +223,13 @@ def _asymmetric(code: SpikeCode, width: int) -> Density:
     largest = _extreme(width)
     step = 2 * largest / (2**code.spike_bits - 1)
     return Density(spikes=1 - _NORMAL.cdf(-largest + step / 2), outliers=0.0, rate=255 / 2)
+
+
+def _planes(code: SpikeCode, width: int, probabilities: bool) -> Density:
+    largest = _extreme(width)
+    unused = _SCORE_DEVIATION * largest / math.log(2) if probabilities else math.log2(1.5 * largest)
+    rate = 127 * math.sqrt(2 / math.pi) / largest
+    return Density(spikes=max(code.window - unused, 0.0) / 2, outliers=0.0, rate=rate)
 
 
 def _probabilities(code: SpikeCode, outlier_share: float, width: int) -> Density:
@@ -255,7 +268,8 @@ def _measured(row: CoreCounts, segment: Segment) -> SegmentWork:
 def _assumed(segment: Segment, context: int) -> SegmentWork:
     code = segment.codes
     elements = segment.lines(context)
-    density = assumed_density(code, segment.outlier_share, segment.row(context), segment.fed_by is not None and not code.signed)
+    fired = segment.fed_by is not None and not code.signed
+    density = assumed_density(code, segment.outlier_share, segment.row(context), fired, segment.kind == "mix")
     products, neurons = segment.synapses(context), segment.neurons(context)
     return SegmentWork(
         **_names(segment),
@@ -267,10 +281,10 @@ def _assumed(segment: Segment, context: int) -> SegmentWork:
         dense_macs=products,
         synaptic_adds=0.0 if code.graded else density.spikes * products,
         macs=(density.outliers + (density.spikes if code.graded else 0.0)) * products,
-        neuron_updates=neurons * code.window,
+        neuron_updates=segment.halves * neurons * code.window,
         comparisons=float(neurons * segment.comparisons),
         ramp_adds=float(neurons * segment.ramp_adds),
-        readouts=0 if segment.fires or not segment.hosted else neurons,
+        readouts=0 if segment.fires or not segment.hosted else segment.readouts * neurons,
         rate_spikes=density.rate * elements,
         rate_adds=density.rate * products,
         parts=float(len(segment.fan_ins(context))),

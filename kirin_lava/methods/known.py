@@ -5,12 +5,13 @@ from __future__ import annotations
 from kirin_lava.base.errors import UsageError
 from kirin_lava.methods.fas import FAS
 from kirin_lava.methods.kirin import KIRIN
+from kirin_lava.methods.las import LAS
 from kirin_lava.methods.method import Method
 from kirin_lava.methods.spikellm import SPIKELLM
 
-__all__ = ["FAS", "KIRIN", "METHODS", "SPIKELLM", "Method", "method_named"]
+__all__ = ["FAS", "KIRIN", "LAS", "METHODS", "SPIKELLM", "Method", "method_named"]
 
-METHODS: tuple[Method, ...] = (KIRIN, SPIKELLM, FAS)
+METHODS: tuple[Method, ...] = (KIRIN, SPIKELLM, LAS, FAS)
 
 
 def method_named(name: str) -> Method:

@@ -17,7 +17,7 @@ from kirin_lava.models.layout import FloatBlock
 from kirin_lava.spikes.codes import SpikeCode
 from kirin_lava.spikes.neurons import Neuron
 
-__all__ = ["FiringDense", "Keyed", "Method", "Paper", "Picture", "check_site_names"]
+__all__ = ["FiringDense", "Keyed", "Method", "Paper", "Picture", "Seen", "check_site_names"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,18 @@ class Paper:
     source: str
     energy_reduction: float | None = None
     step_reduction: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Values of a site on the calibration text.
+
+    Attributes:
+        peak: the largest magnitude of all. sample: (values,) some of them, evenly spread.
+    """
+
+    peak: float
+    sample: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +141,19 @@ class Method(ABC):
         Args:
             x: (tokens, K) inputs of a dense layer, or (kv_heads, tokens, d) keys or values.
             partner: (N, K) weights of the layer; (kv_heads, ..., d) queries, or (kv_heads, ..., tokens) probabilities.
+        """
+        raise NotImplementedError
+
+    def measures(self, site: Site, options: Any) -> bool:
+        """Whether the code and step of a site are found on calibration text, see `measured`."""
+        return False
+
+    def measured(self, site: Site, options: Any, seen: Seen, others: Mapping[str, Coding]) -> Coding:
+        """Code and step rule of a site where the method measures.
+
+        Args:
+            seen: of the values there. others: of the sides of the same attention that were measured before: q, k and v before
+                p, whose values are in units of the step of v.
         """
         raise NotImplementedError
 

@@ -19,7 +19,6 @@ from kirin_lava.processes.matmul import SpikeMatmul
 from kirin_lava.processes.pipeline import Pipeline, plan_block
 from kirin_lava.processes.runs import BlockRun
 from kirin_lava.processes.sink import SpikeSink
-from kirin_lava.spikes.neurons import READ_OUT
 from kirin_lava.spikes.neurons.silence.process import SilenceNeuron
 
 __all__ = ["BlockNetwork", "build_block"]
@@ -58,7 +57,7 @@ class BlockNetwork(Network):
             self._stages[index].a_out.connect(matmul.a_in)
             self._stages[index].c_out.connect(matmul.c_in)
             period = self.plan.period
-            neuron = READ_OUT.process(matmul.a_out.shape, period, core.code.gains(period))
+            neuron = core.neuron.process(matmul.a_out.shape, period, core.code.gains(period))
             matmul.a_out.connect(neuron.a_in)
         if index + 1 in self._stages:
             neuron.s_out.connect(self._stages[index + 1].v_in)
@@ -82,6 +81,7 @@ class BlockNetwork(Network):
             period=self.plan.period,
             zero=core.code.zero,
             part=core.part if isinstance(core, Mix) else None,
+            halves=self.plan.halves(core),
         )
 
     @property

@@ -97,7 +97,8 @@ class SegmentNetwork(Network):
         source.a_out.connect(self.inputs.a_in)
         self.output: MembraneSink | SpikeSink
         if op.fires is None:
-            self.output = MembraneSink(shape=neuron.s_out.shape, period=self.period, windows=self.windows)
+            weights = op.neuron.counts(op.code, self.period)
+            self.output = MembraneSink(shape=neuron.s_out.shape, weights=weights, windows=self.windows)
             neuron.s_out.connect(self.output.a_in)
         else:
             self.output = SpikeSink(shape=neuron.s_out.shape, code=op.fires, period=self.period, windows=self.windows + 1)

@@ -17,7 +17,7 @@ from typing import cast
 
 from kirin_lava.base.errors import UnsupportedError
 from kirin_lava.graph.block import Block
-from kirin_lava.graph.ops import CoreOp, Linear, Mix, Score, StageOp
+from kirin_lava.graph.ops import CoreOp, Linear, Mix, Score, StageOp, synapses_of
 from kirin_lava.graph.port import CODES, Port
 from kirin_lava.spikes.codes import SpikeCode
 
@@ -85,8 +85,12 @@ class Pipeline:
         return len(self.cores)
 
     def membranes(self, op: CoreOp) -> int:
-        """Neurons behind a core operation; of a `Mix` in parts those of all parts, part by part."""
+        """Sums that a core operation makes; of a `Mix` in parts those of all parts, part by part."""
         return self.widths[op.output] * (op.parts(self.capacity) if isinstance(op, Mix) else 1)
+
+    def halves(self, op: CoreOp) -> int:
+        """Neurons for each of these sums: as many as a cached code has synapses. Their membranes are digits to the base 256."""
+        return 1 if isinstance(op, Linear) else len(synapses_of(self.block.ports[op.cache].code))
 
     def is_fired(self, index: int) -> bool:
         """Whether core operation `index` takes its input from the neurons before it."""

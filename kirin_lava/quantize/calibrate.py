@@ -19,10 +19,11 @@ from kirin_lava.graph.ops import Relu
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models import float_model
 from kirin_lava.models.layout import Dense, FloatBlock, FloatOp
+from kirin_lava.quantize.measure import measure
 from kirin_lava.quantize.saliency import find_channels
 from kirin_lava.quantize.sites import Calibration, Sites
 
-__all__ = ["calibrate", "run_rows", "sample", "sum_moments"]
+__all__ = ["calibrate", "calibrate_head", "run_rows", "sample", "sum_moments"]
 
 Rotary = tuple[Tensor, Tensor]
 _SAMPLE_ROWS = 4096  # tokens kept for the search of fixed steps
@@ -45,11 +46,19 @@ def calibrate(block: FloatBlock, rows: list[Tensor], rotary: Rotary | None, reci
         raise UsageError("the calibration text is empty: give at least one sequence of tokens")
     sites = Sites(block, recipe)
     find_channels(sites, rows, rotary)
+    measure(sites, rows, rotary)
     if sites.firing:
         _find_steps(sites, rows, rotary)
     if recipe.weights.method == "gptq":
         return sites.calibration, sum_moments(sites, rows, rotary)
     return sites.calibration, run_rows(block, rows, rotary)
+
+
+def calibrate_head(head: FloatBlock, rows: list[Tensor], recipe: Recipe) -> Calibration:
+    """What the head's method has to know of its inputs; arguments as for `calibrate`. Weights are rounded without a text."""
+    sites = Sites(head, recipe)
+    measure(sites, rows, None)
+    return sites.calibration
 
 
 def run_rows(block: FloatBlock, rows: list[Tensor], rotary: Rotary | None) -> list[Tensor]:

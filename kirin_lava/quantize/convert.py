@@ -22,7 +22,7 @@ from kirin_lava.hardware.split import make_provable
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models import float_model
 from kirin_lava.models.checkpoint import Checkpoint
-from kirin_lava.quantize.calibrate import calibrate, run_rows
+from kirin_lava.quantize.calibrate import calibrate, calibrate_head, run_rows
 from kirin_lava.quantize.integers import (
     Scales,
     embedding_fraction,
@@ -35,7 +35,6 @@ from kirin_lava.quantize.integers import (
 from kirin_lava.quantize.lower import corrected, lower_block, round_block
 from kirin_lava.quantize.recover import Layer, Student, recover
 from kirin_lava.quantize.settle import settle
-from kirin_lava.quantize.sites import Calibration
 
 __all__ = ["Converted", "convert_blocks", "convert_model", "frame_of", "rotary_of"]
 
@@ -138,8 +137,10 @@ def _layers(
         laps = Laps()
         with laps.lap("read"):
             head = recipe.method.rewrite(checkpoint.family.head(checkpoint.config, checkpoint.load))
+        with laps.lap("calibrate"):
+            calibration = calibrate_head(head, rows, recipe)
         scales = None if fraction is None else Scales(measure(head, rows, rotary), fraction)
-        yield _Calibrated(Layer(head, Calibration()), _probes(rows), laps, scales)
+        yield _Calibrated(Layer(head, calibration), _probes(rows), laps, scales)
 
 
 def _probes(rows: list[Tensor]) -> list[Tensor]:

@@ -28,7 +28,7 @@ from kirin_lava.methods.site import Coding
 from kirin_lava.models.layout import Attention, Dense, FloatBlock
 from kirin_lava.quantize.sites import Calibration, Sites
 from kirin_lava.quantize.weights import Matrix, WeightCodes, quantize_weights
-from kirin_lava.spikes.neurons import READ_OUT, Neuron
+from kirin_lava.spikes.neurons import Neuron, reader_of
 
 __all__ = ["corrected", "lower_block", "round_block", "weights_of"]
 
@@ -126,7 +126,10 @@ def lower_block(
 def _neuron(op: Dense, sites: Sites, rounded: WeightCodes) -> Neuron:
     """What becomes of the membranes of a dense layer."""
     if sites.fired(op) is None:
-        return READ_OUT
+        code = sites.input_code(op)
+        if not code.by_plane or not rounded.weight.strides[0]:  # of a plan the weights are not known
+            return reader_of(code)
+        return reader_of(code, int(np.abs(rounded.weight.astype(np.int16)).sum(1, dtype=np.int64).max()))
     unit = rounded.scale.astype(np.float64) * sites.calibration.input_steps[op.name]
     steps = sites.calibration.output_steps[op.name].astype(np.float64)
     bias = np.zeros(len(unit)) if op.bias is None else op.bias.double().numpy()
@@ -135,10 +138,13 @@ def _neuron(op: Dense, sites: Sites, rounded: WeightCodes) -> Neuron:
 
 
 def _calibrated(sites: Sites, op: Dense | Attention, side: str = "input") -> Coding:
-    """The coding of a site; a method that wants some of its channels finer must have been shown a text."""
+    """The coding of a site; a method that wants some of its channels finer, or its ranges, must have been shown a text."""
     coding, site = sites.coding(op, side), sites.site(op, side)
-    if coding.code.channels is None and sites.recipe.method.selects(site, sites.recipe.options) > 0:
-        raise UsageError(f"{site.name}: {sites.recipe.method.title} chooses channels on calibration text: calibrate first")
+    method, options = sites.recipe.method, sites.recipe.options
+    if coding.code.channels is None and method.selects(site, options) > 0:
+        raise UsageError(f"{site.name}: {method.title} chooses channels on calibration text: calibrate first")
+    if method.measures(site, options) and site.name not in sites.calibration.codings:
+        raise UsageError(f"{site.name}: {method.title} finds its ranges on calibration text: calibrate first")
     return coding
 
 

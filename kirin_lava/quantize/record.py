@@ -29,14 +29,20 @@ class Probe:
     """What a linear segment computed on calibration text when it was exported.
 
     Attributes:
-        codes: (windows, K) int16 input codes.
-        result: (windows, N) int32 sums, or output codes where the segment fires.
-        peak: (N,) int32 largest |sum| of each neuron over the whole calibration sample.
+        codes: (windows, K) int16 input codes, int32 where they are wider.
+        result: (windows, N) int32 sums, or output codes where the segment fires; int64 of sums that no membrane holds whole.
+        peak: (N,) of the same type, largest |sum| of each neuron over the whole calibration sample.
     """
 
-    codes: npt.NDArray[np.int16]
-    result: npt.NDArray[np.int32]
-    peak: npt.NDArray[np.int32]
+    codes: npt.NDArray[np.int16] | npt.NDArray[np.int32]
+    result: npt.NDArray[np.int32] | npt.NDArray[np.int64]
+    peak: npt.NDArray[np.int32] | npt.NDArray[np.int64]
+
+    def is_one(self) -> bool:
+        """Whether types and shapes are those of a probe."""
+        known = self.codes.dtype in (np.int16, np.int32) and self.result.dtype in (np.int32, np.int64)
+        shapes = (self.codes.ndim, self.result.ndim, self.peak.ndim) == (2, 2, 1)
+        return bool(known and shapes and self.peak.dtype == self.result.dtype and 0 < len(self.codes) == len(self.result))
 
 
 def probe_block(
@@ -74,14 +80,16 @@ def probe_block(
             start, stop = int(positions[0]), int(positions[-1]) + 1
             chosen = wanted[(start <= wanted) & (wanted < stop)] - start
             executor.run(block, x[:, start:stop], positions, cache)
-    return {
-        name: Probe(
-            torch.cat(codes[name])[:windows].numpy().astype(np.int16),
-            torch.cat(sums[name])[:windows].numpy().astype(np.int32),
-            peaks[name].numpy().astype(np.int32),
+    probes = {}
+    for op in block.linears():
+        sent = np.int16 if op.code.largest <= np.iinfo(np.int16).max else np.int32
+        made = np.int64 if op.neuron.every_step else np.int32
+        probes[op.name] = Probe(
+            torch.cat(codes[op.name])[:windows].numpy().astype(sent),
+            torch.cat(sums[op.name])[:windows].numpy().astype(made),
+            peaks[op.name].numpy().astype(made),
         )
-        for name in codes
-    }
+    return probes
 
 
 def _largest(codes: Tensor, weight: Tensor) -> Tensor:

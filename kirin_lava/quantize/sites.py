@@ -28,13 +28,14 @@ class Calibration:
     Attributes:
         input_steps: step of the inputs of a dense layer that fires.
         output_steps: steps (N,) of its outputs, per neuron.
-        channels: fine channels of a site, by its name.
+        channels: fine channels of a site, by its name. codings: of sites that were measured, by their names.
         means: (K,) mean input of a dense layer as sent. moments: (K, K) second moments about it.
     """
 
     input_steps: dict[str, float] = field(default_factory=dict)
     output_steps: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     channels: dict[str, Channels] = field(default_factory=dict)
+    codings: dict[str, Coding] = field(default_factory=dict)
     means: dict[str, Tensor] = field(default_factory=dict)
     moments: dict[str, Tensor] = field(default_factory=dict)
 
@@ -68,7 +69,7 @@ class Sites:
     def coding(self, op: Dense | Attention, side: str = "input") -> Coding:
         """Code and rule; of the inputs of a dense layer that fires with its calibrated step."""
         site = self.site(op, side)
-        coding = self.recipe.method.coding(site, self.recipe.options)
+        coding = self.calibration.codings.get(site.name) or self.recipe.method.coding(site, self.recipe.options)
         if site.name in self.calibration.channels:
             coding = replace(coding, code=coding.code.bound(self.calibration.channels[site.name]))
         if op.name not in self.firing or side != "input":

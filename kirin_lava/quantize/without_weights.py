@@ -25,6 +25,7 @@ from kirin_lava.models import family_of
 from kirin_lava.models.layout import Config, Dense, FloatBlock
 from kirin_lava.quantize.integers import Scales, to_integers
 from kirin_lava.quantize.lower import lower_block, weights_of
+from kirin_lava.quantize.measure import stand_in_codings
 from kirin_lava.quantize.saliency import stand_in_channels
 from kirin_lava.quantize.sites import Calibration, Sites
 from kirin_lava.quantize.weights import WeightCodes, grid_of
@@ -135,4 +136,5 @@ def _calibration(block: FloatBlock, recipe: Recipe) -> Calibration:
         input_steps=dict.fromkeys(firing, 1.0),
         output_steps={name: np.ones(width, np.float32) for name, width in widths.items()},
         channels=stand_in_channels(sites),
+        codings=stand_in_codings(sites),
     )

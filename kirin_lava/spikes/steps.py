@@ -23,6 +23,7 @@ from kirin_lava.base.exact import FLOAT32_EXACT, RankBound
 from kirin_lava.base.integers import divided, shifted, to_real
 from kirin_lava.spikes.asymmetric import MinMax
 from kirin_lava.spikes.codes import SpikeCode
+from kirin_lava.spikes.ranges import FixedStep, PlaneRow, PlaneStep
 from kirin_lava.spikes.rule import LEFT_OUT, SMALLEST_STEP, Codes, StepRule, check_finite
 from kirin_lava.spikes.whole import as_codes, fixed_step, row_steps, spare_bits, token_steps, whole_codes
 
@@ -31,7 +32,10 @@ __all__ = [
     "RULES",
     "TOKEN_STEP",
     "Codes",
+    "FixedStep",
     "MinMax",
+    "PlaneRow",
+    "PlaneStep",
     "RowBudget",
     "StaticStep",
     "StepRule",
@@ -210,7 +214,7 @@ class StaticStep(StepRule):
 TOKEN_STEP = TokenBudget()
 """The rule without messages beyond the spike range: the step of a token is that of its largest value."""
 
-RULES: tuple[type[StepRule], ...] = (TokenBudget, RowBudget, StaticStep, MinMax)
+RULES: tuple[type[StepRule], ...] = (TokenBudget, RowBudget, StaticStep, MinMax, FixedStep, PlaneStep, PlaneRow)
 
 
 def _budgets(ratio: float, start: int, stop: int, device: torch.device) -> Tensor:

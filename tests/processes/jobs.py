@@ -121,7 +121,7 @@ def multiply(
     windows = len(payload)
     matmul = SpikeMatmul(kind=kind, heads=4, kv_heads=2, head_dim=3, capacity=capacity, period=period, zero=zero, part=part)
     neuron = SilenceNeuron(shape=matmul.a_out.shape, period=period)
-    probe = MembraneSink(shape=matmul.a_out.shape, period=period, windows=windows)
+    probe = MembraneSink(shape=matmul.a_out.shape, weights=(*(0,) * (period - 1), 1), windows=windows)
     source = RingBuffer(data=np.moveaxis(payload, 0, 1).reshape(payload.shape[1], -1))
     cached = RingBuffer(data=rows.T)  # one column per time step: SpikeMatmul takes one per window, so it lags behind
     source.s_out.connect(matmul.s_in)

@@ -26,6 +26,7 @@ def cases() -> list[tuple[Linear, Integers, int | None]]:
     for i, enc in enumerate(CODES):
         for j, out in enumerate(outputs if enc.message_bits <= 8 else outputs[:2]):
             fan_in = [1, 7, 60, 300][(i + j) % 4] if enc.message_bits <= 8 else [20, 4][i % 2]
+            out = None if enc.by_plane else out
             op = layer(rng, 9, fan_in, enc, out, shift=j % 3)
             op.weight[0] = 0
             q = np.concatenate([random_codes(rng, (2, fan_in), enc, kind) for kind in (KINDS[(i + j) % 5], "per-element")])

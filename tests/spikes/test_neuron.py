@@ -15,10 +15,22 @@ from kirin_lava.base.exact import ExactMatmul
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.graph.ops import Linear
 from kirin_lava.spikes.codes import CODES, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
-from kirin_lava.spikes.neurons import NEURONS, READ_OUT, IntegrateFire, Neuron, ReadOut, Silence
+from kirin_lava.spikes.neurons import (
+    NEURONS,
+    PLANE_BY_PLANE,
+    READ_OUT,
+    Doubling,
+    IntegrateFire,
+    Neuron,
+    PlaneByPlane,
+    ReadOut,
+    Silence,
+    reader_of,
+)
 from kirin_lava.spikes.neurons.silence.stepped import SteppedSilence
 from kirin_lava.spikes.neurons.simulate import period_of, simulate
 from kirin_lava.spikes.neurons.two_state import Arrivals, TwoState, membranes
+from tests.spikes.test_codes import all_of
 
 FIRED = [code for code in CODES if code.has_spikes and not code.graded and not code.repeats]
 NEURON_WINDOWS = 200_000
@@ -28,7 +40,7 @@ EXAMPLES = 200
 def layer(rng: np.random.Generator, neurons: int, fan_in: int, enc: SpikeCode, out: SpikeCode | None, shift: int = 0) -> Linear:
     """A random 4-bit layer; a firing one has ramps that spread its membranes over the levels."""
     weight = rng.integers(-8, 8, (neurons, fan_in)).astype(np.int8)
-    neuron: Neuron = READ_OUT
+    neuron: Neuron = reader_of(enc, 8 * fan_in)
     if out is not None:
         spread = np.sqrt(fan_in) * 20 * 2**shift / out.window
         ramp = np.maximum(1, rng.normal(spread, spread / 2, neurons)).astype(np.int64)
@@ -44,12 +56,12 @@ def random_codes(rng: np.random.Generator, shape: tuple[int, ...], enc: SpikeCod
     if kind == "extreme":
         return rng.choice([enc.code_min, enc.code_max, low, high], shape)
     if kind == "all-outliers":
-        every = np.arange(enc.code_min, enc.code_max + 1)
+        every = all_of(enc)
         return rng.choice(every[enc.is_message(every) | (every == enc.code_max)], shape)
     spikes = rng.integers(low, high + 1, shape)
     wide = rng.integers(enc.code_min, enc.code_max + 1, shape)
     where = rng.random(shape if kind == "per-element" else shape[-1]) < 0.1
-    return np.where(where, wide, spikes)
+    return enc.admitted(np.where(where, wide, spikes))
 
 
 def formula(op: Linear, q: np.ndarray) -> np.ndarray:
@@ -67,7 +79,8 @@ def formula(op: Linear, q: np.ndarray) -> np.ndarray:
 
 def reference(op: Linear, q: np.ndarray) -> np.ndarray:
     """The same by the executor's own functions, in float32 matrix products."""
-    sums = ExactMatmul(op.weight, op.code.largest, torch.device("cpu"))(torch.from_numpy(q).float())
+    wide = op.neuron.every_step
+    sums = ExactMatmul(op.weight, op.code.largest, torch.device("cpu"), wide=wide)(torch.from_numpy(q).float())
     return op.neuron.reference(sums, op.name).to(torch.int64).numpy()
 
 
@@ -116,7 +129,10 @@ def test_three_ways_agree_on_200000_neuron_windows() -> None:
         nonlocal compared
         rng = np.random.default_rng(seed)
         neurons = 32 if fan_in > 256 else 100
-        fan_in = min(fan_in, STATE_MAX // (8 * 2**shift * (enc.max_message + 1)) - 1)  # wide messages: fewer fit 24 bits
+        if enc.by_plane:
+            out, fan_in = None, min(fan_in, STATE_MAX // PLANE_BY_PLANE.reach(enc, 8))
+        else:
+            fan_in = min(fan_in, STATE_MAX // (8 * 2**shift * (enc.max_message + 1)) - 1)  # wide messages: fewer fit 24 bits
         op = layer(rng, neurons, fan_in, enc, out, shift if kind != "extreme" else 0)
         if zero_row:
             op.weight[0] = 0
@@ -259,5 +275,6 @@ def test_random_codes_cover_what_they_claim() -> None:
 
 
 def test_every_kind_of_neuron_is_compared_here() -> None:
-    assert set(NEURONS) == {ReadOut, Silence, IntegrateFire}, "compare the new kind here or in a file of its own"
+    compared = {ReadOut, Silence, PlaneByPlane, Doubling, IntegrateFire}
+    assert set(NEURONS) == compared, "compare the new kind here or in a file of its own"
     assert len({neuron.name for neuron in NEURONS}) == len(NEURONS)

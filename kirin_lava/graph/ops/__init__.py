@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kirin_lava.graph.ops.core import Linear, Mix, Score
+from kirin_lava.graph.ops.core import Linear, Mix, Score, synapses_of
 from kirin_lava.graph.ops.doors import Decode, Encode
 from kirin_lava.graph.ops.norm import Norm
 from kirin_lava.graph.ops.op import HostOp, Op, StageOp
@@ -46,6 +46,7 @@ __all__ = [
     "Sum",
     "ZeroPoints",
     "require_ops",
+    "synapses_of",
 ]
 
 CoreOp = Linear | Score | Mix

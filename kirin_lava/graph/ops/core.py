@@ -9,15 +9,16 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from kirin_lava.base.loihi2 import STATE_MAX, WEIGHT_MAX, WEIGHT_MIN
 from kirin_lava.graph.ops.op import CUSTOM_NEURON, NEUROCORE, Op
 from kirin_lava.graph.port import CODES, SUMS, Inputs, Port
 from kirin_lava.spikes.codes import SpikeCode
-from kirin_lava.spikes.neurons import READ_OUT, Neuron
+from kirin_lava.spikes.neurons import READ_OUT, Neuron, reader_of
 from kirin_lava.spikes.steps import LEFT_OUT
 
-__all__ = ["Linear", "Mix", "Score"]
+__all__ = ["Linear", "Mix", "Score", "synapses_of"]
 
-_EXACT = 1 << 24  # products of attention are summed in float32
+_EXACT = 1 << 24  # products of attention are summed in float32, or in float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,8 @@ class Linear(Op):
         inputs.same("inputs", self.weight.shape[1], codes.width)
         inputs.same("groups", codes.groups, 1)
         inputs.code(self.code, codes)
+        if not self.neuron.reads(self.code):
+            raise inputs.error(f"neurons that read {self.neuron.name} do not read {self.code.name} codes")
         neurons = self.weight.shape[0]
         problem = self.neuron.problem(neurons)
         if problem is not None:
@@ -64,6 +67,12 @@ class Linear(Op):
             return Port(SUMS, neurons, zero_points=codes.zero_points)
         inputs.same("zero points in a segment that fires", codes.zero_points, 0)
         return Port(CODES, neurons, code=self.fires, fraction=None if codes.fraction is None else 0)
+
+
+def synapses_of(cached: SpikeCode | None) -> tuple[int, ...]:
+    """Largest magnitudes of the 8-bit synapses that hold a cached code, the highest digit to the base 256 first."""
+    largest = WEIGHT_MAX if cached is None else cached.largest
+    return (largest,) if largest <= WEIGHT_MAX else ((largest - WEIGHT_MIN) // 256, -WEIGHT_MIN)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +90,11 @@ class _Attention(Op):
     def kind(self) -> str:
         """ "score" or "mix"."""
         return type(self).__name__.lower()
+
+    @property
+    def neuron(self) -> Neuron:
+        """What reads its sums."""
+        return reader_of(self.code)
 
     def reads(self) -> dict[str, str]:
         """Codes, and the row that the token adds to the cache."""
@@ -102,8 +116,9 @@ class Score(_Attention):
         head_dim, query, cached = self._head_dim(inputs), inputs.read(self.input, CODES), inputs.cached(self.cache)
         inputs.code(self.code, query)
         inputs.same("width of the query", query.width, self.heads * head_dim)
-        largest = 0 if cached.code is None else cached.code.largest
-        if head_dim * self.code.largest * largest >= _EXACT:
+        synapses = synapses_of(cached.code)
+        most = STATE_MAX if self.neuron.every_step or len(synapses) > 1 else _EXACT - 1
+        if self.neuron.reach(self.code, head_dim * max(synapses)) > most:
             raise inputs.error(f"heads of width {head_dim} do not fit sums of 24 bits")
         return Port(SUMS, self.heads, by_position=True)
 

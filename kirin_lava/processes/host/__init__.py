@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from functools import reduce
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,8 +31,9 @@ from kirin_lava.spikes.neurons.emit import played
 __all__ = ["HostStage", "Mailbox", "PyHostStageModel", "StageModel", "freight_size"]
 
 
-_LOW_BITS = 20  # a sum travels as two float32, each of them exact: what is above these bits, and what is below
+_LOW_BITS = 24  # a sum travels as two float32, each of them exact: what is above these bits, and what is below
 _LOW_MASK = 2**_LOW_BITS - 1
+_BASE = 256  # of a cached code in several synapses
 
 
 class Mailbox:
@@ -83,10 +85,11 @@ class HostStage(AbstractProcess):
     """Operations between two core operations of a block, one token per window: those of a host in float32. `IntegerStage` is
     the same with integers.
 
-    At the first time step of a window it takes the membranes of the core operation before it (v_in) and the message of the
-    host stage before it (x_in), computes, and in the same step begins to play the codes for the next core operation: spikes
-    (s_out) and outlier messages (a_out), a row for the cache (c_out). What later stages need leaves at x_out. v_in, s_out and
-    a_out carry a message in every time step, the others one in the first step of each window.
+    At the first time step of a window it has the membranes of the core operation before it, which came at v_in over the window
+    before, up to this step, and takes the message of the host stage before it (x_in), computes, and in the same step begins to
+    play the codes for the next core operation: spikes (s_out) and outlier messages (a_out), a row for the cache (c_out). What
+    later stages need leaves at x_out. v_in, s_out and a_out carry a message in every time step, the others one in the first
+    step of each window.
 
     Stage 0 takes its tokens from the mailbox, the last stage puts results there.
 
@@ -107,7 +110,7 @@ class HostStage(AbstractProcess):
     Attributes
     ----------
     received : numpy.ndarray
-        (capacity, N) int32, the membranes that arrived, by position.
+        (capacity, N) int64, the membranes that arrived, by position.
     """
 
     def __init__(
@@ -116,10 +119,11 @@ class HostStage(AbstractProcess):
         sums = 1 if stage.receives is None else plan.membranes(stage.receives)
         codes = 1 if stage.plays is None else plan.widths[stage.plays.input]
         row = 1 if stage.row is None else 1 + plan.widths[stage.row]
-        self.received = shared_zeros((plan.capacity, sums), np.int32)
+        self.received = shared_zeros((plan.capacity, sums), np.int64)
         super().__init__(plan=plan, stage=stage, mailbox=mailbox, rotary=rotary, received=self.received, **kwargs)
+        halves = 1 if stage.receives is None else plan.halves(stage.receives)
         self.x_in = InPort(shape=(freight_size(stage.arrives),))
-        self.v_in = InPort(shape=(sums,))
+        self.v_in = InPort(shape=(halves * sums,))
         self.s_out = OutPort(shape=(codes,))
         self.a_out = OutPort(shape=(codes,))
         self.c_out = OutPort(shape=(row,))
@@ -148,7 +152,12 @@ class StageModel(PyLoihiProcessModel):
         self._plan: Pipeline = proc_params["plan"]
         self._stage: HostStagePlan = proc_params["stage"]
         self._mailbox: Mailbox = proc_params["mailbox"]
-        self._received: npt.NDArray[np.int32] = proc_params["received"]
+        self._received: npt.NDArray[np.int64] = proc_params["received"]
+        self._halves, self._counts = 1, (0,) * self._plan.period
+        if self._stage.receives is not None:
+            self._halves = self._plan.halves(self._stage.receives)
+            self._counts = self._stage.receives.neuron.counts(self._stage.receives.code, self._plan.period)
+        self._membranes = np.zeros(self._halves * self._received.shape[1], np.int64)
         torch.set_num_threads(1)
         rotary = proc_params["rotary"]
         self._rotary = None if rotary is None else (torch.from_numpy(rotary[0]), torch.from_numpy(rotary[1]))
@@ -159,9 +168,13 @@ class StageModel(PyLoihiProcessModel):
     def run_spk(self) -> None:
         """Begin a window in its first step; send one column in every step."""
         window, t = divmod(self.time_step - 1, self._plan.period)
-        membranes = self.v_in.recv() if self._stage.receives is not None else None
+        if self._stage.receives is not None and (counts := self._counts[t - 1]):  # that of the step before
+            self._membranes += counts * self.v_in.recv().astype(np.int64)
+        elif self._stage.receives is not None:
+            self.v_in.recv()
         if t == 0:
             self._silence()
+            membranes, self._membranes = self._membranes, np.zeros_like(self._membranes)
             try:
                 self._begin(window, membranes)
             except Exception as error:  # raised here it would leave the other processes waiting for ever
@@ -182,7 +195,7 @@ class StageModel(PyLoihiProcessModel):
         self._message = np.zeros(freight_size(self._stage.leaves), self._number)
 
     @torch.inference_mode()
-    def _begin(self, window: int, membranes: npt.NDArray[np.int32] | None) -> None:
+    def _begin(self, window: int, membranes: npt.NDArray[np.int64]) -> None:
         """Take the token of this window, if there is one, through the stage."""
         stage = self._stage
         values: dict[str, Value] = {}
@@ -197,9 +210,9 @@ class StageModel(PyLoihiProcessModel):
         if position == 0:
             self._steps = {}
         context = HostContext(torch.tensor([position]), self._rotary, self._steps, self._constants)
-        if membranes is not None and stage.receives is not None:
-            self._received[position] = membranes
-            values[stage.receives.output] = self._sums(membranes, position)
+        if stage.receives is not None:
+            self._received[position] = reduce(lambda high, low: _BASE * high + low, np.split(membranes, self._halves))
+            values[stage.receives.output] = self._sums(self._received[position], position)
         for name in values:  # what an earlier stage has made
             self._remember(context, name, values)
         for op in stage.ops:
@@ -216,14 +229,14 @@ class StageModel(PyLoihiProcessModel):
         if isinstance(value, Codes) and self._plan.block.ports[name].cached:
             context.remember(name, value.step)
 
-    def _sums(self, membranes: npt.NDArray[np.int32], position: int) -> torch.Tensor:
+    def _sums(self, membranes: npt.NDArray[np.int64], position: int) -> torch.Tensor:
         """Membranes in the shape of the executor: (1, 1, N), scores (1, H, 1, positions so far); those of parts are added."""
         op = self._stage.receives
         if isinstance(op, Score):
             scores = membranes.reshape(1, op.heads, 1, -1)[..., : position + 1]
             return torch.from_numpy(np.ascontiguousarray(scores))
         if isinstance(op, Mix):
-            by_part = membranes.astype(np.int64).reshape(-1, self._plan.widths[op.output])
+            by_part = membranes.reshape(-1, self._plan.widths[op.output])
             return torch.from_numpy(by_part.sum(0)).view(1, 1, -1)
         return torch.from_numpy(membranes).view(1, 1, -1)
 

@@ -32,7 +32,8 @@ class SpikeMatmul(AbstractProcess):
     - mix: x[h, j] in, a_out[i, h, d] = sum_j x[h, j] * R[j, h', d], j in the i-th part of the positions
 
     for positions j up to that of the row that came last, 0 beyond, with h' = h * kv_heads // heads. x is the sum of s_in and
-    a_in. As with Dense, a_out leaves one time step after its input. What the zero point of offset codes adds to a window is
+    a_in. Where a code takes two synapses of 8 bits, R = 256 high + low, the sums of the high ones come first, then those of the
+    low ones. As with Dense, a_out leaves one time step after its input. What the zero point of offset codes adds to a window is
     taken off in its last step, because the sums of R are not known before.
 
     Rows come at c_in, one message in the first time step of every window: position + 1, then the codes of that position; all
@@ -64,6 +65,9 @@ class SpikeMatmul(AbstractProcess):
     part : int, optional
         Positions that share the neurons of a mix. Default is all of them.
 
+    halves : int, optional
+        Synapses of 8 bits that a cached code takes, 1 or 2. Default is 1.
+
     Attributes
     ----------
     rows : numpy.ndarray
@@ -81,6 +85,7 @@ class SpikeMatmul(AbstractProcess):
         period: int,
         zero: int = 0,
         part: int | None = None,
+        halves: int = 1,
         **kwargs: Any,
     ) -> None:
         if kind not in ("score", "mix"):
@@ -97,6 +102,7 @@ class SpikeMatmul(AbstractProcess):
             period=period,
             zero=zero,
             part=part or capacity,
+            halves=halves,
             rows=self.rows,
             **kwargs,
         )
@@ -106,8 +112,8 @@ class SpikeMatmul(AbstractProcess):
         self.s_in = InPort(shape=(fan_in,))
         self.a_in = InPort(shape=(fan_in,))
         self.c_in = InPort(shape=(1 + kv_heads * head_dim,))
-        self.a_out = OutPort(shape=(fan_out,))
-        self.a_buff = Var(shape=(fan_out,), init=0)
+        self.a_out = OutPort(shape=(halves * fan_out,))
+        self.a_buff = Var(shape=(halves * fan_out,), init=0)
         self.rejected = Var(shape=(1,), init=-1)
 
 
@@ -131,7 +137,7 @@ class PySpikeMatmulModel(PyLoihiProcessModel):
         self._capacity, self._period = proc_params["capacity"], proc_params["period"]
         self._zero, self._part = proc_params["zero"], proc_params["part"]
         self._rows = proc_params["rows"]
-        self._cache = np.zeros((self._kv_heads, self._capacity, self._head_dim))
+        self._caches = np.zeros((proc_params["halves"], self._kv_heads, self._capacity, self._head_dim))
         self._visible = 0
 
     def run_spk(self) -> None:
@@ -146,7 +152,7 @@ class PySpikeMatmulModel(PyLoihiProcessModel):
         elif not x.any():
             self.a_buff = np.zeros(self.a_buff.shape, np.int32)
             return
-        current = self._multiply(x)
+        current = np.concatenate([self._multiply(x, half) for half in self._caches])
         self.a_buff = np.clip(current, _INT32.min, _INT32.max).astype(np.int32)  # the neuron behind reports the overflow
 
     def _keep(self, row: npt.NDArray[np.int32]) -> None:
@@ -156,10 +162,15 @@ class PySpikeMatmulModel(PyLoihiProcessModel):
             self._visible = self._capacity
         elif self._visible:
             self._rows[self._visible - 1] = row[1:]
-            self._cache[:, self._visible - 1] = row[1:].reshape(self._kv_heads, self._head_dim)
+            left = row[1:].reshape(self._kv_heads, self._head_dim)
+            for half in self._caches[:0:-1]:
+                higher = (left + 128) // 256
+                half[:, self._visible - 1] = left - 256 * higher
+                left = higher
+            self._caches[0, :, self._visible - 1] = left
 
-    def _multiply(self, x: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
-        cache = self._cache[:, : self._visible]  # (kv_heads, j, d)
+    def _multiply(self, x: npt.NDArray[np.int32], half: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        cache = half[:, : self._visible]  # (kv_heads, j, d)
         grouped = x.reshape(self._kv_heads, self._heads // self._kv_heads, -1).astype(np.float64)
         if not self._score:
             sums = np.zeros((-(-self._capacity // self._part), *grouped.shape[:2], self._head_dim))

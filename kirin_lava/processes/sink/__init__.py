@@ -86,15 +86,16 @@ class PySpikeSinkModel(PyLoihiProcessModel):
 class MembraneSink(AbstractProcess):
     """Keeps the membranes that a SilenceNeuron sends.
 
-    The membrane of window w arrives in time step (w+1) * period and is kept in row w % windows.
+    The message of step t of window w arrives in time step w * period + 1 + t and counts weights[t]; their sum is kept in row
+    w % windows. A neuron that sends its membrane at the window's end has the weights 0, .., 0, 1.
 
     Parameters
     ----------
     shape : tuple(int)
         Number of neurons, (N,).
 
-    period : int
-        Time steps per window.
+    weights : tuple(int)
+        What a message counts in each time step of a window.
 
     windows : int
         How many windows are kept.
@@ -102,16 +103,16 @@ class MembraneSink(AbstractProcess):
     Attributes
     ----------
     membranes : numpy.ndarray
-        (windows, N) int32.
+        (windows, N) int64.
 
     strays : numpy.ndarray
-        (1,) int64, how many non-zero messages came in any other step.
+        (1,) int64, how many non-zero messages came in steps that count nothing.
     """
 
-    def __init__(self, *, shape: tuple[int, ...], period: int, windows: int, **kwargs: Any) -> None:
-        self.membranes = shared_zeros((windows, *shape), np.int32)
+    def __init__(self, *, shape: tuple[int, ...], weights: tuple[int, ...], windows: int, **kwargs: Any) -> None:
+        self.membranes = shared_zeros((windows, *shape), np.int64)
         self.strays = shared_zeros((1,), np.int64)
-        super().__init__(period=period, membranes=self.membranes, strays=self.strays, **kwargs)
+        super().__init__(weights=weights, membranes=self.membranes, strays=self.strays, **kwargs)
         self.a_in = InPort(shape=shape)
 
 
@@ -125,14 +126,20 @@ class PyMembraneSinkModel(PyLoihiProcessModel):
 
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
-        self._period = proc_params["period"]
+        self._weights = proc_params["weights"]
         self._membranes, self._strays = proc_params["membranes"], proc_params["strays"]
 
     def run_spk(self) -> None:
-        """Keep the message of a window's last step."""
+        """Add the message of a step to its window."""
         message = self.a_in.recv()
-        window, t = divmod(self.time_step - 1, self._period)
-        if t == 0 and window > 0:
-            self._membranes[(window - 1) % len(self._membranes)] = message
+        if self.time_step == 1:  # before the first window
+            self._strays += np.count_nonzero(message)
+            return
+        window, t = divmod(self.time_step - 2, len(self._weights))
+        kept = self._membranes[window % len(self._membranes)]
+        if t == 0:
+            kept[...] = 0
+        if self._weights[t]:
+            kept += self._weights[t] * message.astype(np.int64)
         else:
             self._strays += np.count_nonzero(message)

@@ -10,6 +10,7 @@ from kirin_lava.spikes.codes.channels import Channels
 from kirin_lava.spikes.codes.code import Events, Integers, SpikeCode
 from kirin_lava.spikes.codes.graded import GRADED, INTEGER8, UNSIGNED_INTEGER8, Graded, integer
 from kirin_lava.spikes.codes.levels import LEVELS, REFINED, Levels, Refined, levels
+from kirin_lava.spikes.codes.planes import HALVES16, OUTLIER_SHIFTS, PLANE_WIDTHS, PLANES, Planes, planes
 from kirin_lava.spikes.codes.rate import RATE, Rate, rate
 from kirin_lava.spikes.codes.ttfs import (
     MESSAGE_BITS,
@@ -26,10 +27,14 @@ from kirin_lava.spikes.codes.ttfs import (
 
 __all__ = [
     "CODES",
+    "HALVES16",
     "INTEGER8",
     "LEVELS",
     "MESSAGE_BITS",
     "OFFSET",
+    "OUTLIER_SHIFTS",
+    "PLANES",
+    "PLANE_WIDTHS",
     "RATE",
     "REFINED",
     "SIGNED",
@@ -42,6 +47,7 @@ __all__ = [
     "Graded",
     "Integers",
     "Levels",
+    "Planes",
     "Rate",
     "Refined",
     "SpikeCode",
@@ -50,11 +56,12 @@ __all__ = [
     "integer",
     "levels",
     "offset",
+    "planes",
     "rate",
     "signed",
 ]
 
-CODES: tuple[SpikeCode, ...] = (*TTFS, *GRADED, *LEVELS, *REFINED, *RATE)
+CODES: tuple[SpikeCode, ...] = (*TTFS, *GRADED, *LEVELS, *REFINED, *RATE, *PLANES, HALVES16)
 
 
 def code_named(name: str) -> SpikeCode:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Events", "Integers", "SpikeCode"]
 
 Integers = npt.NDArray[np.integer[Any]]
+_COUNTED_BITS = 16
 _Self = TypeVar("_Self", bound="SpikeCode")
 _Codes = TypeVar("_Codes", npt.NDArray[Any], "Tensor")
 
@@ -53,17 +54,18 @@ class SpikeCode(ABC):
         zero: z, added to a code before it is sent (`c = q + z`).
         code_min, code_max: all codes q, messages included.
         spike_codes: lowest and highest code q that travels as spikes, None where all are messages.
-        graded: whether a spike carries a payload of several bits, which a synapse multiplies instead of adding its weight.
         repeats: whether a code may take several spikes without payload.
         per_channel: whether codes differ between the channels of a value.
+        by_plane: whether the sums of every step are read on their own, because they fit a membrane where the sum of a window
+            does not.
         channels: of a value that was calibrated, the fine ones; None for a code that belongs to no value yet.
     """
 
     family: ClassVar[str]
     meaning: ClassVar[str]
-    graded: ClassVar[bool] = False
     repeats: ClassVar[bool] = False
     per_channel: ClassVar[bool] = False
+    by_plane: ClassVar[bool] = False
     name: str
     window: int
     zero: int
@@ -80,6 +82,11 @@ class SpikeCode(ABC):
     @abstractmethod
     def kernel(self) -> tuple[int, ...]:
         """(T,) what a payload of 1 counts at each step; the last is 1."""
+
+    @property
+    def graded(self) -> bool:
+        """Whether a spike carries a payload of several bits, which a synapse multiplies instead of adding its weight."""
+        return False
 
     @abstractmethod
     def spikes(self, sent: npt.NDArray[np.int64], steps: int) -> npt.NDArray[np.int32]:
@@ -148,6 +155,11 @@ class SpikeCode(ABC):
         return (self.code_max - self.code_min).bit_length()
 
     @property
+    def wide(self) -> bool:
+        """Whether there are too many codes to count each of them."""
+        return self.message_bits > _COUNTED_BITS
+
+    @property
     def payload_bits(self) -> int:
         """Bits of what a spike carries: 1, a sign, unless it is graded."""
         return 1
@@ -193,6 +205,10 @@ class SpikeCode(ABC):
         """How many spikes each code (any shape) sends; one where it travels as a spike, unless a code sends more."""
         return self.split(q)[0]
 
+    def graded_count(self, q: _Codes) -> Any:
+        """How many of the spikes of each code (any shape) a synapse multiplies."""
+        return self.spike_count(q) * self.graded
+
     def events(self, q: Integers) -> Events:
         """What a number of codes (any shape) sends, and how many send nothing."""
         codes = np.asarray(q)
@@ -202,6 +218,16 @@ class SpikeCode(ABC):
         """Lowest and highest value `c = q + z` that is sent, 0 included; `messages` False: by spikes alone."""
         low, high = (self.code_min, self.code_max) if messages else (self.spike_codes or (-self.zero, -self.zero))
         return min(0, low + self.zero), max(0, high + self.zero)
+
+    @property
+    def step_span(self) -> tuple[int, int]:
+        """Lowest and highest payload of one step, 0 included."""
+        return self.payload_span()
+
+    @property
+    def running_span(self) -> tuple[int, int]:
+        """Lowest and highest sum of the payloads of a code up to any step, 0 included."""
+        return self.payload_span()
 
     def code_span(self, messages: bool = True) -> tuple[int, int]:
         """Lowest and highest code q; `messages` False: of those that travel as spikes, (0, 0) where none does."""

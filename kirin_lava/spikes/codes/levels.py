@@ -43,10 +43,14 @@ class Levels(SpikeCode):
         "in a fine channel min(what is left of c, top) in each column until nothing is left, else all of c, a multiple of"
         " 2^refinement, in the first; without channels all are fine"
     )
-    graded: ClassVar[bool] = True
     per_channel: ClassVar[bool] = True
     refinement: int
     top: int = _TOP
+
+    @property
+    def graded(self) -> bool:
+        """It carries a level."""
+        return True
 
     @property
     def spike_codes(self) -> tuple[int, int]:

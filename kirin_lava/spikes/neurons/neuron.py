@@ -38,11 +38,14 @@ class Neuron(ABC):
     Attributes:
         name: in files. state_words: 24-bit words that a core keeps per neuron.
         states_touched: how many of them every step reads and writes: u and v.
+        every_step: whether it sends a sum in every step, which the host weights with the kernel of the code and adds, instead
+            of one at the window's end.
     """
 
     name: ClassVar[str]
     state_words: ClassVar[int]
     states_touched: ClassVar[int] = 2
+    every_step: ClassVar[bool] = False
 
     @property
     def fires(self) -> SpikeCode | None:
@@ -104,6 +107,18 @@ class Neuron(ABC):
         Raises:
             FitError: stock neurons cannot hold it; the message says why. A segment is then read out and the host fires.
         """
+
+    def reads(self, code: SpikeCode) -> bool:
+        """Whether it makes the right sums of a code."""
+        return True
+
+    def counts(self, code: SpikeCode, period: int) -> tuple[int, ...]:
+        """(period,) what each of its messages counts for whoever reads its membranes, by step of a window."""
+        return code.weights(period) if self.every_step else (*(0,) * (period - 1), 1)
+
+    def reach(self, code: SpikeCode, weights: int) -> int:
+        """What its sum can reach with inputs whose weights sum to `weights` in magnitude, without shift."""
+        return weights * code.largest
 
     def lift(self) -> Int64 | int:
         """What is put on the membrane `2^shift * v` before it is looked at, (N,) or one for all."""

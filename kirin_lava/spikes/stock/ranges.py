@@ -55,8 +55,8 @@ class Range:
 
 
 def worst_sums(weight: Integers, code: SpikeCode) -> tuple[Int64, Int64]:
-    """(N,) lowest and highest partial sum of `weight * c` over all messages c of the encoding, 0 included."""
-    messages = code.payload_span()
+    """(N,) lowest and highest sum of `weight * payload` up to any step of a window, 0 included."""
+    messages = code.running_span
     positive, negative = np.maximum(weight, 0).sum(1, dtype=np.int64), np.minimum(weight, 0).sum(1, dtype=np.int64)
     low = positive * messages[0] + negative * messages[1]
     high = positive * messages[1] + negative * messages[0]

@@ -23,17 +23,16 @@ def code_histograms(stats: Stats) -> list[dict[str, Any]]:
     names = dict.fromkeys(row.encoding for row in stats.codes)
     for enc in sorted(map(code_named, names), key=lambda code: not code.has_spikes):
         rows = [row for row in stats.codes if row.encoding == enc.name]
-        histogram = np.zeros(enc.code_max - enc.code_min + 1, np.int64)
-        for row in rows:
-            histogram[np.array(list(row.histogram), np.int64) - enc.code_min] += list(row.histogram.values())
-        elements = int(histogram.sum())
+        codes = np.array([code for row in rows for code in row.histogram], np.int64)
+        counts = np.array([count for row in rows for count in row.histogram.values()], np.int64)
+        elements = int(counts.sum())
         bins: list[dict[str, Any]] = [
             {
                 "low": low,
                 "high": high,
                 "label": str(low) if low == high else f"{low} to {high}",
                 "kind": _kind(low, enc),
-                "count": int(histogram[low - enc.code_min : high + 1 - enc.code_min].sum()),
+                "count": int(counts[(low <= codes) & (codes <= high)].sum()),
             }
             for low, high in _bins(enc)
         ]
@@ -64,7 +63,7 @@ def _kind(code: int, enc: SpikeCode) -> str:
 
 
 def _bins(enc: SpikeCode) -> Iterator[tuple[int, int]]:
-    first, last = enc.code_span(messages=False)
+    first, last = (0, 0) if enc.wide else enc.code_span(messages=False)
     below = []
     high = first - 1
     while high >= enc.code_min:

@@ -148,7 +148,8 @@ def _row(name: str, linear: Linear, codes: Integers) -> Row:
 
 
 def _sums(linear: Linear, codes: Integers) -> torch.Tensor:
-    return ExactMatmul(linear.weight, linear.code.largest, torch.device("cpu"))(torch.from_numpy(codes).float())
+    code, device = linear.code, torch.device("cpu")
+    return ExactMatmul(linear.weight, code.largest, device, wide=code.by_plane)(torch.from_numpy(codes).float())
 
 
 def _by_products(linear: Linear, codes: Integers) -> Integers:

@@ -43,7 +43,7 @@ def some_codes(rng: np.random.Generator, enc: SpikeCode, windows: int, inputs: i
         codes[1] = -enc.zero
     if windows > 2:
         codes[2] = np.where(rng.random(inputs) < 0.5, enc.code_min, enc.code_max)
-    return codes
+    return enc.admitted(codes).astype(np.int64)
 
 
 def some_weights(rng: np.random.Generator, outputs: int, inputs: int, low: int = -8, high: int = 7) -> npt.NDArray[np.int8]:
