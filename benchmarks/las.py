@@ -136,7 +136,11 @@ def lines(checkpoint: Checkpoint, calibration: Path, evaluation: Path, rows: int
     found = score_all(list(networks.values()), lambda ids: original(ids).logits, some)
     return [
         Line(
-            name, sums.perplexity / sums.perplexity_float, sums.kl / sums.tokens, sums.agreed / sums.tokens, clipped.get(name, "")
+            name,
+            sums.perplexity / sums.perplexity_float,
+            sums.kl / sums.tokens,
+            sums.agreed / sums.tokens,
+            clipped.get(name, ""),
         )
         for name, sums in zip(networks, found, strict=True)
     ]

@@ -16,7 +16,18 @@ from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.graph.ops import Encode
 from kirin_lava.graph.values import Codes, HostContext
 from kirin_lava.spikes.codes import CODES, INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode, code_named
-from kirin_lava.spikes.steps import RULES, MinMax, RowBudget, StaticStep, TokenBudget, message_budget, rule_named
+from kirin_lava.spikes.steps import (
+    RULES,
+    FixedStep,
+    MinMax,
+    PlaneRow,
+    PlaneStep,
+    RowBudget,
+    StaticStep,
+    TokenBudget,
+    message_budget,
+    rule_named,
+)
 
 PLAIN = Encode("site.encode", "x", "codes", SIGNED)
 BUDGET = replace(PLAIN, rule=TokenBudget(0.1))
@@ -103,7 +114,8 @@ def test_shares_count_the_budget_of_every_group() -> None:
 
 
 def test_every_rule_is_encoded_with_here_and_found_by_its_name() -> None:
-    assert set(RULES) == {TokenBudget, RowBudget, StaticStep, MinMax}  # the last in test_asymmetric
+    elsewhere = {MinMax, FixedStep, PlaneStep, PlaneRow}  # in test_asymmetric and test_planes
+    assert set(RULES) == {TokenBudget, RowBudget, StaticStep} | elsewhere
     assert [rule_named(name) for name in ("RowBudget", "StaticStep", "TokenBudget")] == [RowBudget, StaticStep, TokenBudget]
     for name in ("rowbudget", "TokenBudge", "", "Zero"):
         with pytest.raises(UsageError, match=f"unknown step rule '{name}': choose one of TokenBudget, "):

@@ -5,8 +5,9 @@ queries, probabilities   the same
 keys and values          integers of 16 bits in two halves, in a cache
 
 The ranges of a site are fixed on calibration text. That of outliers, theta_2, is 1.5 times the largest magnitude that came up;
-that of all others, theta_1, is the 1, 2^2, 2^4 or 2^8-th part of it, whichever has the least squared error there. A
-probability lies below 1, in units of the step of the value that it meets.
+that of all others, theta_1, is the 1, 2^2, 2^4 or 2^8-th part of it, whichever has the least squared error there. Steps are
+rounded up to 8 binary digits, those of keys and values to a power of two. The range of a probability ends at 1 + 2^-T, in units
+of the step of the value that it meets, so that 1 is the highest code.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from kirin_lava.methods.method import Method, Paper, Seen
 from kirin_lava.methods.options import choice
 from kirin_lava.methods.site import Coding, Site
 from kirin_lava.spikes.codes import HALVES16, OUTLIER_SHIFTS, PLANE_WIDTHS, Planes, planes
-from kirin_lava.spikes.ranges import FixedStep, PlaneRow, PlaneStep, best_planes
+from kirin_lava.spikes.ranges import FixedStep, PlaneRow, PlaneStep, best_planes, step_above
 from kirin_lava.spikes.rule import SMALLEST_STEP
 
 __all__ = ["LAS", "Las", "LasOptions"]
 
 _MARGIN = 1.5
 """How much further than anything on the calibration text a range reaches."""
+_VALUE_DIGITS = 23
+"""Of the step of values, a power of two: probabilities are integers in its units where there is no host."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,13 @@ class Las(Method):
         """See `Method` and the module."""
         reach = max(_MARGIN * seen.peak, SMALLEST_STEP * 2**24)
         if site.side in ("k", "v"):
-            return Coding(HALVES16, FixedStep(reach / HALVES16.largest), site.name)
+            step = step_above(reach / HALVES16.largest, 1)
+            return Coding(HALVES16, FixedStep(step, _VALUE_DIGITS if site.side == "v" else 1), site.name)
         if site.side == "p":
             unit = others["v"].rule
             assert isinstance(unit, FixedStep)
-            return Coding(self.activations(options), PlaneRow(unit.step / (2**options.planes - 0.5)), site.name)
+            most = 2**options.planes
+            return Coding(self.activations(options), PlaneRow(unit.step * (most + 1) / most**2, options.planes + 1), site.name)
         return Coding(*best_planes((planes(options.planes, shift) for shift in OUTLIER_SHIFTS), reach, seen.sample), site.name)
 
     def setting(self, options: LasOptions) -> str:
