@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kirin_lava.base.loihi2 import WEIGHT_MAX
 from kirin_lava.graph.block import Block
 from kirin_lava.graph.ops import Encode, Linear, Mix, Op, Score, Slice, synapses_of
 from kirin_lava.spikes.codes import SpikeCode
@@ -112,7 +113,7 @@ def weights_of(linear: Linear) -> npt.NDArray[np.int8]:
 def cache_extremes(block: Block, op: Score | Mix, inputs: int) -> Int64:
     """Synapses of cached codes as far from zero as they come: (2, inputs), one row per sign."""
     largest = max(synapses_of(block.ports[op.cache].code))
-    return np.repeat([[largest], [-largest]], inputs, axis=1).astype(np.int64)
+    return np.repeat([[min(largest, WEIGHT_MAX)], [-largest]], inputs, axis=1).astype(np.int64)
 
 
 def code_extremes(weight: Integers, seen: Arrivals, neuron: Neuron = READ_OUT) -> Span:
