@@ -40,7 +40,9 @@ def test_200000_random_windows_in_rows_of_ten_count_what_they_stand_for(code: Sp
     rng, window = np.random.default_rng(1), code.window
     q = rng.integers(code.code_min, code.code_max + 1, (20_000, 10))
     kind = rng.integers(0, 8, q.shape)
-    q = np.where(kind == 0, -code.zero, np.where(kind == 1, code.code_max, np.where(kind == 2, code.code_min, q)))
+    q = code.admitted(
+        np.where(kind == 0, -code.zero, np.where(kind == 1, code.code_max, np.where(kind == 2, code.code_min, q)))
+    )
     row = code.payloads(q).reshape(len(q), -1)  # ten windows in a row
     counted = row.reshape(-1, window) @ np.array(code.kernel)
     np.testing.assert_array_equal(counted.reshape(q.shape), q + code.zero)
