@@ -38,7 +38,7 @@ def test_a_raster_counts_its_codes(code: SpikeCode, spare: int) -> None:
 @EVERY
 def test_200000_random_windows_in_rows_of_ten_count_what_they_stand_for(code: SpikeCode) -> None:
     rng, window = np.random.default_rng(1), code.window
-    q = rng.integers(code.code_min, code.code_max + 1, (20_000, 10))
+    q: np.ndarray = rng.integers(code.code_min, code.code_max + 1, (20_000, 10))
     kind = rng.integers(0, 8, q.shape)
     q = code.admitted(
         np.where(kind == 0, -code.zero, np.where(kind == 1, code.code_max, np.where(kind == 2, code.code_min, q)))
