@@ -15,12 +15,12 @@ from rich.table import Table
 from kirin_lava.base.console import csv_lines
 from kirin_lava.base.errors import KirinError, UsageError
 from kirin_lava.export.bundle import Bundle
-from kirin_lava.graph.block import Model
 from kirin_lava.graph.counter import Counter
 from kirin_lava.graph.executor import Executor
 from kirin_lava.hardware.placement import place
-from kirin_lava.hardware.shapes import shape_of_model
+from kirin_lava.hardware.shapes import ModelShape, shape_of_model
 from kirin_lava.hardware.timing import RATE_WINDOW
+from kirin_lava.hardware.work import measured_work
 from kirin_lava.methods.recipe import DEFAULT_RECIPE, Recipe, load_recipe
 from kirin_lava.models.calibration_text import draw_sample
 from kirin_lava.models.checkpoint import open_checkpoint
@@ -33,6 +33,7 @@ from kirin_lava.models.text import (
     read_text,
     token_rows,
 )
+from kirin_lava.tasks.cost import cost_of
 from kirin_lava.tasks.export import export
 from kirin_lava.tasks.options import Checks, Sample, Training
 from kirin_lava.tasks.quality.evaluate import Network, Score, require_unseen, score_all
@@ -57,6 +58,8 @@ class Contender:
         outlier_share: of all codes; outlier_share_linear: of those that go into dense layers.
         synapse_bits: of a stored weight of the decoder, the most. chips: of Loihi 2, caches for `rows` of the table's length.
         bundle_bytes, seconds: size on disk and wall time of the export.
+        float_operations: left to a host, of a token. integers_verified: compared on Lava, all equal; 0 where nothing ran there.
+        joules: of a token under each price list, without static power; twin_joules: of the same integers without spikes.
     """
 
     name: str
@@ -74,6 +77,11 @@ class Contender:
     chips: int | None = None
     bundle_bytes: int | None = None
     seconds: float | None = None
+    messages_per_token: float | None = None
+    float_operations: float | None = None
+    integers_verified: int | None = None
+    joules: dict[str, float | None] | None = None
+    twin_joules: dict[str, float | None] | None = None
 
     @property
     def window_reduction(self) -> float | None:
@@ -126,7 +134,7 @@ class Comparison:
 
     def to_csv(self) -> str:
         """One line per contender."""
-        return csv_lines([row.to_dict() for row in self.contenders])
+        return csv_lines([{k: v for k, v in row.to_dict().items() if "joules" not in k} for row in self.contenders])
 
     def table(self) -> Group:
         """For people, in 80 columns: what a network still knows, then what it sends."""
@@ -151,7 +159,7 @@ class Comparison:
                 "" if c.bundle_bytes is None else f"{c.bundle_bytes / 1e6:.2f}",
                 "" if c.seconds is None else f"{c.seconds:.0f}",
             )
-            if c.method == RIVAL:
+            if c.window is None:
                 continue
             sent.add_row(
                 c.name,
@@ -176,6 +184,7 @@ def compare(
     max_rows: int | None = None,
     window: int | None = None,
     rivals: bool = False,
+    verify: bool = False,
     progress: Report | None = None,
 ) -> Comparison:
     """Export a model by several recipes and evaluate them side by side with the integer executor, all in memory.
@@ -185,6 +194,7 @@ def compare(
             the first recipe.
         text: to evaluate on; the small built-in text by default. sample: the text to calibrate on.
         training: adds the first recipe once more, with this training after rounding.
+        verify: compare every segment of every export on Lava.
         max_rows: evaluate on as many rows, evenly spread over the text.
         window: tokens of such a row; None for as many as of a row that is calibrated on. The model's context limits both.
     """
@@ -210,7 +220,7 @@ def compare(
     report = progress or (lambda what, done, total: None)
     total = len(chosen) + (len(RIVALS) if rivals else 0)
     networks: list[Network] = []
-    exported: list[tuple[Recipe, Counter, dict[str, Any]]] = []
+    exported: list[tuple[Recipe, Counter, ModelShape, dict[str, Any]]] = []
     failed: list[Failed] = []
     with tempfile.TemporaryDirectory() as folder:
         for recipe in chosen:
@@ -218,15 +228,21 @@ def compare(
             start = time.monotonic()
             out = Path(folder) / str(len(networks))
             try:
-                export(model, out, recipe, sample, checks=Checks("none"))
+                export(model, out, recipe, sample, checks=Checks("lava" if verify else "none"))
             except KirinError as error:  # the others are not lost with it
                 failed.append(Failed(recipe.name, error))
                 continue
             size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
             seconds = time.monotonic() - start
-            converted = Bundle(out).model()
-            counter = Counter()
-            exported.append((recipe, counter, {"bundle_bytes": size, "seconds": seconds, **_on_chip(converted, window)}))
+            bundle = Bundle(out)
+            converted, shape, counter = bundle.model(), shape_of_model(bundle.model()), Counter()
+            facts = {
+                "bundle_bytes": size,
+                "seconds": seconds,
+                "integers_verified": _verified(bundle),
+                **_on_chip(shape, window),
+            }
+            exported.append((recipe, counter, shape, facts))
             networks.append(Executor(converted, observer=counter))
         if rivals:
             against = chosen[0] if chosen else load_recipe(DEFAULT_RECIPE)
@@ -237,8 +253,8 @@ def compare(
             raise failed[0].error
         scores = score_all(networks, lambda ids: original(ids).logits, rows, progress=progress)
     found = [
-        _ours(recipe.name, recipe.method.name, sums, counter, facts)
-        for (recipe, counter, facts), sums in zip(exported, scores, strict=False)
+        _ours(recipe.name, recipe.method.name, sums, counter, {**facts, **_prices(counter, shape, window)})
+        for (recipe, counter, shape, facts), sums in zip(exported, scores, strict=False)
     ]
     found += [_contender(kind, RIVAL, sums) for kind, sums in zip(RIVALS, scores[len(exported) :], strict=False)]
     read_as, warnings, sums = protocol(tokenizer, content, window), drawn.warnings, scores[0]
@@ -253,11 +269,25 @@ def _contender(name: str, method: str, sums: Score, **counted: Any) -> Contender
     return Contender(name, method, ratio, sums.kl / sums.tokens, sums.agreed / sums.tokens, **counted)
 
 
-def _on_chip(model: Model, context: int) -> dict[str, int]:
+def _on_chip(shape: ModelShape, context: int) -> dict[str, int]:
     """Bits of a stored weight of the decoder, the most, and chips with caches for `context` positions."""
-    shape = shape_of_model(model)
     bits = max(segment.bits for segment in shape.segments if segment.kind in ("read", "fire") and segment.block != "head")
     return {"synapse_bits": bits, "chips": place(shape, context).chips}
+
+
+def _verified(bundle: Bundle) -> int:
+    """Integers that Lava computed alike, of a bundle that it verified."""
+    return sum(entry["compared"] for entry in bundle.verification.values()) if bundle.verified else 0
+
+
+def _prices(counter: Counter, shape: ModelShape, context: int) -> dict[str, Any]:
+    """What a token leaves to the host, and costs under each price list."""
+    work = measured_work(counter.result(), shape)
+    tables = cost_of(shape, work, context).energy
+    columns = {"joules": "ours", "twin_joules": "integer"}
+    return {"float_operations": work.host_operations} | {
+        name: {table.profile.title: table.column(column).total for table in tables} for name, column in columns.items()
+    }
 
 
 def _ours(name: str, method: str, sums: Score, counter: Counter, facts: dict[str, Any]) -> Contender:
@@ -274,6 +304,7 @@ def _ours(name: str, method: str, sums: Score, counter: Counter, facts: dict[str
         outlier_share=sum(row.outliers for row in decoder) / elements,
         outlier_share_linear=sum(row.outliers for row in dense) / sum(row.elements for row in dense),
         steps_per_token=stats.total()["steps_per_token"],
+        messages_per_token=stats.total()["outliers_per_token"],
         **facts,
     )
 

@@ -1,0 +1,34 @@
+"""All methods in one table: what applies has its costs and its twin, what does not stands there with the reason."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from kirin_lava.methods.known import METHODS
+from kirin_lava.methods.recipe import load_recipe
+from kirin_lava.tasks.quality.methods import TWIN, compare_methods, representatives
+from kirin_lava.tasks.quality.rivals import RIVALS
+from tests.hf_models import save_model
+
+
+def test_every_method_is_represented() -> None:
+    assert {load_recipe(name).method.name for name in representatives()} == {method.name for method in METHODS}
+
+
+def test_costs_twins_and_reasons_stand_in_one_table(tmp_path: Path) -> None:
+    table = compare_methods(str(save_model(tmp_path / "model")), ["fast", "fas-w8a8"], max_rows=2, window=32)
+    rows = {row["name"]: row for row in csv.DictReader(io.StringIO(table.to_csv()))}
+    assert list(rows) == ["fast", "fast, twin", *RIVALS, "fas-w8a8"]
+    assert "FAS converts: opt" in rows["fas-w8a8"]["reason"] and not rows["fas-w8a8"]["kl"]
+    ours, twin = rows["fast"], rows["fast, twin"]
+    assert twin["method"] == TWIN and twin["kl"] == ours["kl"] and ours["integers_verified"] == "0"
+    priced = [name for name in ours if name.startswith("joules, ")]
+    assert len(priced) >= 4 and all(float(ours[name]) > 0 and ours[name] != twin[name] for name in priced)
+    assert not any(rows["w8a8"][name] for name in priced) and float(ours["float_operations"]) > 0
+    pytest.importorskip("matplotlib")
+    drawn = table.svg()
+    assert drawn == table.svg() and drawn.count("fast") >= 2 and "w8a8" not in drawn
