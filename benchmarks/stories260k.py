@@ -20,7 +20,8 @@ from kirin_lava.base.console import print_table
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.methods.recipes import DEFAULT_RECIPE, MEASURED, recipe_digest, recipe_names
 from kirin_lava.tasks.options import Sample, Training
-from kirin_lava.tasks.quality.compare import Comparison, compare
+from kirin_lava.tasks.quality.compare import compare
+from kirin_lava.tasks.quality.contenders import Comparison
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 _FITTING = [name for name in recipe_names() if not load_recipe(name).method.needs_activation]  # the model's layers are gated

@@ -348,29 +348,18 @@ def report(bundle: Path, as_json: bool, quiet: bool, **arguments: Any) -> None:
 @options.minutes_option
 @click.option("--rivals", is_flag=True, help="Also rival quantisers at equal bits, in the same evaluator.")
 @click.option("--methods", is_flag=True, help="All methods, their integer twins and rivals, with what a token costs.")
-@click.option("--figure", type=options.PATH, metavar="FILE", help="Of --methods: quality against energy, as SVG.")
+@click.option("--verify", is_flag=True, help="Compare every segment of every export on Lava, too.")
+@click.option("--figure", type=options.PATH, metavar="FILE", help="Write quality against energy, as SVG.")
 @options.form_options
 @options.quiet_option
-def compare(form: str | None, quiet: bool, methods: bool, figure: Path | None, **arguments: Any) -> None:
+def compare(form: str | None, quiet: bool, figure: Path | None, **arguments: Any) -> None:
     """Put recipes, and rivals, side by side in one table."""
     sample, training = _sample(arguments), _training(arguments)
-    if figure is not None and not methods:
-        raise UsageError("--figure draws the table of --methods: give both")
-    if methods:
-        from kirin_lava.tasks.quality.methods import compare_methods
-
-        if training.method is not None:
-            raise UsageError("--methods compares recipes as they are: leave out --recover, or name it in a recipe")
-        kept = {name: arguments[name] for name in ("model", "recipes", "text", "max_rows", "window")}
-        with progress_bar(quiet) as progress:
-            table = compare_methods(sample=sample, progress=progress, **kept)
-        _print_as(table, form)
-        if figure is not None:
-            figure.write_text(table.svg(), encoding="utf-8")
-        return
     with progress_bar(quiet) as progress:
         result = kirin_lava.compare(sample=sample, training=training, progress=progress, **arguments)
     _print_as(result, form)
+    if figure is not None:
+        result.draw(figure)
     result.require()
 
 

@@ -10,7 +10,7 @@ from benchmarks.stories260k import OTHERS, RECIPES, RECOVER, measured
 from kirin_lava.methods.known import KIRIN
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.methods.recipes import MEASURED, recipe_digest, recipe_names
-from kirin_lava.tasks.quality.compare import Comparison, Contender
+from kirin_lava.tasks.quality.contenders import Comparison, Contender
 
 LIMITS = {"kirin-w4a4-8": 1.12, "kirin-w4a5-12": 1.09, "kirin-w8a5-12": 1.02, "fast": 1.02}
 LIMIT_RECOVERED = 1.09

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
-__all__ = ["NARROW", "PALETTE", "WIDE", "Draw", "keyed", "require_matplotlib", "save_png", "svg"]
+__all__ = ["NARROW", "PALETTE", "WIDE", "Draw", "keyed", "require_matplotlib", "save_png", "svg", "svg_file"]
 
 Draw = Callable[["Figure", Any, bool], None]
 
@@ -101,6 +101,16 @@ def svg(name: str, draw: Draw, data: Any, narrow: bool, height: int, label: str)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     return _for_page(buffer.getvalue(), NARROW if narrow else WIDE, height, label)
+
+
+def svg_file(name: str, draw: Draw, data: Any, height: int) -> str:
+    """The wide form of a figure on white, as the text of an SVG file; the same data give the same bytes."""
+    import matplotlib
+
+    with matplotlib.rc_context({**_STYLE, "figure.facecolor": "white", "svg.hashsalt": name}):
+        buffer = io.StringIO()
+        _figure(draw, data, False, height).savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
 
 
 def save_png(path: Path, draw: Draw, data: Any, height: int) -> None:

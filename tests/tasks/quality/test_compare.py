@@ -19,7 +19,8 @@ from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.models.checkpoint import open_checkpoint
 from kirin_lava.models.text import CALIBRATION_TEXT, EVALUATION_TEXT
 from kirin_lava.tasks.options import Sample, Training
-from kirin_lava.tasks.quality.compare import Comparison, Contender, compare
+from kirin_lava.tasks.quality.compare import compare
+from kirin_lava.tasks.quality.contenders import Comparison, Contender
 from kirin_lava.tasks.quality.evaluate import evaluate, score
 from kirin_lava.tasks.quality.original import load_original
 from kirin_lava.tasks.quality.rivals import RIVALS, build_rival, min_max, symmetric

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from kirin_lava.base.errors import UsageError
 from kirin_lava.methods.known import METHODS
 from kirin_lava.methods.recipe import load_recipe
-from kirin_lava.tasks.quality.methods import TWIN, compare_methods, representatives
+from kirin_lava.tasks.quality.compare import compare
+from kirin_lava.tasks.quality.contenders import TWIN
+from kirin_lava.tasks.quality.methods import MethodTable, representatives
 from kirin_lava.tasks.quality.rivals import RIVALS
 from tests.hf_models import save_model
 
@@ -20,7 +23,9 @@ def test_every_method_is_represented() -> None:
 
 
 def test_costs_twins_and_reasons_stand_in_one_table(tmp_path: Path) -> None:
-    table = compare_methods(str(save_model(tmp_path / "model")), ["fast", "fas-w8a8"], max_rows=2, window=32)
+    table = compare(str(save_model(tmp_path / "model")), ["fast", "fas-w8a8"], max_rows=2, window=32, methods=True)
+    assert isinstance(table, MethodTable)
+    table.require()  # what does not apply is no error
     rows = {row["name"]: row for row in csv.DictReader(io.StringIO(table.to_csv()))}
     assert list(rows) == ["fast", "fast, twin", *RIVALS, "fas-w8a8"]
     assert "FAS converts: opt" in rows["fas-w8a8"]["reason"] and not rows["fas-w8a8"]["kl"]
@@ -31,4 +36,13 @@ def test_costs_twins_and_reasons_stand_in_one_table(tmp_path: Path) -> None:
     assert not any(rows["w8a8"][name] for name in priced) and float(ours["float_operations"]) > 0
     pytest.importorskip("matplotlib")
     drawn = table.svg()
-    assert drawn == table.svg() and drawn.count("fast") >= 2 and "w8a8" not in drawn
+    assert drawn == table.svg() and drawn.count("fast") >= 1 and "w8a8" not in drawn
+    assert drawn != table.svg(priced[1].removeprefix("joules, "))
+    with pytest.raises(UsageError, match="nothing to draw by the prices 'of yesterday'; there are: "):
+        table.svg("of yesterday")
+
+
+@pytest.mark.lava
+def test_what_lava_compared_is_counted(tmp_path: Path) -> None:
+    table = compare(str(save_model(tmp_path / "model")), ["fast"], max_rows=1, window=16, verify=True)
+    assert (table.contenders[0].integers_verified or 0) > 10_000
