@@ -47,4 +47,4 @@ def test_every_picture_is_shown_and_there() -> None:
         for name in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
     }
     assert all(path.is_file() for path in shown)
-    assert shown == {ROOT / "docs" / "window.png", *(ROOT / "docs" / "images").iterdir()}
+    assert shown == {ROOT / "docs" / "window.png", ROOT / "docs" / "methods.svg", *(ROOT / "docs" / "images").iterdir()}

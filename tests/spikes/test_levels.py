@@ -103,7 +103,9 @@ def test_a_part_of_a_value_keeps_its_fine_channels() -> None:
     assert code.bound(None) == levels(2)
 
 
-@pytest.mark.parametrize(("width", "fine"), [(0, ()), (4, (4,)), (4, (-1,)), (4, (2, 1)), (4, (1, 1)), (4, (0, 2, 1, 3)), (4, (-1, 2)), (4, (1, 4))])
+@pytest.mark.parametrize(
+    ("width", "fine"), [(0, ()), (4, (4,)), (4, (-1,)), (4, (2, 1)), (4, (1, 1)), (4, (0, 2, 1, 3)), (4, (-1, 2)), (4, (1, 4))]
+)
 def test_channels_are_ascending_numbers_below_the_width(width: int, fine: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match="are no ascending numbers below"):
         Channels(width, fine)

@@ -75,7 +75,7 @@ class MethodTable(Comparison):
         reasons = Table(title="does not apply", show_header=False, padding=(0, 1, 0, 0))
         for failed in self.failed:
             reasons.add_row(failed.name, str(failed.error))
-        return Group(super().table(), costs, *([reasons] if self.failed else []))
+        return Group(*super().table().renderables, costs, *([reasons] if self.failed else []))
 
 
 def with_twins(found: Comparison) -> MethodTable:
