@@ -8,8 +8,6 @@ Run: python benchmarks/spikellm.py [DATA] [--rows N]      DATA holds stories260K
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.small_models import models_of, options
 from kirin_lava.base.console import print_table
 from kirin_lava.graph.executor import Executor
 from kirin_lava.methods.recipe import Recipe, load_recipe
@@ -25,7 +24,7 @@ from kirin_lava.models import float_model
 from kirin_lava.models.calibration_text import draw_sample
 from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
 from kirin_lava.models.layout import Dense, FloatBlock
-from kirin_lava.models.text import CALIBRATION_TEXT, EVALUATION_TEXT, read_text, token_rows
+from kirin_lava.models.text import read_text, token_rows
 from kirin_lava.quantize.calibrate import calibrate
 from kirin_lava.quantize.convert import convert_model, rotary_of
 from kirin_lava.quantize.lower import corrected, round_block
@@ -113,18 +112,8 @@ def lines(checkpoint: Checkpoint, calibration: Path, evaluation: Path, rows: int
 
 def main() -> None:
     """Print a table per model."""
-    parser = argparse.ArgumentParser(description="SpikeLLM as integers and in float.")
-    parser.add_argument("data", nargs="?", type=Path, help="folder that holds stories260K-hf/ and text/")
-    parser.add_argument("--rows", type=int, default=32, help="of the evaluation; the calibration has twice as many")
-    arguments = parser.parse_args()
-    models = [("demo", CALIBRATION_TEXT, EVALUATION_TEXT), ("demo-opt", CALIBRATION_TEXT, EVALUATION_TEXT)]
-    if arguments.data is not None:
-        text = arguments.data / "text"
-        if not text.is_dir():
-            sys.exit(f"{arguments.data} has no text: give the folder that holds it and stories260K-hf")
-        stories = str(arguments.data / "stories260K-hf")
-        models.append((stories, text / "tinystories-calibration.txt", text / "tinystories-eval.txt"))
-    for name, calibration, evaluation in models:
+    arguments = options("SpikeLLM as integers and in float.").parse_args()
+    for name, calibration, evaluation in models_of(arguments.data):
         checkpoint = open_checkpoint(name)
         table = Table(title=f"{checkpoint.name}: perplexity against float32")
         for column in ("recipe", "integers", "float form", "difference", "KL", "top-1"):

@@ -8,13 +8,12 @@ Run: python benchmarks/without_host.py [DATA] [--rows N] [--recipes NAME ..]    
 
 from __future__ import annotations
 
-import argparse
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.table import Table
 
+from benchmarks.small_models import models_of, options
 from kirin_lava.base.console import print_table
 from kirin_lava.graph.counter import Counter
 from kirin_lava.graph.executor import Executor
@@ -23,7 +22,7 @@ from kirin_lava.hardware.shapes import shape_of_model
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.models.calibration_text import draw_sample
 from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
-from kirin_lava.models.text import CALIBRATION_TEXT, EVALUATION_TEXT, read_text, token_rows
+from kirin_lava.models.text import read_text, token_rows
 from kirin_lava.quantize.convert import convert_model
 from kirin_lava.tasks.quality.evaluate import score_all
 from kirin_lava.tasks.quality.original import load_original
@@ -69,19 +68,10 @@ def lines(checkpoint: Checkpoint, recipes: list[str], calibration: Path, evaluat
 
 def main() -> None:
     """Print a table per model."""
-    parser = argparse.ArgumentParser(description="Recipes with and without a host.")
-    parser.add_argument("data", nargs="?", type=Path, help="folder that holds stories260K-hf/ and text/")
-    parser.add_argument("--rows", type=int, default=32, help="of the evaluation; the calibration has twice as many")
+    parser = options("Recipes with and without a host.")
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
     arguments = parser.parse_args()
-    models = [("demo", CALIBRATION_TEXT, EVALUATION_TEXT), ("demo-opt", CALIBRATION_TEXT, EVALUATION_TEXT)]
-    if arguments.data is not None:
-        text = arguments.data / "text"
-        if not text.is_dir():
-            sys.exit(f"{arguments.data} has no text: give the folder that holds it and stories260K-hf")
-        stories = str(arguments.data / "stories260K-hf")
-        models.append((stories, text / "tinystories-calibration.txt", text / "tinystories-eval.txt"))
-    for name, calibration, evaluation in models:
+    for name, calibration, evaluation in models_of(arguments.data):
         checkpoint = open_checkpoint(name)
         table = Table(title=f"{checkpoint.name}: perplexity against float32, per host")
         for column in ("recipe", "host", "ratio", "KL", "top-1", "float ops", "integer ops", "cores"):
