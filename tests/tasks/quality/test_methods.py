@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from kirin_lava.base.errors import UsageError
+from kirin_lava.base.errors import FitError, UnsupportedError, UsageError
 from kirin_lava.methods.known import METHODS
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.tasks.quality.compare import compare
-from kirin_lava.tasks.quality.contenders import TWIN
+from kirin_lava.tasks.quality.contenders import TWIN, Failed
 from kirin_lava.tasks.quality.methods import MethodTable, representatives
 from kirin_lava.tasks.quality.rivals import RIVALS
 from tests.hf_models import save_model
@@ -46,3 +46,10 @@ def test_costs_twins_and_reasons_stand_in_one_table(tmp_path: Path) -> None:
 def test_what_lava_compared_is_counted(tmp_path: Path) -> None:
     table = compare(str(save_model(tmp_path / "model")), ["fast"], max_rows=1, window=16, verify=True)
     assert (table.contenders[0].integers_verified or 0) > 10_000
+
+
+def test_a_recipe_that_fails_for_another_reason_is_an_error() -> None:
+    missing, broken = Failed("a", UnsupportedError("not for this family")), Failed("b", FitError("v reaches 2^30"))
+    MethodTable("m", "t", "rows", 1, 1, 2.0, (), failed=(missing,)).require()
+    with pytest.raises(FitError, match="left out: b: v reaches"):
+        MethodTable("m", "t", "rows", 1, 1, 2.0, (), failed=(missing, broken)).require()
