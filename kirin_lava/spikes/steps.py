@@ -29,6 +29,8 @@ from kirin_lava.spikes.whole import as_codes, fixed_step, row_steps, spare_bits,
 
 __all__ = [
     "LEFT_OUT",
+    "LIMIT_DIGITS",
+    "LIMIT_DIGITS_ROW",
     "RULES",
     "TOKEN_STEP",
     "Codes",
@@ -44,7 +46,7 @@ __all__ = [
 ]
 
 _SLACK = 1.0001  # far more than float32 rounds
-_DIGITS, _DIGITS_ROW = 3, 2
+LIMIT_DIGITS, LIMIT_DIGITS_ROW = 3, 2
 """Binary digits, behind the first, of the largest magnitude that must be a spike: it is rounded up to them."""
 
 
@@ -118,7 +120,7 @@ class TokenBudget(_Budgeted):
         """See `StepRule`."""
         grouped = x if groups == 1 else x.view(*x.shape[:-1], groups, -1)
         allowed = message_budget(self.ratio, grouped.shape[-1])
-        step = token_steps(code, grouped, allowed, _DIGITS, self.reach)
+        step = token_steps(code, grouped, allowed, LIMIT_DIGITS, self.reach)
         q, real = whole_codes(grouped, step, self.step_bits(code, fraction), fraction, name)
         return as_codes(q.view(x.shape), real if groups == 1 else real.squeeze(-1))
 
@@ -161,7 +163,7 @@ class RowBudget(_Budgeted):
 
     def integers(self, code: SpikeCode, x: Tensor, fraction: int, groups: int, start: int, name: str) -> Codes:
         """See `StepRule`."""
-        step = row_steps(code, x, _budgets(self.ratio, start, start + x.shape[2], x.device), _DIGITS_ROW)
+        step = row_steps(code, x, _budgets(self.ratio, start, start + x.shape[2], x.device), LIMIT_DIGITS_ROW)
         q, real = whole_codes(x, step, self.step_bits(code, fraction), fraction, name)
         return as_codes(q, real.squeeze(-1).transpose(1, 2))
 
@@ -251,11 +253,11 @@ class _Factors(NamedTuple):
 def _factors(code: SpikeCode) -> _Factors:
     reach = code.code_max + 0.49
     if code.spike_codes is None:
-        bounds = (RankBound(1.0, digits) for digits in (_DIGITS, _DIGITS_ROW))
+        bounds = (RankBound(1.0, digits) for digits in (LIMIT_DIGITS, LIMIT_DIGITS_ROW))
         return _Factors(_float32(1.0 / reach), None, None, *bounds)
     low, high = code.spike_codes
     spike = high + 0.499
-    bounds = (RankBound(spike / reach, digits) for digits in (_DIGITS, _DIGITS_ROW))
+    bounds = (RankBound(spike / reach, digits) for digits in (LIMIT_DIGITS, LIMIT_DIGITS_ROW))
     negative = _float32(-spike / (0.499 - low)) if -low > high else None
     return _Factors(_float32(1.0 / reach), _float32(1.0 / spike), negative, *bounds)
 

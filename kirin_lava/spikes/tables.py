@@ -35,11 +35,13 @@ from kirin_lava.base.integers import shifted
 
 __all__ = [
     "ARGUMENT_BITS",
+    "BOUNDED_BITS",
     "EXP2_BITS",
     "FORMULAS",
     "OCTAVE_BITS",
     "ROOT_BITS",
     "TABLE_OPERATIONS",
+    "VALUE_BITS",
     "Formula",
     "Range",
     "Table",
@@ -51,7 +53,8 @@ __all__ = [
 EXP2_BITS, OCTAVE_BITS, ROOT_BITS, ARGUMENT_BITS = 20, 24, 22, 18
 TABLE_OPERATIONS = 6
 """Of a table neuron: difference to the start of a range, cell, rest, product, shift, sum."""
-_VALUE_BITS, _BOUNDED_BITS = 24, 22
+VALUE_BITS, BOUNDED_BITS = 24, 22
+"""Of what `exp2`, `reciprocal` and `root` give, and of what `silu` and `gelu` give."""
 _DIGITS = Context(prec=50)
 
 Int32 = npt.NDArray[np.int32]
@@ -124,11 +127,11 @@ _SMALL = (Range(0, 8, 64), Range(1 << 14, 12, 252))
 """Up to 4, finest below 1/16: what is nearly 0 keeps its sign, and 0 is 0."""
 
 FORMULAS = (
-    Formula("exp2", EXP2_BITS, _VALUE_BITS, (Range(0, 12, 256),), _exp2),
-    Formula("reciprocal", OCTAVE_BITS, _VALUE_BITS, (Range(0, 16, 256),), _reciprocal),
-    Formula("root", ROOT_BITS, _VALUE_BITS, (Range(0, 14, 256), Range(1 << 22, 15, 256)), _root),
-    Formula("silu", ARGUMENT_BITS, _BOUNDED_BITS, (*_SMALL, Range(1 << 20, 13, 128), Range(1 << 21, 15, 64)), _silu),
-    Formula("gelu", ARGUMENT_BITS, _BOUNDED_BITS, (*_SMALL, Range(1 << 20, 14, 64)), _gelu),
+    Formula("exp2", EXP2_BITS, VALUE_BITS, (Range(0, 12, 256),), _exp2),
+    Formula("reciprocal", OCTAVE_BITS, VALUE_BITS, (Range(0, 16, 256),), _reciprocal),
+    Formula("root", ROOT_BITS, VALUE_BITS, (Range(0, 14, 256), Range(1 << 22, 15, 256)), _root),
+    Formula("silu", ARGUMENT_BITS, BOUNDED_BITS, (*_SMALL, Range(1 << 20, 13, 128), Range(1 << 21, 15, 64)), _silu),
+    Formula("gelu", ARGUMENT_BITS, BOUNDED_BITS, (*_SMALL, Range(1 << 20, 14, 64)), _gelu),
 )
 """All of them."""
 

@@ -19,23 +19,37 @@ from kirin_lava.base.integers import bit_length, divided, to_real
 from kirin_lava.spikes.codes import SpikeCode
 from kirin_lava.spikes.rule import Codes
 
-__all__ = ["STEP_LIMIT", "as_codes", "fixed_step", "row_steps", "spare_bits", "token_steps", "whole_codes"]
+__all__ = [
+    "CODE_SLACK",
+    "REACH_UNITS",
+    "SPIKE_SLACK",
+    "STEP_LIMIT",
+    "as_codes",
+    "fixed_step",
+    "row_steps",
+    "spare_bits",
+    "token_steps",
+    "whole_codes",
+]
 
 STEP_LIMIT = 1 << 24
-_UNITS = 1000  # reaches count in thousandths
+REACH_UNITS = 1000
+"""Reaches of codes count in thousandths of a step."""
+CODE_SLACK, SPIKE_SLACK = 490, 499
+"""How far beyond the last code a value may lie, and beyond the last spike."""
 _MARGIN = 1.6  # 2^24 / 2^23, less what rounding a bound up adds at most
 
 
 def _reach(code: int, slack: int) -> int:
     """How far a code reaches, in thousandths: not quite to the middle between it and the next one."""
-    return abs(code) * _UNITS + slack
+    return abs(code) * REACH_UNITS + slack
 
 
 def spare_bits(code: SpikeCode) -> int:
     """k: binary digits of a step behind those of a value."""
-    reach = code.code_max + 0.49
+    reach = code.code_max + CODE_SLACK / REACH_UNITS
     if code.spike_codes is not None:
-        reach = min(reach, code.spike_codes[1] + 0.499)
+        reach = min(reach, code.spike_codes[1] + SPIKE_SLACK / REACH_UNITS)
     return max(0, math.floor(math.log2(_MARGIN * reach)))
 
 
@@ -61,14 +75,14 @@ def token_steps(code: SpikeCode, x: Tensor, allowed: int, digits: int, reach: in
     step = _for_largest(code, largest, bits)
     if code.spike_codes is not None:
         low, high = code.spike_codes
-        above, below = _reach(high, 499), _reach(low, 499)
+        above, below = _reach(high, SPIKE_SLACK), _reach(low, SPIKE_SLACK)
         sided, unit = magnitude, above
         if -low > high:  # negative spikes reach further: a negative magnitude counts less
             sided, unit = magnitude * torch.where(x < 0, above, below), above * below
         bound = _ranked(sided, allowed)
         if allowed:
             bound = _rounded_up(bound, digits)
-        step = torch.maximum(step, _quotient_up((bound << bits) * _UNITS, unit))
+        step = torch.maximum(step, _quotient_up((bound << bits) * REACH_UNITS, unit))
     if reach is not None:
         width = x.shape[-1]
         sums = divided(x << bits, step).abs().sum(-1, keepdim=True)
@@ -94,7 +108,7 @@ def row_steps(code: SpikeCode, x: Tensor, allowed: Tensor, digits: int) -> Tenso
     bound = ranked.gather(-1, rank.clamp_max(ranked.shape[-1] - 1))
     bound = torch.where(rank < columns, bound, 0)
     bound = torch.where(rank > 0, torch.minimum(_rounded_up(bound, digits), largest), bound)
-    return torch.maximum(step, _quotient_up((bound << bits) * _UNITS, _reach(code.spike_codes[1], 499)))
+    return torch.maximum(step, _quotient_up((bound << bits) * REACH_UNITS, _reach(code.spike_codes[1], SPIKE_SLACK)))
 
 
 def fixed_step(step: float, fraction: int) -> tuple[int, int]:
@@ -111,7 +125,7 @@ def as_codes(q: Tensor, step: Tensor, clipped: int = 0, zero: Tensor | None = No
 
 
 def _for_largest(code: SpikeCode, largest: Tensor, bits: int) -> Tensor:
-    return _quotient_up((largest << bits) * _UNITS, _reach(code.code_max, 490)).clamp_min(1)
+    return _quotient_up((largest << bits) * REACH_UNITS, _reach(code.code_max, CODE_SLACK)).clamp_min(1)
 
 
 def _quotient_up(x: Tensor, y: int) -> Tensor:

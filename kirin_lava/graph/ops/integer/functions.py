@@ -12,10 +12,16 @@ import torch
 from torch import Tensor
 
 from kirin_lava.base.integers import bit_length, rescaled, shifted
-from kirin_lava.spikes.tables import ARGUMENT_BITS, EXP2_BITS, OCTAVE_BITS, ROOT_BITS, Table
+from kirin_lava.spikes.tables import ARGUMENT_BITS, BOUNDED_BITS, EXP2_BITS, OCTAVE_BITS, ROOT_BITS, VALUE_BITS, Table
 
 __all__ = [
+    "BLOCK_BITS",
+    "DISTANCE_BITS",
+    "EPS_SHIFT",
+    "MANTISSA_BITS",
     "NORM_BITS",
+    "SATURATED",
+    "SHARE_BITS",
     "WEIGHT_BITS",
     "Multiplier",
     "exp2_weights",
@@ -26,18 +32,23 @@ __all__ = [
     "probabilities",
 ]
 
-_EPS_SHIFT = 36
-_BLOCK_BITS = 22  # of the largest number of a row before it is squared
+EPS_SHIFT = 36
+"""A mantissa of eps is shifted up by so many bits at most, so that it stays below 2^60."""
+BLOCK_BITS = 22
+"""Of the largest number of a row before it is squared."""
 NORM_BITS = 28
 """A normalised row counts in units of `2^-NORM_BITS`, and lies within -1..1."""
 WEIGHT_BITS = 32
 """Weights of a softmax count in units of `2^-WEIGHT_BITS`, the largest of a row being 1."""
-_SHARE_BITS = 24  # of a weight divided by the sum of its row
-_MANTISSA_BITS = 24
-_VALUE_BITS, _BOUNDED_BITS = 24, 22  # of what the tables exp2, reciprocal and root, and silu and gelu give
-_SATURATED = 3  # octaves of the exponent's range: 2^(3 + 3) doublings leave nothing of a weight
+SHARE_BITS = 24
+"""Of a weight divided by the sum of its row."""
+MANTISSA_BITS = 24
+"""Of a `Multiplier`."""
+SATURATED = 3
+"""Octaves of the exponent's range: 2^(3 + 3) doublings leave nothing of a weight."""
 _HIDDEN = 1 << 47  # below it lies every score
-_DISTANCE_BITS = 38  # of a score's distance to the largest, when it is multiplied by a mantissa of 24 bits
+DISTANCE_BITS = 38
+"""Of a score's distance to the largest, when it is multiplied by a mantissa of 24 bits."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +62,10 @@ class Multiplier:
 def multiplier_of(number: float) -> Multiplier:
     """The nearest multiplier of a positive number."""
     part, exponent = math.frexp(number)
-    mantissa = round(math.ldexp(part, _MANTISSA_BITS))
-    if mantissa == 1 << _MANTISSA_BITS:
+    mantissa = round(math.ldexp(part, MANTISSA_BITS))
+    if mantissa == 1 << MANTISSA_BITS:
         mantissa, exponent = mantissa >> 1, exponent + 1
-    return Multiplier(mantissa, _MANTISSA_BITS - exponent)
+    return Multiplier(mantissa, MANTISSA_BITS - exponent)
 
 
 def normalized(x: Tensor, eps: Multiplier, root: Table, center: bool) -> Tensor:
@@ -70,9 +81,8 @@ def normalized(x: Tensor, eps: Multiplier, root: Table, center: bool) -> Tensor:
         eps: E in the units of c squared; where it is so large that it would overflow, the row keeps fewer bits.
     """
     c = x.shape[-1] * x - x.sum(-1, keepdim=True) if center else x
-    # eps is shifted up by so many bits at most: a mantissa of 24 bits stays below 2^60
-    least = -((_EPS_SHIFT + eps.shift) // 2)
-    down = (bit_length(c.abs().amax(-1, keepdim=True)) - _BLOCK_BITS).clamp_min(least)
+    least = -((EPS_SHIFT + eps.shift) // 2)
+    down = (bit_length(c.abs().amax(-1, keepdim=True)) - BLOCK_BITS).clamp_min(least)
     c = shifted(c, down)
     total = (c * c).sum(-1, keepdim=True) + shifted(torch.full_like(down, eps.mantissa), eps.shift + 2 * down)
     total = total.clamp_min(1)  # a row of zeros
@@ -80,7 +90,7 @@ def normalized(x: Tensor, eps: Multiplier, root: Table, center: bool) -> Tensor:
     half = (bit_length(total) - 1) >> 1
     v = _leading(total, 2 * half - ROOT_BITS)
     inverse = root(v - (1 << ROOT_BITS))
-    return shifted(c * inverse, half + _VALUE_BITS - NORM_BITS)
+    return shifted(c * inverse, half + VALUE_BITS - NORM_BITS)
 
 
 def exp2_weights(u: Tensor, row: Tensor, factor: Multiplier, exp2: Table, visible: Tensor | None) -> Tensor:
@@ -96,14 +106,14 @@ def exp2_weights(u: Tensor, row: Tensor, factor: Multiplier, exp2: Table, visibl
     distance = largest - u
     # row * factor as a mantissa of 24 bits, and a shift to units of 2^-20
     product = row * factor.mantissa
-    excess = bit_length(product) - _MANTISSA_BITS
+    excess = bit_length(product) - MANTISSA_BITS
     mantissa = shifted(product, excess)
     right = factor.shift - excess - EXP2_BITS
-    reach = right.clamp(0, 58) + _SATURATED
+    reach = right.clamp(0, 58) + SATURATED
     distance = torch.minimum(distance, torch.ones_like(reach) << reach)
-    first = (reach - _DISTANCE_BITS).clamp(0, 62)
+    first = (reach - DISTANCE_BITS).clamp(0, 62)
     z = shifted(shifted(distance, first) * mantissa, right.clamp_min(0) - first)
-    y = exp2(z & ((1 << EXP2_BITS) - 1)) << WEIGHT_BITS - _VALUE_BITS
+    y = exp2(z & ((1 << EXP2_BITS) - 1)) << WEIGHT_BITS - VALUE_BITS
     weights = shifted(y, z >> EXP2_BITS)
     return weights if visible is None else torch.where(visible, weights, 0)
 
@@ -118,14 +128,14 @@ def probabilities(weights: Tensor, value_step: Tensor, reciprocal: Table, down: 
     octave = bit_length(total) - 1
     mantissa = _leading(total, octave - OCTAVE_BITS)
     inverse = reciprocal(mantissa - (1 << OCTAVE_BITS))  # 2^24 / mantissa, in (2^23, 2^24]
-    share = shifted(weights * inverse, octave + _VALUE_BITS - _SHARE_BITS)
-    return shifted(share * value_step, _SHARE_BITS + down)
+    share = shifted(weights * inverse, octave + VALUE_BITS - SHARE_BITS)
+    return shifted(share * value_step, SHARE_BITS + down)
 
 
 def gate_fraction(fraction: int) -> int:
     """In units of which power of two `gated` answers: finer than its input by up to 2^10, so that a product of its result with
     another message stays below 2^62."""
-    return min(_BOUNDED_BITS, fraction + 10)
+    return min(BOUNDED_BITS, fraction + 10)
 
 
 def gated(x: Tensor, fraction: int, bounded: Table) -> Tensor:
@@ -136,7 +146,7 @@ def gated(x: Tensor, fraction: int, bounded: Table) -> Tensor:
     """
     argument = shifted(x.abs(), fraction - ARGUMENT_BITS)
     wanted = gate_fraction(fraction)
-    return rescaled(x.clamp_min(0), fraction, wanted) - rescaled(bounded(argument), _BOUNDED_BITS, wanted)
+    return rescaled(x.clamp_min(0), fraction, wanted) - rescaled(bounded(argument), BOUNDED_BITS, wanted)
 
 
 def _leading(x: Tensor, bits: Tensor) -> Tensor:
