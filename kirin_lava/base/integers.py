@@ -17,6 +17,7 @@ from kirin_lava.base.loihi2 import MESSAGE_BITS
 __all__ = [
     "HEADROOM_BITS",
     "MESSAGE_LIMIT",
+    "beyond_message",
     "bit_length",
     "bounded",
     "divided",
@@ -53,7 +54,8 @@ def shifted(x: Tensor, bits: int | Tensor) -> Tensor:
         return (x + (1 << bits - 1)) >> bits if bits <= _WORD else torch.zeros_like(x)
     down, up = bits.clamp(1, _WORD), (-bits).clamp(0, _WORD)
     one = torch.ones_like(down)
-    return torch.where(bits > 0, (x + (one << down - 1)) >> down, x << up)
+    right = torch.where(bits > _WORD, 0, (x + (one << down - 1)) >> down)
+    return torch.where(bits > 0, right, x << up)
 
 
 def product_shifted(x: Tensor, y: Tensor | int, bits: int) -> Tensor:
@@ -82,13 +84,17 @@ def bounded(x: Tensor, name: str, fraction: int) -> Tensor:
     """
     low, high = (int(n) for n in x.aminmax()) if x.numel() else (0, 0)
     if max(-low, high) >= MESSAGE_LIMIT:
-        number = low if -low > high else high
-        raise FitError(
-            f"{name}: {number} in units of 2^{-fraction} (that is {number * 2.0**-fraction:.4g}) does not fit a message of "
-            f"{MESSAGE_BITS} bits, whose magnitude is below {MESSAGE_LIMIT}: the text reaches further beyond the calibration "
-            f"text than its {2**HEADROOM_BITS}-fold headroom; calibrate on more of such text, or export with `host: float`"
-        )
+        raise beyond_message(low if -low > high else high, name, fraction)
     return x
+
+
+def beyond_message(number: int, name: str, fraction: int) -> FitError:
+    """The error of a value, in units of 2^-fraction, that does not fit a message; `name` is the operation."""
+    return FitError(
+        f"{name}: {number} in units of 2^{-fraction} (that is {number * 2.0**-fraction:.4g}) does not fit a message of "
+        f"{MESSAGE_BITS} bits, whose magnitude is below {MESSAGE_LIMIT}: the text reaches further beyond the calibration "
+        f"text than its {2**HEADROOM_BITS}-fold headroom; calibrate on more of such text, or export with `host: float`"
+    )
 
 
 def fraction_of(peak: float, headroom: int = HEADROOM_BITS) -> int:

@@ -25,9 +25,11 @@ from kirin_lava.spikes.codes import Levels, Refined, SpikeCode
 from kirin_lava.spikes.rule import SMALLEST_STEP, Codes, StepRule, check_finite
 from kirin_lava.spikes.whole import as_codes
 
-__all__ = ["MinMax"]
+__all__ = ["LEVELS", "MinMax"]
 
-_LEVELS, _MOST = 15, 3
+LEVELS = 15
+"""Codes of an ordinary channel reach from 0 to it."""
+_MOST = 3
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,12 @@ class MinMax(StepRule):
         if check:
             check_finite(name, torch.maximum(-low, high))
         halvings = 2.0**self.refinement
-        top, share = (_LEVELS + 1) * halvings - 1, _SHARES[self.refinement]
+        top, share = (LEVELS + 1) * halvings - 1, _SHARES[self.refinement]
         unit = (high * share - low * share).clamp_min_(SMALLEST_STEP)
         step = unit * halvings
         fine = self._fine(code, x, groups, by_head)
-        coarse_zero, fine_zero = (low / step).round_().abs_().clamp_(max=_LEVELS), (low / unit).round_().abs_().clamp_(max=top)
-        coarse = ((grouped / step).round_() + coarse_zero).clamp_(0, _LEVELS)
+        coarse_zero, fine_zero = (low / step).round_().abs_().clamp_(max=LEVELS), (low / unit).round_().abs_().clamp_(max=top)
+        coarse = ((grouped / step).round_() + coarse_zero).clamp_(0, LEVELS)
         finer = ((grouped / unit).round_() + fine_zero).clamp_(0, top)
         if self.centred:
             q = torch.where(fine, finer - fine_zero, (coarse - coarse_zero) * halvings)
@@ -76,12 +78,12 @@ class MinMax(StepRule):
         if groups != 1 and not self.centred:
             raise UsageError(f"{name}: zero points of {groups} groups have no place in one sum: use one group")
         grouped = x if groups == 1 else x.view(*x.shape[:-1], groups, -1)
-        bits, top = self.step_bits(code, fraction), (_LEVELS + 1) * 2**self.refinement - 1
+        bits, top = self.step_bits(code, fraction), (LEVELS + 1) * 2**self.refinement - 1
         low, high = grouped.amin(-1, keepdim=True).clamp_max(0), grouped.amax(-1, keepdim=True).clamp_min(0)
         unit = torch.div((high - low << bits) + (top - 1), top, rounding_mode="floor").clamp_min(1)
         step, scaled = unit << self.refinement, grouped << bits
-        coarse_zero, fine_zero = divided(-low << bits, step).clamp_max(_LEVELS), divided(-low << bits, unit).clamp_max(top)
-        coarse = (divided(scaled, step) + coarse_zero).clamp(0, _LEVELS)
+        coarse_zero, fine_zero = divided(-low << bits, step).clamp_max(LEVELS), divided(-low << bits, unit).clamp_max(top)
+        coarse = (divided(scaled, step) + coarse_zero).clamp(0, LEVELS)
         finer = (divided(scaled, unit) + fine_zero).clamp(0, top)
         real, fine = to_real(unit, fraction + bits).float(), self._fine(code, x, groups, by_head=False)
         if self.centred:
@@ -92,7 +94,7 @@ class MinMax(StepRule):
 
     def step_bits(self, code: SpikeCode, fraction: int) -> int:
         """See `StepRule`: the unit of the widest row, of 24 bits, has 24."""
-        return ((_LEVELS + 1) * 2**self.refinement - 1).bit_length() - 1
+        return ((LEVELS + 1) * 2**self.refinement - 1).bit_length() - 1
 
     def no_integers(self, code: SpikeCode) -> str | None:
         """It does."""
@@ -131,5 +133,5 @@ class MinMax(StepRule):
         return mask if groups == 1 else mask.view(groups, -1)
 
 
-_SHARES = tuple(torch.tensor(1.0 / ((_LEVELS + 1) * 2**a - 1)) for a in range(_MOST + 1))
+_SHARES = tuple(torch.tensor(1.0 / ((LEVELS + 1) * 2**a - 1)) for a in range(_MOST + 1))
 """Of the span of a row that is a unit, by refinement."""

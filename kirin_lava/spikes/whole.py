@@ -60,11 +60,15 @@ def whole_codes(x: Tensor, step: Tensor, bits: int, fraction: int, name: str) ->
         FitError: a step beyond 24 bits.
     """
     if step.numel() and int(step.max()) >= STEP_LIMIT:
-        raise FitError(
-            f"{name}: a step of {int(step.max())} does not fit 24 bits ({STEP_LIMIT}); use a recipe with wider messages, or "
-            "`host: float`"
-        )
+        raise beyond_step(int(step.max()), name)
     return divided(x << bits, step), to_real(step, fraction + bits).float()
+
+
+def beyond_step(step: int, name: str) -> FitError:
+    """The error of a step beyond 24 bits; `name` is the operation."""
+    return FitError(
+        f"{name}: a step of {step} does not fit 24 bits ({STEP_LIMIT}); use a recipe with wider messages, or `host: float`"
+    )
 
 
 def token_steps(code: SpikeCode, x: Tensor, allowed: int, digits: int, reach: int | None) -> Tensor:

@@ -21,7 +21,7 @@ from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from kirin_lava.base import errors
 from kirin_lava.base.arrays import quiet
 from kirin_lava.base.errors import BackendError, KirinError
-from kirin_lava.graph.ops import Mix, Score
+from kirin_lava.graph.ops import Mix, Score, StageOp
 from kirin_lava.graph.port import FIXED, REAL
 from kirin_lava.graph.values import Array, Codes, Constants, HostContext, Value
 from kirin_lava.processes.pipeline import Freight, HostStagePlan, Pipeline
@@ -138,7 +138,7 @@ def freight_size(freight: tuple[Freight, ...]) -> int:
 class StageModel(PyLoihiProcessModel):
     """A stage on the CPU: calls the functions of kirin_lava.graph.ops on single tokens, so that their bits are the executor's.
 
-    A subclass says what numbers travel from stage to stage.
+    A subclass says what numbers travel from stage to stage, and may compute in another way.
     """
 
     v_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
@@ -217,11 +217,15 @@ class StageModel(PyLoihiProcessModel):
             self._remember(context, name, values)
         for op in stage.ops:
             with quiet():
-                values[op.output] = op.compute(values, context)
+                values[op.output] = self._compute(op, values, context)
             self._remember(context, op.output, values)
         for name in stage.fired:
             values[name] = Codes(torch.empty(0), torch.ones(1, 1, 1))
         self._play(position, values)
+
+    def _compute(self, op: StageOp, values: dict[str, Value], context: HostContext) -> Value:
+        """One operation."""
+        return op.compute(values, context)
 
     def _remember(self, context: HostContext, name: str, values: dict[str, Value]) -> None:
         """Keep the steps of a token's cached codes for the tokens that follow."""

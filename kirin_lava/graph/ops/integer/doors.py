@@ -23,7 +23,7 @@ __all__ = ["MANTISSA_BITS", "MOST_SHIFT", "IntegerDecode", "IntegerEncode", "Int
 MANTISSA_BITS = 15
 MOST_SHIFT = 38
 """By so many bits a message may be shifted up, and doubled, within 62 bits."""
-_PRODUCT_LIMIT = 1 << 62 - MANTISSA_BITS  # of a sum and a step
+_WORD = 62
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,27 +122,34 @@ class IntegerDecode(IntegerOp):
         """See `StageOp`.
 
         Raises:
-            FitError: a sum times its step leaves 47 bits, or the result 24.
+            FitError: a sum times its step leaves 47 bits, or 62 where no mantissa follows, or the result 24.
         """
         v, step = fixed_in(values, self.input), whole_step(codes_in(values, self.codes).step, self.step_fraction)
         groups = step.shape[-1]
-        if groups == 1:
-            y = v * step
-        else:
-            y = (v.view(*v.shape[:-1], groups, -1) * step.unsqueeze(-1)).view(v.shape)
+        rows = v.view(*v.shape[:-1], groups, -1)
+        largest = _largest_product(rows, step, self.most)
+        if largest >= self.most:
+            raise self.beyond(largest)
+        y = (rows * step.unsqueeze(-1)).view(v.shape)
         if self.mantissa is None or self.shift is None:
             y = rescaled(y, self.step_fraction, self.fraction)
         else:
-            largest = int(y.abs().max()) if y.numel() else 0
-            if largest >= _PRODUCT_LIMIT:
-                raise FitError(
-                    f"{self.name}: a sum times its step is {largest}, beyond {_PRODUCT_LIMIT}, which a mantissa of "
-                    f"{MANTISSA_BITS} bits may multiply; use a recipe with narrower messages, or `host: float`"
-                )
             y = shifted(y * constant(self.mantissa, context, y), constant(self.shift, context, y))
         if self.bias is not None:
             y = y + constant(self.bias, context, y)
         return bounded(y, self.name, self.fraction)
+
+    @property
+    def most(self) -> int:
+        """A sum times its step stays below it: a mantissa follows where there is one."""
+        return 1 << _WORD - (0 if self.mantissa is None else MANTISSA_BITS)
+
+    def beyond(self, product: int) -> FitError:
+        """The error of a sum times its step that is too large."""
+        return FitError(
+            f"{self.name}: a sum times its step is {product}, beyond {self.most}, which a word of {_WORD} bits holds with what "
+            "follows; use a recipe with narrower messages, or `host: float`"
+        )
 
     def constant_bytes(self) -> int:
         """Mantissa, shift, bias."""
@@ -181,3 +188,16 @@ class IntegerZeroPoints(ZeroPoints, IntegerOp):
         for index in range(zero.shape[-1]):
             v = v - whole(zero[..., index : index + 1]) * rows[index]
         return v
+
+
+def _largest_product(rows: Tensor, step: Tensor, most: int) -> int:
+    """The largest magnitude in rows (..., G, W) times their steps (..., G), exactly where it matters, from `most` on."""
+    if not rows.numel():
+        return 0
+    sizes = rows.abs().amax(-1)
+    product = int(sizes.max()) * int(step.max())
+    if product < most:
+        return product
+    return max(
+        size * each for size, each in zip(sizes.flatten().tolist(), step.expand(sizes.shape).flatten().tolist(), strict=True)
+    )

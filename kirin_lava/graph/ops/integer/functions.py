@@ -19,6 +19,7 @@ __all__ = [
     "DISTANCE_BITS",
     "EPS_SHIFT",
     "MANTISSA_BITS",
+    "MOST_RIGHT",
     "NORM_BITS",
     "SATURATED",
     "SHARE_BITS",
@@ -47,6 +48,8 @@ MANTISSA_BITS = 24
 SATURATED = 3
 """Octaves of the exponent's range: 2^(3 + 3) doublings leave nothing of a weight."""
 _HIDDEN = 1 << 47  # below it lies every score
+MOST_RIGHT = 58
+"""Of the shift of a distance: beyond it nothing is left of any."""
 DISTANCE_BITS = 38
 """Of a score's distance to the largest, when it is multiplied by a mantissa of 24 bits."""
 
@@ -109,9 +112,9 @@ def exp2_weights(u: Tensor, row: Tensor, factor: Multiplier, exp2: Table, visibl
     excess = bit_length(product) - MANTISSA_BITS
     mantissa = shifted(product, excess)
     right = factor.shift - excess - EXP2_BITS
-    reach = right.clamp(0, 58) + SATURATED
+    reach = right.clamp(0, MOST_RIGHT) + SATURATED
     distance = torch.minimum(distance, torch.ones_like(reach) << reach)
-    first = (reach - DISTANCE_BITS).clamp(0, 62)
+    first = (reach - DISTANCE_BITS).clamp_min(0)
     z = shifted(shifted(distance, first) * mantissa, right.clamp_min(0) - first)
     y = exp2(z & ((1 << EXP2_BITS) - 1)) << WEIGHT_BITS - VALUE_BITS
     weights = shifted(y, z >> EXP2_BITS)
