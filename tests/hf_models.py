@@ -8,18 +8,24 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
 )
 
 CLASSES: dict[str, tuple[type[Any], type[Any]]] = {
@@ -27,6 +33,9 @@ CLASSES: dict[str, tuple[type[Any], type[Any]]] = {
     "mistral": (MistralConfig, MistralForCausalLM),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    "phi3": (Phi3Config, Phi3ForCausalLM),
+    "granite": (GraniteConfig, GraniteForCausalLM),
+    "smollm3": (SmolLM3Config, SmolLM3ForCausalLM),
     "opt": (OPTConfig, OPTForCausalLM),
 }
 VOCABULARY = 258
@@ -38,6 +47,7 @@ COMMON: dict[str, Any] = {
     "max_position_embeddings": 64,
     "bos_token_id": 0,
     "eos_token_id": 1,
+    "pad_token_id": 1,
 }
 ROTARY: dict[str, Any] = {**COMMON, "num_key_value_heads": 2, "intermediate_size": 48}
 LEARNED: dict[str, Any] = {**COMMON, "ffn_dim": 48, "word_embed_proj_dim": 32}

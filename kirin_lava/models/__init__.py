@@ -36,19 +36,19 @@ def family_of(config: Config) -> Family:
         if kind in family.model_types:
             family.check(config)
             family.dimensions(config)
-            _check_architectures(config, kind)
+            _check_architectures(config, kind, family.architectures)
             return family
     raise UnsupportedError(f"model_type {kind!r} is not supported; supported are: {supported}")
 
 
-def _check_architectures(config: Config, kind: str) -> None:
+def _check_architectures(config: Config, kind: str, others: tuple[str, ...]) -> None:
     """Where `architectures` names what was saved, it is a language model of this type or its bare decoder.
 
     Where there is none, the checkpoint is taken for a language model, as transformers takes it; a head that was left in the
     files is found by `Checkpoint`.
     """
     for name in words(config, "architectures"):
-        if name.lower() not in {kind.replace("_", "") + end for end in ("forcausallm", "model")}:
+        if name.lower() not in {kind.replace("_", "") + end for end in ("forcausallm", "model")} and name not in others:
             raise UnsupportedError(
                 f"architectures names {name[:80]!r}, whose head or layers are not those of a {kind} language model; "
                 f"supported are: language models (such as {kind.title()}ForCausalLM) and their decoders ({kind.title()}Model)"

@@ -36,8 +36,6 @@ __all__ = ["EMBEDDED_MODELS", "Checkpoint", "open_checkpoint", "open_config"]
 _DATA = Path(__file__).parent / "data"
 EMBEDDED_MODELS = {"demo": _DATA / "demo-llama", "demo-opt": _DATA / "demo-opt"}
 
-_DERIVED = "rotary_emb.inv_freq"  # older Llama files keep it; it follows from the config
-_HEAD = "lm_head.weight"
 _HUB_FILES = ["*.json", "*.safetensors", "tokenizer*", "*.model", "vocab*", "merges*"]
 _HUB_OTHERS = ["*/*", "consolidated*"]  # the same weights in other layouts
 
@@ -105,8 +103,9 @@ class Checkpoint:
 
     def _check_head(self, asked: set[str]) -> None:
         """A head that config.json ties to the embedding is equal to it, where it is in the files as well."""
-        for key in [key for key in self._entries if key.endswith(_HEAD) and key not in asked]:
-            embedding = next(name for name in asked if name.endswith("embed_tokens.weight"))
+        tokens, prefix = self.family.tokens, self.family.prefix
+        for key in [key for key in self._entries if key.endswith(self.family.lm_head) and key not in asked]:
+            embedding = next(name for name in (tokens, tokens.removeprefix(prefix), f"{prefix}{tokens}") if name in asked)
             shape = self._entries[embedding].shape
             if self._entries[key].shape != shape or not torch.equal(self.load(key, shape), self.load(embedding, shape)):
                 raise UnsupportedError(
@@ -116,10 +115,11 @@ class Checkpoint:
                 )
 
     def _find(self, name: str, shape: tuple[int, ...]) -> str:
-        """Key of a tensor's entry; older files of a bare decoder lack the prefix `model.`, tied ones keep the head alone."""
-        names = [name, name.removeprefix("model."), f"model.{name}"]
-        if name.endswith("embed_tokens.weight"):
-            names.append("lm_head.weight")
+        """Key of a tensor's entry; files of a bare decoder lack the prefix of the others, tied ones keep the head alone."""
+        family = self.family
+        names = [name, name.removeprefix(family.prefix), f"{family.prefix}{name}"]
+        if name == family.tokens:
+            names.append(family.lm_head)
         key = next((n for n in names if n in self._entries), None)
         if key is None:
             raise UsageError(f"{self.path}: the checkpoint has no tensor {name}; {len(self._entries)} others are there")
@@ -153,7 +153,7 @@ class Checkpoint:
         except ConfigError as error:
             raise ConfigError(f"{self.source.config_place}: {error}") from None
         for key, entry in self._entries.items():
-            if key not in asked and not key.endswith(_DERIVED) and not key.endswith(_HEAD):
+            if key not in asked and not key.endswith((*self.family.derived, self.family.lm_head)):
                 raise UnsupportedError(
                     f"{entry.file} holds {entry.key}, which a {self.config['model_type']} model with this "
                     f"{self.source.config_word.split()[-1]} has no place for ({self.dimensions.layers} layers); supported are: "

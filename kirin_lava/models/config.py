@@ -11,7 +11,19 @@ from typing import Any
 
 from kirin_lava.base.errors import UsageError
 
-__all__ = ["MOST_POSITIONS", "Config", "ConfigError", "flag", "mapping", "positive", "real", "rope_theta", "word", "words"]
+__all__ = [
+    "MOST_POSITIONS",
+    "Config",
+    "ConfigError",
+    "flag",
+    "mapping",
+    "numbers",
+    "positive",
+    "real",
+    "rope_theta",
+    "word",
+    "words",
+]
 
 Config = dict[str, Any]
 """The parsed config.json of a checkpoint."""
@@ -36,8 +48,8 @@ def positive(config: Config, key: str, default: int | None = None, most: int = M
     return value
 
 
-def real(config: Config, key: str, default: float) -> float:
-    """A positive finite number."""
+def real(config: Config, key: str, default: float | None) -> float:
+    """A positive finite number; required where there is no default."""
     value = _entry(config, key, default)
     fine = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e30
     if not fine or not math.isfinite(value):
@@ -67,6 +79,14 @@ def words(config: Config, key: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise _malformed(key, value, "a list of strings")
     return value
+
+
+def numbers(config: Config, key: str) -> list[float]:
+    """A list of positive numbers; required."""
+    value = _entry(config, key, None)
+    if not isinstance(value, list):
+        raise _malformed(key, value, "a list of positive numbers")
+    return [real({key: item}, key, None) for item in value]
 
 
 def mapping(config: Config, key: str) -> Config:

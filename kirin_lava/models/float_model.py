@@ -87,11 +87,11 @@ class Arithmetic:
         repeat = op.heads // op.kv_heads
         if not self.watches_attention:
             k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=op.scale)
         steps = self.value_steps(op, v)
         q, k, v = self.sent(op, "q", q), self.sent(op, "k", k), self.sent(op, "v", v)
         k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
-        scores = q @ k.transpose(-1, -2) * op.head_dim**-0.5
+        scores = q @ k.transpose(-1, -2) * op.scale
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
         p = scores.masked_fill(later, -torch.inf).softmax(-1)
         if steps is None:

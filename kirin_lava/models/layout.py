@@ -34,7 +34,11 @@ class Dense:
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """Causal grouped-query attention over slices (tokens, heads * head_dim) and (tokens, kv_heads * head_dim)."""
+    """Causal grouped-query attention over slices (tokens, heads * head_dim) and (tokens, kv_heads * head_dim).
+
+    Attributes:
+        factor: of the scores; None for `1 / sqrt(head_dim)`.
+    """
 
     name: str
     query: str
@@ -44,6 +48,12 @@ class Attention:
     heads: int
     kv_heads: int
     head_dim: int
+    factor: float | None = None
+
+    @property
+    def scale(self) -> float:
+        """What scores are multiplied with."""
+        return self.head_dim**-0.5 if self.factor is None else self.factor
 
 
 FloatOp = Dense | Attention | HostOp
@@ -96,6 +106,10 @@ class Family:
         check: raises `UnsupportedError` for a config it cannot convert exactly.
         embedding, block, head: read the parts of the model through a `Load`.
         rotary: inverse frequencies (head_dim / 2,) or None.
+        tokens: name of the embedding of tokens. lm_head: of the head, which may be that of the embedding.
+        prefix: of names, which files of a bare decoder lack.
+        derived: ends of names of tensors that follow from the config. architectures: further names of the language model or its
+            decoder.
     """
 
     model_types: tuple[str, ...]
@@ -107,6 +121,11 @@ class Family:
     head: Callable[[Config, Load], FloatBlock]
     rotary: Callable[[Config], Tensor | None]
     activated: bool = False
+    tokens: str = "model.embed_tokens.weight"
+    lm_head: str = "lm_head.weight"
+    prefix: str = "model."
+    derived: tuple[str, ...] = ("rotary_emb.inv_freq",)
+    architectures: tuple[str, ...] = ()
 
 
 def concat(load: Load, names: list[str], shapes: list[tuple[int, ...]]) -> Tensor:

@@ -1,70 +1,111 @@
-"""Llama and the families that differ from it in biases and head norms only: Mistral, Qwen2, Qwen3.
+"""Llama and the families that differ from it in biases, head norms, factors and the form of their matrices: Mistral, Qwen2,
+Qwen3, Phi-3, Granite, SmolLM3.
 
 x -> RMSNorm -> qkv -> rotary(q, k) -> attention -> o -> +x -> RMSNorm -> gate_up -> silu(gate) * up -> down -> +x
+
+Granite's factors become part of what they scale: the embedding, the scores, the matrices before a residual sum, the head. Some
+layers of SmolLM3 turn nothing. Phi-3 keeps q, k, v and gate, up stacked as they are wanted here, and may turn a part of a head.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kirin_lava.base.errors import UnsupportedError, UsageError
-from kirin_lava.graph.ops import Add, Gate, Norm, Rotary, Slice
+from kirin_lava.graph.ops import Add, Gate, Norm, Rotary
 from kirin_lava.models.config import (
     MOST_HEAD_WIDTH,
     MOST_LAYERS,
     MOST_POSITIONS,
     Config,
+    ConfigError,
     flag,
     mapping,
     positive,
     real,
-    rope_theta,
     word,
     words,
 )
-from kirin_lava.models.layout import Attention, Dense, Dimensions, Family, FloatBlock, FloatEmbedding, FloatOp, Load, concat
+from kirin_lava.models.layout import Attention, Dense, Dimensions, Family, FloatBlock, FloatEmbedding, FloatOp, Load
+from kirin_lava.models.parts import Parts, gains, scaled, slices
+from kirin_lava.models.rope import Rope, check_rope, paired_rows, rope_of, static_positions
 
 __all__ = ["LLAMA"]
 
-_KV_HEADS = {"mistral": 8, "qwen2": 32, "qwen3": 32}  # where there is no entry, as in transformers; null is as many as queries
+
+@dataclass(frozen=True)
+class _Kind:
+    """What is fixed in a family, or the default of transformers where config.json lacks an entry.
+
+    Attributes:
+        kv_heads: None for as many as queries; so is an entry of null. head_dim: None for width / heads.
+        biases: which there may be: "qkv" are always there, whatever a config says, "attention" and "mlp" where it says so.
+        head_norms: of queries and keys. fused: whether q, k, v and gate, up are one matrix each. partial: a part of a head may
+            be turned.
+    """
+
+    positions: int = 2048
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    eps: float = 1e-6
+    theta: float = 10000.0
+    tied: bool = False
+    biases: tuple[str, ...] = ()
+    head_norms: bool = False
+    fused: bool = False
+    partial: bool = False
+
+
+_KINDS = {
+    "llama": _Kind(biases=("attention", "mlp")),
+    "mistral": _Kind(131072, kv_heads=8),
+    "qwen2": _Kind(32768, kv_heads=32, biases=("qkv",)),
+    "qwen3": _Kind(32768, kv_heads=32, head_dim=128, biases=("attention",), head_norms=True),
+    "phi3": _Kind(4096, eps=1e-5, fused=True, partial=True),
+    "granite": _Kind(biases=("attention", "mlp")),
+    "smollm3": _Kind(32768, kv_heads=4, theta=2e6, tied=True, biases=("attention", "mlp")),
+}
 _MOST_ROTARY = 1 << 28  # entries, 1 GiB for each of the two tables
+
+
+def _kind(config: Config) -> _Kind:
+    return _KINDS[config["model_type"]]
 
 
 def _check(config: Config) -> None:
     activation = word(config, "hidden_act", "silu")
     if activation != "silu":
         raise UnsupportedError(f"activation {activation!r} is not supported in this family; supported is: silu")
-    rope_theta(config)
-    for scaling in (mapping(config, "rope_scaling"), mapping(config, "rope_parameters")):
-        kind = word(scaling, "rope_type", word(scaling, "type", "default"))
-        if kind != "default":
-            raise UnsupportedError(
-                f"rope scaling {kind!r} is not supported; supported is: the unscaled rotary embedding (default)"
-            )
+    check_rope(config)
     for entries in (config, mapping(config, "rope_scaling"), mapping(config, "rope_parameters")):
-        if real(entries, "partial_rotary_factor", 1.0) != 1.0:
-            raise UnsupportedError("a partial rotary embedding is not supported; supported is: one over the whole head")
+        if real(entries, "partial_rotary_factor", 1.0) != 1.0 and not _kind(config).partial:
+            raise UnsupportedError("a partial rotary embedding is not supported here; supported is: one over the whole head")
     sliding = [kind for kind in words(config, "layer_types") if kind != "full_attention"]
     if flag(config, "use_sliding_window", False) or sliding:
         raise UnsupportedError("sliding-window attention is not supported; supported are: layers that see the whole context")
+    _rope(config)
+    for index in range(_dimensions(config).layers):
+        _turns(config, index)
 
 
 def _dimensions(config: Config) -> Dimensions:
-    kind = word(config, "model_type")
+    kind, name = _kind(config), word(config, "model_type")
     width, heads = positive(config, "hidden_size"), positive(config, "num_attention_heads")
-    absent = _KV_HEADS.get(kind, heads) if "num_key_value_heads" not in config else heads
+    absent = kind.kv_heads or heads if "num_key_value_heads" not in config else heads
     kv_heads = positive(config, "num_key_value_heads", absent)
     if heads % kv_heads:
         raise UsageError(f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}")
-    if config.get("head_dim") is None and kind != "qwen3" and width % heads:
+    if config.get("head_dim") is None and kind.head_dim is None and width % heads:
         raise UsageError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}, and there is no head_dim")
-    head_dim = positive(config, "head_dim", 128 if kind == "qwen3" else width // heads, MOST_HEAD_WIDTH)
+    head_dim = positive(config, "head_dim", kind.head_dim or width // heads, MOST_HEAD_WIDTH)
     if head_dim % 2:
         raise UsageError(f"heads of width {head_dim} have no rotary embedding: the width must be even")
-    positions = positive(config, "max_position_embeddings", 2048, MOST_POSITIONS)
-    if kind == "mistral":  # up to its window it sees the whole context; 4096 is the default of transformers
-        window = config.get("sliding_window", 4096)
+    positions = static_positions(config, positive(config, "max_position_embeddings", kind.positions, MOST_POSITIONS))
+    if name in ("mistral", "phi3"):  # up to its window it sees the whole context; 4096 is the default of transformers
+        window = config.get("sliding_window", 4096 if name == "mistral" else None)
         positions = positions if window is None else min(positions, positive(config, "sliding_window", 4096))
     if positions * head_dim > _MOST_ROTARY:
         raise UnsupportedError(
@@ -83,87 +124,114 @@ def _dimensions(config: Config) -> Dimensions:
     )
 
 
+def _factor(config: Config, key: str) -> float:
+    """One of Granite's factors, 1 elsewhere."""
+    return real(config, key, 1.0) if config["model_type"] == "granite" else 1.0
+
+
+def _rope(config: Config) -> Rope:
+    kind = _kind(config)
+    part = real(config, "partial_rotary_factor", 1.0) if kind.partial else 1.0
+    if part > 1.0:
+        raise ConfigError(f"partial_rotary_factor is {part}, not at most 1; fetch the checkpoint's own config again")
+    return rope_of(config, _dimensions(config).head_dim, part, kind.theta)
+
+
+def _turns(config: Config, index: int) -> bool:
+    """Whether a layer turns queries and keys."""
+    if config["model_type"] != "smollm3":
+        return True
+    layers = config.get("no_rope_layers")
+    if layers is None:
+        return (index + 1) % positive(config, "no_rope_layer_interval", 4) != 0
+    if not isinstance(layers, list) or len(layers) <= index or layers[index] not in (0, 1):
+        raise ConfigError("no_rope_layers does not state 0 or 1 for every layer; fetch the checkpoint's own config again")
+    return bool(layers[index])
+
+
 def _embedding(config: Config, load: Load) -> FloatEmbedding:
     d = _dimensions(config)
-    return FloatEmbedding(load("model.embed_tokens.weight", (d.vocabulary, d.width)))
+    tokens = load("model.embed_tokens.weight", (d.vocabulary, d.width))
+    return FloatEmbedding(scaled(tokens, _factor(config, "embedding_multiplier")))
 
 
 def _block(config: Config, index: int, load: Load) -> FloatBlock:
-    d = _dimensions(config)
-    prefix, eps = f"model.layers.{index}.", real(config, "rms_norm_eps", 1e-6)
-    kind = config["model_type"]
-    # Which biases there are is fixed in Qwen2 (q, k, v) and Mistral (none), whatever a config says.
-    output_bias = kind in ("llama", "qwen3") and flag(config, "attention_bias", False)
-    attention_bias = output_bias or kind == "qwen2"
-    mlp_bias = kind == "llama" and flag(config, "mlp_bias", False)
+    d, kind, rope, turns = _dimensions(config), _kind(config), _rope(config), _turns(config, index)
+    read = Parts(load, f"model.layers.{index}.", real(config, "rms_norm_eps", kind.eps))
+    attention_bias = "attention" in kind.biases and flag(config, "attention_bias", False)
+    mlp_bias = "mlp" in kind.biases and flag(config, "mlp_bias", False)
     query, keyed = d.heads * d.head_dim, d.kv_heads * d.head_dim
-
-    def dense(name: str, input: str, output: str, parts: dict[str, int], fan_in: int, bias: bool) -> Dense:
-        weights = concat(load, [f"{prefix}{part}.weight" for part in parts], [(n, fan_in) for n in parts.values()])
-        biases = concat(load, [f"{prefix}{part}.bias" for part in parts], [(n,) for n in parts.values()]) if bias else None
-        return Dense(name, input, output, weights, biases)
-
-    def norm(name: str, input: str, output: str, width: int, groups: int = 1) -> Norm:
-        weight = load(f"{prefix}{name}.weight", (width,)).numpy()
-        return Norm(name, input, output, weight, None, eps, center=False, groups=groups)
-
-    qkv = {"self_attn.q_proj": query, "self_attn.k_proj": keyed, "self_attn.v_proj": keyed}
-    ops: list[FloatOp] = [
-        norm("input_layernorm", "x", "attn.normed", d.width),
-        dense("attn.qkv", "attn.normed", "qkv", qkv, d.width, attention_bias),
-        Slice("attn.q", "qkv", "q", 0, query),
-        Slice("attn.k", "qkv", "k", query, query + keyed),
-        Slice("attn.v", "qkv", "v", query + keyed, query + 2 * keyed),
-    ]
+    factor = real(config, "attention_multiplier", 1.0) if config["model_type"] == "granite" else d.head_dim**-0.5
+    gain: Tensor | float = 1.0
+    rows = None
+    if turns and rope.turned == d.head_dim:
+        factor *= rope.attention**2
+    elif turns:
+        rows = torch.cat(
+            [
+                paired_rows(d.heads, d.head_dim, rope.turned),
+                query + paired_rows(d.kv_heads, d.head_dim, rope.turned),
+                torch.arange(query + keyed, query + 2 * keyed),
+            ]
+        )
+        half = (rope.turned // 2, rope.attention**2), ((d.head_dim - rope.turned) // 2, 1.0)
+        gain = gains(*(half * 2 * d.heads), (2 * keyed, 1.0))
+    if kind.fused:
+        qkv, gate_up = {"self_attn.qkv_proj": query + 2 * keyed}, {"mlp.gate_up_proj": 2 * d.hidden}
+    else:
+        qkv = {"self_attn.q_proj": query, "self_attn.k_proj": keyed, "self_attn.v_proj": keyed}
+        gate_up = {"mlp.gate_proj": d.hidden, "mlp.up_proj": d.hidden}
+    residual = _factor(config, "residual_multiplier")
     q, k = "q", "k"
-    if kind == "qwen3":
+    ops: list[FloatOp] = [
+        read.norm("input_layernorm", "x", "attn.normed", d.width),
+        read.dense("attn.qkv", "attn.normed", "qkv", qkv, d.width, attention_bias or "qkv" in kind.biases, rows, gain),
+        *slices(query, keyed),
+    ]
+    if kind.head_norms:
         ops += [
-            norm("self_attn.q_norm", "q", "q.normed", d.head_dim, d.heads),
-            norm("self_attn.k_norm", "k", "k.normed", d.head_dim, d.kv_heads),
+            read.norm("self_attn.q_norm", q, "q.normed", d.head_dim, d.heads),
+            read.norm("self_attn.k_norm", k, "k.normed", d.head_dim, d.kv_heads),
         ]
         q, k = "q.normed", "k.normed"
+    if turns:
+        ops += [
+            Rotary("attn.q.rotary", q, "q.turned", d.heads),
+            Rotary("attn.k.rotary", k, "k.turned", d.kv_heads),
+        ]
+        q, k = "q.turned", "k.turned"
     ops += [
-        Rotary("attn.q.rotary", q, "q.turned", d.heads),
-        Rotary("attn.k.rotary", k, "k.turned", d.kv_heads),
-        Attention("attn", "q.turned", "k.turned", "v", "mixed", d.heads, d.kv_heads, d.head_dim),
-        dense("attn.o", "mixed", "attended", {"self_attn.o_proj": d.width}, query, output_bias),
+        Attention("attn", q, k, "v", "mixed", d.heads, d.kv_heads, d.head_dim, factor),
+        read.dense("attn.o", "mixed", "attended", {"self_attn.o_proj": d.width}, query, attention_bias, gain=residual),
         Add("attn.residual", "x", "attended", "middle"),
-        norm("post_attention_layernorm", "middle", "mlp.normed", d.width),
-        dense(
-            "mlp.gate_up",
-            "mlp.normed",
-            "gate_up",
-            {"mlp.gate_proj": d.hidden, "mlp.up_proj": d.hidden},
-            d.width,
-            mlp_bias,
-        ),
+        read.norm("post_attention_layernorm", "middle", "mlp.normed", d.width),
+        read.dense("mlp.gate_up", "mlp.normed", "gate_up", gate_up, d.width, mlp_bias),
         Gate("mlp.gate", "gate_up", "gated"),
-        dense("mlp.down", "gated", "fed", {"mlp.down_proj": d.width}, d.hidden, mlp_bias),
+        read.dense("mlp.down", "gated", "fed", {"mlp.down_proj": d.width}, d.hidden, mlp_bias, gain=residual),
         Add("mlp.residual", "middle", "fed", "y"),
     ]
     return FloatBlock(f"blocks.{index}", tuple(ops), "y")
 
 
 def _head(config: Config, load: Load) -> FloatBlock:
-    d = _dimensions(config)
+    d, kind = _dimensions(config), _kind(config)
     weight = load("model.norm.weight", (d.width,)).numpy()
-    tied = flag(config, "tie_word_embeddings", False)
+    tied = flag(config, "tie_word_embeddings", kind.tied)
     name = "model.embed_tokens.weight" if tied else "lm_head.weight"
+    logits = scaled(load(name, (d.vocabulary, d.width)), 1.0 / _factor(config, "logits_scaling"))
     ops: tuple[FloatOp, ...] = (
-        Norm("norm", "x", "normed", weight, None, real(config, "rms_norm_eps", 1e-6), center=False),
-        Dense("lm_head", "normed", "logits", load(name, (d.vocabulary, d.width)), None),
+        Norm("norm", "x", "normed", weight, None, real(config, "rms_norm_eps", kind.eps), center=False),
+        Dense("lm_head", "normed", "logits", logits, None),
     )
     return FloatBlock("head", ops, "logits")
 
 
 def _rotary(config: Config) -> Tensor:
-    d = _dimensions(config)
-    exponents = torch.arange(0, d.head_dim, 2, dtype=torch.float64) / d.head_dim
-    return 1.0 / (rope_theta(config) or 10000.0) ** exponents
+    return _rope(config).frequencies
 
 
 LLAMA = Family(
-    model_types=("llama", "mistral", "qwen2", "qwen3"),
+    model_types=tuple(_KINDS),
     sites=("attn.qkv", "attn.q", "attn.p", "attn.o", "mlp.gate_up", "mlp.down", "head.lm_head"),
     check=_check,
     dimensions=_dimensions,

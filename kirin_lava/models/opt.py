@@ -154,4 +154,5 @@ OPT = Family(
     head=_head,
     rotary=_rotary,
     activated=True,
+    tokens="model.decoder.embed_tokens.weight",
 )

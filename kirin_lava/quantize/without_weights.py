@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -94,26 +93,9 @@ def _with_biases(block: FloatBlock, recipe: Recipe) -> FloatBlock:
     return replace(block, ops=tuple(ops))
 
 
-class _Shape:
-    """Stands for a matrix of which only the shape is asked; `torch.cat` stacks it."""
-
-    def __init__(self, *shape: int) -> None:
-        self.shape = shape
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    @classmethod
-    def __torch_function__(cls, function: Any, types: Any, arguments: Any = (), options: Any = None) -> _Shape:
-        if function is not torch.cat:
-            raise TypeError(f"a matrix without weights cannot go through {function}")
-        (parts,) = arguments
-        return cls(sum(len(part) for part in parts), *parts[0].shape[1:])
-
-
 def _without_storage(name: str, shape: tuple[int, ...]) -> Tensor:
     """A matrix that has only a shape; vectors are real, because families hand them on as arrays."""
-    return cast(Tensor, _Shape(*shape)) if len(shape) > 1 else torch.zeros(shape)
+    return torch.empty(shape, device="meta") if len(shape) > 1 else torch.zeros(shape)
 
 
 def _weights(block: FloatBlock, spec: WeightSpec) -> dict[str, WeightCodes]:

@@ -12,12 +12,26 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaModel, OPTModel
 
 from kirin_lava.graph.values import rotary_tables
+from kirin_lava.models import family_of
 from kirin_lava.models import float_model as twin
 from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
+from kirin_lava.models.rope import paired_rows, rope_of
+from kirin_lava.tasks.quality.original import load_original
 from tests.hf_models import random_model
 
-IDS = torch.tensor([[0, 7, 99, 4, 257, 31, 8, 8, 120, 55, 2, 3], [0, 200, 1, 1, 66, 5, 4, 3, 2, 9, 77, 251]])
+IDS = torch.randint(0, 258, (2, 30), generator=torch.Generator().manual_seed(0))
 
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+LONG = {"short_factor": [1.0, 1.1, 1.3, 2.0], "long_factor": [1.0, 2.0, 4.0, 8.0]}
+HALF_LONG = {"type": "longrope", "short_factor": [1.1, 1.4], "long_factor": [2.0, 8.0]}
+GRANITE = {"embedding_multiplier": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.4, "logits_scaling": 0.5}
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("llama", {}),
     ("llama", {"tie_word_embeddings": True, "rope_theta": 500000.0, "rms_norm_eps": 1e-3}),
@@ -25,11 +39,25 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("llama", {"head_dim": 12, "num_key_value_heads": 1}),
     ("llama", {"num_key_value_heads": 4, "num_hidden_layers": 1}),
     ("mistral", {"sliding_window": None}),
-    ("mistral", {"sliding_window": 16, "head_dim": 6}),
+    ("mistral", {"sliding_window": 32, "head_dim": 6}),
     ("qwen2", {}),
     ("qwen2", {"tie_word_embeddings": True, "sliding_window": 8}),
     ("qwen3", {"head_dim": 16}),
     ("qwen3", {"head_dim": 8, "attention_bias": True, "tie_word_embeddings": True}),
+    ("llama", {"rope_scaling": LLAMA3}),
+    ("qwen2", {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}),
+    ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}),
+    ("qwen3", {"head_dim": 16, "rope_scaling": YARN}),
+    ("smollm3", {"rope_scaling": {**YARN, "mscale": 1.2, "mscale_all_dim": 0.8, "beta_fast": 8.0, "truncate": False}}),
+    ("llama", {"rope_scaling": {"rope_type": "longrope", "factor": 4.0, **LONG}}),
+    ("phi3", {}),
+    ("phi3", {"rope_scaling": {"type": "longrope", **LONG}, "original_max_position_embeddings": 32}),
+    ("phi3", {"rope_scaling": HALF_LONG, "original_max_position_embeddings": 32, "partial_rotary_factor": 0.5}),
+    ("phi3", {"partial_rotary_factor": 0.75, "num_key_value_heads": 1, "tie_word_embeddings": True}),
+    ("granite", {}),
+    ("granite", {**GRANITE, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    ("smollm3", {"no_rope_layer_interval": 2}),
+    ("smollm3", {"no_rope_layers": [0, 1], "tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}),
     ("opt", {}),
     ("opt", {"do_layer_norm_before": False}),
     ("opt", {"tie_word_embeddings": False}),
@@ -51,7 +79,10 @@ def twin_logits(checkpoint: Checkpoint, ids: Tensor) -> Tensor:
 def check(folder: Path) -> Checkpoint:
     """Logits of a saved checkpoint equal those of transformers, which reads the same files."""
     checkpoint = open_checkpoint(str(folder))
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    # the masks of sliding windows need a newer PyTorch than Lava has in the fused attention, not in the plain one
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, attn_implementation="eager"
+    )
     with torch.no_grad():
         expected = model(IDS).logits
         got = twin_logits(checkpoint, IDS)
@@ -106,6 +137,52 @@ def test_mistral_sees_as_far_as_its_window(tmp_path: Path) -> None:
             del config["sliding_window"]
         (tmp_path / "config.json").write_text(json.dumps(config))
         assert open_checkpoint(str(tmp_path)).dimensions.max_positions == positions
+
+
+@pytest.mark.parametrize("kind", ["rope_type", "type"])
+def test_a_scaling_as_transformers_5_writes_it(tmp_path: Path, kind: str) -> None:
+    """It is read as the `rope_scaling` of transformers 4, which does not look there."""
+    expected = random_model("llama", rope_scaling=LLAMA3, rope_theta=5e5)
+    expected.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    del config["rope_scaling"], config["rope_theta"]
+    entries = {kind: "llama3", **{key: value for key, value in LLAMA3.items() if key != "rope_type"}, "rope_theta": 5e5}
+    path.write_text(json.dumps({**config, "rope_parameters": entries}))
+    checkpoint = open_checkpoint(str(tmp_path))
+    with torch.no_grad():
+        torch.testing.assert_close(twin_logits(checkpoint, IDS), expected(IDS).logits, rtol=1e-4, atol=1e-4)
+    load_original(checkpoint, IDS[0])  # what a ratio is measured against is the same network
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "positions"),
+    [
+        ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 24}}, 24),
+        ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, 64),
+        ("llama", {"rope_scaling": {"rope_type": "longrope", "factor": 4.0, **LONG}}, 64),
+        ("phi3", {"rope_scaling": {"type": "su", **LONG}, "original_max_position_embeddings": 32}, 32),
+        ("phi3", {"sliding_window": 20}, 20),
+    ],
+)
+def test_tables_that_depend_on_the_length_of_a_text_end_where_they_would_change(
+    kind: str, changes: dict[str, Any], positions: int
+) -> None:
+    config = {**random_model(kind).config.to_dict(), **changes}
+    assert family_of(config).dimensions(config).max_positions == positions
+
+
+def test_a_part_of_a_head_is_turned_in_the_pairs_of_the_checkpoint() -> None:
+    """Numbers that are not turned have frequency 0: cosine 1 and sine 0, so that their bits stay."""
+    rope = rope_of({"model_type": "phi3"}, 16, 0.5)
+    assert rope.turned == 8 and rope.frequencies[4:].eq(0).all() and rope.frequencies[:4].gt(0).all()
+    rows = paired_rows(2, 16, 8)
+    assert sorted(rows.tolist()) == list(range(32))
+    for first in range(4):
+        assert rows[first + 8] - rows[first] == 4  # as 8 numbers are paired
+    cos, sin = rotary_tables(rope.frequencies, 5)
+    still = [4, 5, 6, 7, 12, 13, 14, 15]
+    assert cos[:, still].eq(1).all() and sin[:, still].eq(0).all()
 
 
 def test_a_config_cannot_take_away_the_biases_of_qwen2(tmp_path: Path) -> None:

@@ -177,9 +177,9 @@ def refusal(file: Path, **options: Any) -> str:
         ),
         ({"llama.expert_count": 8}, "UnsupportedError: FILE is a mixture of 8 experts"),
         ({"llama.attention.causal": False}, "UnsupportedError: FILE attends to later tokens"),
-        ({"llama.rope.scaling.type": "yarn"}, "UnsupportedError: FILE: rope scaling 'yarn' is not supported"),
-        ({"llama.rope.scale_linear": 4.0}, "UnsupportedError: FILE: rope scaling 'linear' is not supported"),
-        ({"llama.rope.dimension_count": 4}, "UnsupportedError: FILE: a partial rotary embedding is not supported"),
+        ({"llama.rope.scaling.type": "yarn"}, "UnsupportedError: FILE: rope scaling 'yarn' is not supported in a GGUF"),
+        ({"llama.rope.scale_linear": 4.0}, "UnsupportedError: FILE: rope scaling 'linear' is not supported in a GGUF"),
+        ({"llama.rope.dimension_count": 4}, "UnsupportedError: FILE: a partial rotary embedding is not supported here"),
         ({"llama.attention.value_length": 16}, "UnsupportedError: FILE has keys of width 8 and values of width 16"),
         ({"llama.attention.sliding_window": 32}, "UnsupportedError: FILE: sliding-window attention is not supported"),
         ({"general.type": "adapter"}, "UnsupportedError: FILE holds 'adapter', not a whole model"),
@@ -215,7 +215,7 @@ def test_another_architecture(file: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("rope_freqs.weight", "UnsupportedError: FILE: rope scaling 'llama3' is not supported"),
+        ("rope_freqs.weight", "UnsupportedError: FILE: rope scaling 'llama3' is not supported in a GGUF"),
         (
             "blk.0.attn_sinks.weight",
             "UnsupportedError: FILE holds blk.0.attn_sinks.weight, which a llama model with this metadata",

@@ -152,13 +152,18 @@ def _attention(header: GgufHeader, kind: str, config: Config) -> Config:
 
 
 def _scaling(header: GgufHeader, kind: str) -> Config:
-    """A scaled rotary embedding, for the family to refuse."""
+    """The plain rotary embedding: scalings of such files state other things than a config.json, or factors in a tensor."""
     form = header.text(f"{kind}.rope.scaling.type", "none")
     if header.real(f"{kind}.rope.scale_linear", 1.0) != 1.0:
         form = "linear"
     if form == "none" and "rope_freqs.weight" in header.tensors:
         form = "llama3"  # stated by its factors alone
-    return {"rope_scaling": None if form == "none" else {"rope_type": form}}
+    if form != "none":
+        raise UnsupportedError(
+            f"{header.path}: rope scaling {form!r} is not supported in a GGUF file; supported are: files without, and the "
+            "folder with config.json and safetensors that the file was made from"
+        )
+    return {"rope_scaling": None}
 
 
 def _tokens(header: GgufHeader) -> Config:

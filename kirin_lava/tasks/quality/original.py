@@ -23,6 +23,7 @@ from kirin_lava.graph.ops.integer import IntegerNorm
 from kirin_lava.models import float_model as twin
 from kirin_lava.models.checkpoint import Checkpoint
 from kirin_lava.models.config import Config, rope_theta
+from kirin_lava.models.rope import scaling_of
 from kirin_lava.models.sources.folder import SafetensorsFolder
 from kirin_lava.quantize.convert import rotary_of
 from kirin_lava.quantize.integers import norm_eps, whole_embedding, whole_rotary
@@ -73,6 +74,8 @@ def load_original(checkpoint: Checkpoint, row: Tensor, device: str = "cpu") -> P
         theta = rope_theta(checkpoint.config)
         if theta is not None and hasattr(config, "rope_theta"):  # transformers 4 does not look into rope_parameters
             config.rope_theta = theta
+        if checkpoint.config.get("rope_parameters") and not getattr(config, "rope_scaling", None):
+            config.rope_scaling = scaling_of(checkpoint.config)
         # Masks of sliding windows need a newer PyTorch than Lava has in the fused attention, not in the plain one.
         plain = {"attn_implementation": "eager"} if getattr(config, "sliding_window", None) else {}
         if folder is not None:
