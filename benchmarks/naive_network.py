@@ -24,7 +24,7 @@ from kirin_lava.graph.block import Block
 from kirin_lava.graph.ops import Decode, Encode, Gate, Linear, Mix, Score, Slice, Softmax
 from kirin_lava.graph.values import Float32
 from kirin_lava.processes.build import Network, connect_linear
-from kirin_lava.processes.host import Mailbox
+from kirin_lava.processes.mailbox import Mailbox
 from kirin_lava.processes.matmul import SpikeMatmul
 from kirin_lava.processes.pipeline import plan_block
 from kirin_lava.processes.runs import BlockRun

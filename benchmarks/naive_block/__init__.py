@@ -22,7 +22,7 @@ from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from kirin_lava.base.errors import BackendError
 from kirin_lava.graph.ops import Decode, Encode, Softmax
 from kirin_lava.graph.values import Codes, Float32, HostContext, Value
-from kirin_lava.processes.host import Mailbox
+from kirin_lava.processes.mailbox import Mailbox
 from kirin_lava.processes.shared import shared_zeros, write_text
 from kirin_lava.spikes.codes import SpikeCode
 

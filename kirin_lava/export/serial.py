@@ -46,7 +46,8 @@ def block_to_json(block: Block, net_name: Callable[[Linear], str]) -> tuple[dict
             ops.append(_to_json(op, f"{op.name}", arrays))
         ops[-1]["place"] = op.place
     units = {} if block.fraction is None else {"fraction": block.fraction}
-    return {"name": block.name, "output": block.output, **units, "ops": ops}, arrays
+    sees = {} if block.causal else {"causal": False}
+    return {"name": block.name, "output": block.output, **units, **sees, "ops": ops}, arrays
 
 
 def _to_json(value: Any, prefix: str, arrays: dict[str, Array]) -> dict[str, Any]:
@@ -92,6 +93,7 @@ def block_from_json(
     entry = _expect(values, dict, where)
     name, output = _expect(entry.get("name"), str, f"{where}: name"), _expect(entry.get("output"), str, f"{where}: output")
     units = None if "fraction" not in entry else _expect(entry["fraction"], int, f"{where}: {name}: fraction")
+    causal = _expect(entry.get("causal", True), bool, f"{where}: {name}: causal")
     ops: list[Op] = []
     for index, item in enumerate(_expect(entry.get("ops"), list, f"{where}: ops")):
         place = f"{where}: {name}, operation {index}"
@@ -101,7 +103,7 @@ def block_from_json(
             ops.append(_linear(plain, read_net, place))
         else:
             ops.append(_from_json(plain, _kinds(), arrays, place))
-    return Block(name, tuple(ops), output, width, units)
+    return Block(name, tuple(ops), output, width, units, causal)
 
 
 def _linear(values: dict[str, Any], read_net: Callable[[str], Linear], place: str) -> Linear:

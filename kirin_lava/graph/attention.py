@@ -18,7 +18,7 @@ from kirin_lava.graph.values import Codes, Value, Values, codes_in
 from kirin_lava.spikes.codes import INTEGER8, SpikeCode
 from kirin_lava.spikes.neurons.neuron import check_state
 
-__all__ = ["Alone", "Share", "mix_sums", "one_head", "rows_at_once", "score_sums", "shares_of", "some_tokens"]
+__all__ = ["Alone", "Share", "all_score_sums", "mix_sums", "one_head", "rows_at_once", "score_sums", "shares_of", "some_tokens"]
 
 _ATTENTION_ELEMENTS = 2**20  # of scores at a time
 _ATTENTION_ROWS = 16  # but not fewer tokens
@@ -99,7 +99,15 @@ def _apart(op: Score | Mix, kept: SpikeCode) -> bool:
 
 
 def score_sums(op: Score, query: Codes, keys: Tensor, kept: SpikeCode = INTEGER8) -> Tensor:
-    """(B, L, H * d) codes against (B, kv_heads, d, J) cached codes -> (B, H, L, J) sums, 0 where j is later than the token.
+    """As `all_score_sums`, 0 where j is later than the token."""
+    sums, length, columns = all_score_sums(op, query, keys, kept), query.q.shape[1], keys.shape[3]
+    if length > 1:
+        sums[..., columns - length :].mul_(visible(length, length, sums.device))
+    return sums
+
+
+def all_score_sums(op: Score, query: Codes, keys: Tensor, kept: SpikeCode = INTEGER8) -> Tensor:
+    """(B, L, H * d) codes against (B, kv_heads, d, J) cached codes -> (B, H, L, J) sums.
 
     They are exact, in float64 where float32 could round.
     """
@@ -111,8 +119,6 @@ def score_sums(op: Score, query: Codes, keys: Tensor, kept: SpikeCode = INTEGER8
     sums = (q.reshape(batch, op.kv_heads, -1, width) @ keys).view(batch, op.heads, length, columns)
     if not _apart(op, kept) and op.neuron.reach(op.code, width * kept.largest) > STATE_MAX:
         check_state(sums, op.name)
-    if length > 1:
-        sums[..., columns - length :].mul_(visible(length, length, sums.device))
     return sums
 
 

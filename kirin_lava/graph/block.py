@@ -1,6 +1,6 @@
-"""The hybrid graph: what a converted decoder computes, operation by operation.
+"""The hybrid graph: what a converted model computes, operation by operation.
 
-A `Model` is an embedding and a tuple of `Block`s (one per decoder layer and, last, the head). A block is a straight list of
+A `Model` is an embedding and a tuple of `Block`s (one per layer and, last, the head). A block is a straight list of
 operations over named values. Each value is written once, the first input is `x`, the last output is the block's result.
 """
 
@@ -26,6 +26,7 @@ class Block:
 
     Attributes:
         fraction: x is a fixed-point value in units of 2^-fraction; None where it is a real one.
+        causal: whether a token attends to the positions up to its own; else to all of the sequence, in both directions.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Block:
     output: str
     width: int
     fraction: int | None = None
+    causal: bool = True
 
     def linears(self) -> Iterator[Linear]:
         """The linear segments, in order."""
@@ -96,10 +98,10 @@ class Embedding:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A converted decoder.
+    """A converted decoder or encoder.
 
     Attributes:
-        blocks: decoder layers in order; `head` turns the last one's result into logits.
+        blocks: layers in order; `head` turns the last one's result into logits.
         rotary: cos and sin, each (max_positions, head_dim) float32, or int32 in units of 2^-22, or None.
         max_positions: longest sequence.
         facts: plain JSON values about the source (model_type, widths, vocabulary, special tokens).
@@ -111,6 +113,11 @@ class Model:
     rotary: tuple[Array, Array] | None
     max_positions: int
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def causal(self) -> bool:
+        """Whether no token sees a later one: a decoder."""
+        return all(block.causal for block in self.blocks)
 
 
 def require_same_units(embedding: Embedding, blocks: Iterable[Block], where: str) -> None:

@@ -1,4 +1,7 @@
-"""Keys and values of past tokens, as integer codes with their steps: the run-time "weights" of the attention."""
+"""Keys and values of past tokens, as integer codes with their steps: the run-time "weights" of the attention.
+
+Where attention is not causal they are those of the whole sequence, which is there before its first token attends.
+"""
 
 from __future__ import annotations
 
@@ -51,19 +54,24 @@ class Cache:
             self.rows[block, value] = _Rows(q.new_zeros(len(q), kv_heads, q.shape[-1] // kv_heads, 0))
         return self.rows[block, value].append(q, kv_heads, self.capacity)
 
-    def columns(self, block: str, value: str, stop: int) -> Tensor:
-        """Codes of the positions before `stop`, (B, kv_heads, head_dim, stop)."""
-        return self.rows[block, value].codes[..., :stop]
+    def length_of(self, block: str) -> int:
+        """How many positions a block holds."""
+        return max((rows.length for (name, _), rows in self.rows.items() if name == block), default=0)
+
+    def columns(self, block: str, value: str, stop: int | None) -> Tensor:
+        """Codes of the positions before `stop`, (B, kv_heads, head_dim, stop); None: of all that are held."""
+        rows = self.rows[block, value]
+        return rows.codes[..., : rows.length if stop is None else stop]
 
     def used(self, block: str, value: str) -> Tensor:
         """Codes so far, (B, kv_heads, J, head_dim)."""
-        return self.columns(block, value, self.rows[block, value].length).transpose(2, 3)
+        return self.columns(block, value, None).transpose(2, 3)
 
 
 class Columns(Protocol):
     """What an attention reads of a cache."""
 
-    def columns(self, block: str, value: str, stop: int) -> Tensor:
+    def columns(self, block: str, value: str, stop: int | None) -> Tensor:
         """As of `Cache`."""
         ...
 
@@ -75,6 +83,6 @@ class OneHead:
     cache: Cache
     head: int
 
-    def columns(self, block: str, value: str, stop: int) -> Tensor:
+    def columns(self, block: str, value: str, stop: int | None) -> Tensor:
         """(B, 1, head_dim, stop)."""
         return self.cache.columns(block, value, stop)[:, self.head : self.head + 1]

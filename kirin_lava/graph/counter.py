@@ -104,14 +104,14 @@ class Counter:
         if isinstance(op, Linear):
             self._linear(block, op, _codes(values, op.input).q.flatten(0, -2), tally)
         elif isinstance(op, Score):
-            _score(op, _codes(values, op.input).q, cast(Tensor, values[cached_name(op.cache)]), tally)
+            _score(op, _codes(values, op.input).q, cast(Tensor, values[cached_name(op.cache)]), block.causal, tally)
         elif isinstance(op, Mix):
-            _mix(op, _codes(values, op.input), cast(Tensor, values[cached_name(op.cache)]), tally)
+            _mix(op, _codes(values, op.input), cast(Tensor, values[cached_name(op.cache)]), block.causal, tally)
         else:
             result = values[op.output]
             shown = result.q if isinstance(result, Codes) else result
             by_head = block.ports[op.output].by_position  # (B, H, L, J)
-            elements = shown.shape[1] * _visible(shown) if by_head else shown.numel()
+            elements = shown.shape[1] * _visible(shown, block.causal) if by_head else shown.numel()
             tally.add(tokens=len(shown) * shown.shape[2 if by_head else 1], elements=elements)
             if isinstance(op, Encode):
                 self._see(block, op.name, op.output, op.code, _codes(values, op.output), shown.numel() - elements)
@@ -181,24 +181,26 @@ class Counter:
         tally.add(rate_spikes=rates.sum(), rate_adds=rates @ synapses)
 
 
-def _score(op: Score, query: Tensor, keys: Tensor, tally: _Tally) -> None:
-    """query: (B, L, H * d), keys: (B, kv_heads, J, d). A code of a query meets its channel in all visible keys."""
+def _score(op: Score, query: Tensor, keys: Tensor, causal: bool, tally: _Tally) -> None:
+    """query: (B, L, H * d), keys: (B, kv_heads, J, d). A code of a query meets its channel in all keys that it sees."""
     batch, tokens = query.shape[:2]
     positions, width = keys.shape[2:]
     q = query.view(batch, tokens, op.kv_heads, op.heads // op.kv_heads, width)
-    existing = (keys != 0).to(torch.float64).cumsum(2)[:, :, positions - tokens :].transpose(1, 2).unsqueeze(3)
+    nonzero = (keys != 0).to(torch.float64)
+    seen = nonzero.cumsum(2)[:, :, positions - tokens :] if causal else nonzero.sum(2, keepdim=True)
+    existing = seen.transpose(1, 2).unsqueeze(3)
     spiking, outlier = op.code.split(q)
     spike = op.code.spike_count(q)
     size = q.abs()
     rates = size * _rate_factor(size.amax(-1, keepdim=True), op.code)
-    pairs = op.heads * _seen_positions(batch, tokens, positions)
+    pairs = op.heads * _seen_positions(batch, tokens, positions, causal)
     tally.add(tokens=batch * tokens, elements=q.numel(), spikes=spike.sum(), outliers=outlier.sum(), spiking=spiking.sum())
     tally.add(neurons=pairs, dense_macs=pairs * width)
     tally.add(synaptic_adds=(spike * existing).sum(), macs=(outlier * existing).sum())
     tally.add(rate_spikes=rates.sum(dtype=torch.float64), rate_adds=(rates * existing).sum())
 
 
-def _mix(op: Mix, weights: Codes, cached: Tensor, tally: _Tally) -> None:
+def _mix(op: Mix, weights: Codes, cached: Tensor, causal: bool, tally: _Tally) -> None:
     """weights: (B, H, L, J) unsigned, cached: (B, kv_heads, J, d). A probability meets all channels of its position's value."""
     q = weights.q
     batch, heads, tokens, _ = q.shape
@@ -209,11 +211,12 @@ def _mix(op: Mix, weights: Codes, cached: Tensor, tally: _Tally) -> None:
     spikes = op.code.spike_count(q).float().sum(2)
     largest = q.amax(-1, keepdim=True)
     rates = (q * _rate_factor(largest, op.code)).sum(2).double()
-    pairs = heads * _visible(q)
+    pairs = heads * _visible(q, causal)
     tally.add(tokens=batch * tokens, elements=pairs, spikes=_total(spikes), outliers=_total(outliers))
     tally.add(spiking=_total(op.code.split(q)[0]))
     positions = q.shape[3]
-    parts = sum(op.parts(seen) for seen in range(positions - tokens + 1, positions + 1))
+    seen = range(positions - tokens + 1, positions + 1) if causal else [positions] * tokens
+    parts = sum(op.parts(some) for some in seen)
     tally.add(neurons=batch * parts * heads * width, dense_macs=pairs * width)
     tally.add(synaptic_adds=(spikes * existing).sum(), macs=(outliers * existing).sum())
     tally.add(rate_spikes=rates.sum(), rate_adds=(rates * existing).sum())
@@ -228,13 +231,15 @@ def _rate_factor(largest: Tensor, code: SpikeCode) -> Tensor:
     return torch.where(largest > 0, (127 if code.signed else 255) / largest, 0.0)
 
 
-def _visible(by_head: Tensor) -> int:
+def _visible(by_head: Tensor, causal: bool) -> int:
     """Positions that the tokens of a (B, H, L, J) value see, summed."""
-    return _seen_positions(by_head.shape[0], by_head.shape[2], by_head.shape[3])
+    return _seen_positions(by_head.shape[0], by_head.shape[2], by_head.shape[3], causal)
 
 
-def _seen_positions(batch: int, tokens: int, positions: int) -> int:
-    """The i-th of the last L tokens of J sees J - L + i + 1 positions."""
+def _seen_positions(batch: int, tokens: int, positions: int, causal: bool) -> int:
+    """The i-th of the last L tokens of J sees J - L + i + 1 positions, or all of them."""
+    if not causal:
+        return batch * tokens * positions
     return batch * (tokens * (positions - tokens) + tokens * (tokens + 1) // 2)
 
 

@@ -2,8 +2,8 @@
 
 It defines what every other backend must reproduce bit for bit. Sums of codes and weights are exact, see `ExactMatmul`; host
 operations come from `kirin_lava.graph.ops`: their bits depend on nothing but the token. Keys and values stay as codes in a
-cache,
-so a prompt in one batch, in pieces, or token by token gives the same integers.
+cache, so a prompt in one batch, in pieces, or token by token gives the same integers. Where a block is not causal the cache
+is a buffer of the sequence: all its keys and values are in it before the first token attends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ from kirin_lava.base.exact import ExactMatmul
 from kirin_lava.base.integers import to_real
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.base.threads import at_most, spread, threads_for, usable
-from kirin_lava.graph.attention import Alone, mix_sums, one_head, rows_at_once, score_sums, shares_of, some_tokens
+from kirin_lava.graph.attention import (
+    Alone,
+    all_score_sums,
+    mix_sums,
+    one_head,
+    rows_at_once,
+    score_sums,
+    shares_of,
+    some_tokens,
+)
 from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.cache import Cache, Columns
 from kirin_lava.graph.join import Joined, join_parts
@@ -97,13 +106,17 @@ class BlockExecutor:
 
     @torch.inference_mode()
     def run(self, block: Block, x: Tensor, positions: Tensor, cache: Cache) -> Tensor:
-        """One block on (B, L, width) -> (B, L, width), at absolute positions (L,) that follow what the cache holds."""
+        """One block on (B, L, width) -> (B, L, width), at absolute positions (L,) that follow what the cache holds; one
+        that is not causal takes its sequence whole, from position 0 on."""
+        start = int(positions[0])
+        if start and not block.causal:
+            raise UsageError(f"{block.name} is not causal: it takes a sequence at once, not from position {start} on")
         if block not in self._phases:
             self._prepare(block)
         steps = cache.steps.setdefault(block.name, {})
         rows = self._rows(*x.shape[:2])
         pieces = [
-            _Piece({"x": some}, self._context(at, steps))
+            _Piece({"x": some}, self._context(block, at, steps))
             for some, at in zip(x.split(rows, 1), positions.split(rows), strict=True)
         ]
         for phase in self._phases[block]:
@@ -140,18 +153,19 @@ class BlockExecutor:
         pieces = -(-batch * length // (_PIECE * threads)) * threads
         return -(-length // pieces)
 
-    def _context(self, positions: Tensor, steps: dict[str, Tensor]) -> HostContext:
-        return HostContext(positions, self._rotary, steps, self._constants, self._turns, check=False)
+    def _context(self, block: Block, positions: Tensor, steps: dict[str, Tensor]) -> HostContext:
+        return HostContext(positions, self._rotary, steps, self._constants, self._turns, check=False, causal=block.causal)
 
     def _call(self, block: Block, op: Op) -> _Call:
         """What computes an operation."""
         if isinstance(op, Linear):
             return lambda values, context, cache: self._segment(op, codes_in(values, op.input))
         if isinstance(op, (Score, Mix)):
-            product: Callable[[Any, Codes, Tensor, Any], Value] = score_sums if isinstance(op, Score) else mix_sums
+            of_score = score_sums if block.causal else all_score_sums
+            product: Callable[[Any, Codes, Tensor, Any], Value] = of_score if isinstance(op, Score) else mix_sums
             kept = block.ports[op.cache].code
             return lambda values, context, cache: product(
-                op, codes_in(values, op.input), cache.columns(block.name, op.cache, context.stop), kept
+                op, codes_in(values, op.input), cache.columns(block.name, op.cache, context.last), kept
             )
         assert isinstance(op, StageOp)
         compute = op.compute
@@ -184,7 +198,7 @@ class BlockExecutor:
             values[op.output] = self._calls[op](values, context, cache)
             if self.observer is not None:
                 if isinstance(op, (Score, Mix)):
-                    values[cached_name(op.cache)] = cache.columns(block.name, op.cache, context.stop).transpose(2, 3)
+                    values[cached_name(op.cache)] = cache.columns(block.name, op.cache, context.last).transpose(2, 3)
                 self.observer(block, op, values)
 
     def _attend(self, block: Block, ops: Stage, piece: _Piece, cache: Cache) -> None:
@@ -192,17 +206,18 @@ class BlockExecutor:
         these are not all, on one head of the keys after the other."""
         values, context = piece.values, piece.context
         batch, length = codes_in(values, ops[0].input).q.shape[:2]
-        if rows_at_once(ops, batch, context.stop) >= length:
+        columns = context.stop if block.causal else cache.length_of(block.name)
+        if rows_at_once(ops, batch, columns) >= length:
             self._compute(block, ops, values, context, cache)
             return
         shares = []
         for share in shares_of(ops, self._alone.get(ops), values, context.steps, cache):
-            rows = rows_at_once(share.ops, batch, context.stop)
+            rows = rows_at_once(share.ops, batch, columns)
             parts = []
             for start in range(0, length, rows):
                 tokens = slice(start, start + rows)
                 part = {name: some_tokens(value, tokens) for name, value in share.values.items()}
-                at = self._context(context.positions[tokens], share.steps)
+                at = self._context(block, context.positions[tokens], share.steps)
                 self._compute(block, share.ops, part, at, share.cache)
                 parts.append(part)
                 for op in ops:

@@ -54,6 +54,8 @@ class HostContext:
         turns: what `turn` gave before, by first and last position; a caller that keeps it saves computing it in every block.
         check: whether to look for NaN and infinity in whatever is encoded. They turn into steps that are not finite, and reach
             the end of a block: a caller that looks there can do without.
+        causal: whether a token sees the positions up to its own; else it sees the whole sequence, whose cached codes and their
+            steps must all be there.
     """
 
     positions: Tensor
@@ -62,10 +64,21 @@ class HostContext:
     constants: Constants = field(default_factory=dict)
     turns: Turns = field(default_factory=dict)
     check: bool = True
+    causal: bool = True
 
     def __post_init__(self) -> None:
         self.start = int(self.positions[0])
         self.stop = self.start + len(self.positions)
+
+    @property
+    def first(self) -> int | None:
+        """Position of the first token, None where every token sees all positions."""
+        return self.start if self.causal else None
+
+    @property
+    def last(self) -> int | None:
+        """How many positions the last token sees, None where every token sees all of them."""
+        return self.stop if self.causal else None
 
     def constant(self, array: Array, other: Numbers) -> Numbers:
         """An array of an operation, of the kind of another value and where that is."""

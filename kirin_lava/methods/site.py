@@ -57,12 +57,13 @@ class Coding:
     name: str = field(default="", compare=False)
 
     @torch.no_grad()
-    def codes(self, x: Tensor) -> Codes:
-        """Codes of (..., W) with a step for every row, or of (B, H, L, J) rows of probabilities."""
+    def codes(self, x: Tensor, causal: bool = True) -> Codes:
+        """Codes of (..., W) with a step for every row, or of (B, H, L, J) rows of probabilities; causal ones are 0
+        beyond the token's own position."""
         groups = x.shape[1] if self.rule.by_row else 1
-        return self.rule.encode(self.code, x.detach(), groups, 0, self.name, True)
+        return self.rule.encode(self.code, x.detach(), groups, 0 if causal else None, self.name, True)
 
-    def sent(self, x: Tensor) -> Tensor:
+    def sent(self, x: Tensor, causal: bool = True) -> Tensor:
         """What the codes of x stand for, in its shape."""
-        found = self.codes(x)
+        found = self.codes(x, causal)
         return self.rule.values(self.code, found)

@@ -87,13 +87,15 @@ class Arithmetic:
         repeat = op.heads // op.kv_heads
         if not self.watches_attention:
             k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=op.scale)
+            return F.scaled_dot_product_attention(q, k, v, is_causal=op.causal, scale=op.scale)
         steps = self.value_steps(op, v)
         q, k, v = self.sent(op, "q", q), self.sent(op, "k", k), self.sent(op, "v", v)
         k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
         scores = q @ k.transpose(-1, -2) * op.scale
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
-        p = scores.masked_fill(later, -torch.inf).softmax(-1)
+        if op.causal:
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+            scores = scores.masked_fill(later, -torch.inf)
+        p = scores.softmax(-1)
         if steps is None:
             return self.sent(op, "p", p) @ v
         # a probability is sent in units of the step of the value that it meets, see `graph.ops.Softmax`

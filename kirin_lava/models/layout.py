@@ -1,4 +1,4 @@
-"""A decoder in float: the operations of one layer in order, with its weights, as a family file reads them from a checkpoint.
+"""A model in float: the operations of one layer in order, with its weights, as a family file reads them from a checkpoint.
 
 Norms, rotary embeddings, slices, gates, ReLU and residual sums are the graph's own host operations; two more are float only and
 become spikes when the layer is lowered: `Dense` and `Attention`.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kirin_lava.base.errors import UnsupportedError
 from kirin_lava.graph.ops import HostOp
 from kirin_lava.models.config import Config
 
@@ -34,10 +35,11 @@ class Dense:
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """Causal grouped-query attention over slices (tokens, heads * head_dim) and (tokens, kv_heads * head_dim).
+    """Grouped-query attention over slices (tokens, heads * head_dim) and (tokens, kv_heads * head_dim).
 
     Attributes:
         factor: of the scores; None for `1 / sqrt(head_dim)`.
+        causal: whether a token attends to those up to its own; else to the whole sequence.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Attention:
     kv_heads: int
     head_dim: int
     factor: float | None = None
+    causal: bool = True
 
     @property
     def scale(self) -> float:
@@ -66,6 +69,14 @@ class FloatBlock:
     name: str
     ops: tuple[FloatOp, ...]
     output: str
+
+    @property
+    def causal(self) -> bool:
+        """Whether its attention is; `UnsupportedError` where some of it is not."""
+        kinds = {op.causal for op in self.ops if isinstance(op, Attention)}
+        if len(kinds) > 1:
+            raise UnsupportedError(f"{self.name} has causal attention beside one that is not; supported is one kind in a layer")
+        return kinds != {False}
 
     def denses(self) -> list[Dense]:
         """The dense layers, in order."""

@@ -1,4 +1,4 @@
-"""The network of a decoder block: host stages, synapses, neurons and attention by one window clock."""
+"""The network of a block: host stages, synapses, neurons and attention by one window clock."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from kirin_lava.graph.ops import CoreOp, Linear, Mix, Score, require_ops
 from kirin_lava.graph.values import Array
 from kirin_lava.processes.build import Network, connect_linear
 from kirin_lava.processes.encoder.levels import through_neurons
-from kirin_lava.processes.host import HostStage, Mailbox
+from kirin_lava.processes.host import HostStage
 from kirin_lava.processes.integer_stage import IntegerStage
+from kirin_lava.processes.mailbox import Mailbox
 from kirin_lava.processes.matmul import SpikeMatmul
 from kirin_lava.processes.pipeline import Pipeline, plan_block
 from kirin_lava.processes.runs import BlockRun
@@ -62,7 +63,8 @@ class BlockNetwork(Network):
         if index + 1 in self._stages:
             neuron.s_out.connect(self._stages[index + 1].v_in)
         if probe:
-            windows = self.plan.capacity + self.plan.latency + 1
+            waited = self.plan.wait(len(self.plan.cores), self.plan.capacity)
+            windows = self.plan.capacity + self.plan.latency + waited + 1
             sink = self._probes[core.name] = SpikeSink(
                 shape=spikes.shape, code=core.code, period=self.plan.period, windows=windows
             )
@@ -82,6 +84,7 @@ class BlockNetwork(Network):
             zero=core.code.zero,
             part=core.part if isinstance(core, Mix) else None,
             halves=self.plan.halves(core),
+            causal=self.plan.block.causal,
         )
 
     @property
@@ -91,6 +94,7 @@ class BlockNetwork(Network):
 
     def run(self, x: Array) -> BlockRun:
         """Take tokens through the block, one per window, and wait for the last result. Keys and values stay for the next call.
+        A block that is not causal takes a whole sequence in one call.
 
         Args:
             x: (tokens, width) float32, or integers of a block that takes fixed-point values, the tokens that follow.
@@ -100,6 +104,8 @@ class BlockNetwork(Network):
             FitError: a state overflowed 24 bits, or an activation is not finite.
         """
         tokens, plan = len(x), self.plan
+        if not plan.block.causal:
+            self.restart()
         if self._position + tokens > plan.capacity:
             raise UsageError(
                 f"{plan.block.name}: {self._position + tokens} positions do not fit a network built for {plan.capacity}"
@@ -109,7 +115,7 @@ class BlockNetwork(Network):
         first, start = self._window, self._position
         self._mailbox.put(x, first, start)
         # The last stage takes the last token in the first step of its window; the network rests at a window's border.
-        windows = tokens + plan.latency
+        windows = tokens + plan.latency + plan.wait(len(plan.cores), tokens)
         steps = windows * plan.period
         seconds = self.run_steps(steps, plan.period)
         self._window += windows
@@ -132,7 +138,7 @@ class BlockNetwork(Network):
             if core.name not in self._probes:
                 continue
             sink = self._probes[core.name]
-            windows = (first + index + np.arange(tokens)) % len(sink.codes)
+            windows = (first + index + self.plan.wait(index, tokens) + np.arange(tokens)) % len(sink.codes)
             codes = sink.codes[windows].astype(np.int64) - core.code.zero
             integers[core.input] = self._by_head(codes, core.heads, rows.stop) if isinstance(core, Mix) else codes
             counts = sink.counts[windows].sum(0)

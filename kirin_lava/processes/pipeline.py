@@ -7,6 +7,10 @@ The stage of an operation is the number of core operations before it, so a strai
 Each arrow is one window. Where core op i fires, its spikes go straight to core op i+1 and there is no host stage between.
 Values that a later stage needs (a residual, the step of codes, a row of the cache) ride along on a real-valued message from
 host stage to host stage.
+
+Where the block is not causal, a token's scores need the keys of the whole sequence. The stage that plays them is a buffer: it
+sends on at once what is cached, and holds the rest of a token until the last one has come, as many windows as the sequence has
+tokens. From then on one token leaves it in every window.
 """
 
 from __future__ import annotations
@@ -47,6 +51,7 @@ class HostStagePlan:
         row: the cached codes that it sends along, or None.
         fired: codes that are fired before the next host stage; their step is 1.
         arrives, leaves: the freight of its messages.
+        holds: whether tokens wait in it until the sequence is complete.
     """
 
     index: int
@@ -58,6 +63,7 @@ class HostStagePlan:
     fired: tuple[str, ...]
     arrives: tuple[Freight, ...]
     leaves: tuple[Freight, ...]
+    holds: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +87,12 @@ class Pipeline:
 
     @property
     def latency(self) -> int:
-        """Windows from a token's entry to its result."""
+        """Windows from a token's entry to its result, without those that it waits for others."""
         return len(self.cores)
+
+    def wait(self, index: int, tokens: int) -> int:
+        """Windows that the tokens of a sequence of so many have waited when core operation `index` takes them."""
+        return tokens * sum(stage.holds for stage in self.stages if stage.index <= index)
 
     def membranes(self, op: CoreOp) -> int:
         """Sums that a core operation makes; of a `Mix` in parts those of all parts, part by part."""
@@ -162,8 +172,21 @@ def plan_block(block: Block, capacity: int) -> Pipeline:
         leaves = () if following is None else freights[following]
         gap = 0 if k == 0 else i - hosted[k - 1]
         receives = cores[i - 1] if i else None
-        stages.append(HostStagePlan(i, gap, receives, tuple(stage_ops[i]), plays, row, steps, freights[i], leaves))
+        holds = isinstance(plays, Score) and not block.causal
+        if holds:
+            _require_buffer(block, cores, i, born)
+        stages.append(HostStagePlan(i, gap, receives, tuple(stage_ops[i]), plays, row, steps, freights[i], leaves, holds))
     return Pipeline(block, cores, tuple(stages), widths, _period(cores), capacity)
+
+
+def _require_buffer(block: Block, cores: tuple[CoreOp, ...], index: int, born: dict[str, int]) -> None:
+    """Keys and values of a sequence are there before its first scores, and the probabilities meet the values right after."""
+    following = cores[index + 1] if index + 1 < len(cores) else None
+    if not isinstance(following, Mix) or born[following.cache] > index:
+        raise UnsupportedError(
+            f"{block.name}: {cores[index].name} attends to the whole sequence; its values must be there with the keys, and "
+            "a mix must follow it"
+        )
 
 
 def _fires(op: CoreOp) -> SpikeCode | None:

@@ -120,7 +120,7 @@ def lower_block(
             ops += _attention(op, sites)
         else:
             ops.append(op)
-    return Block(block.name, tuple(ops), block.output, width)
+    return Block(block.name, tuple(ops), block.output, width, causal=block.causal)
 
 
 def _neuron(op: Dense, sites: Sites, rounded: WeightCodes) -> Neuron:

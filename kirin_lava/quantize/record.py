@@ -76,7 +76,7 @@ def probe_block(
     for x in rows:
         length, cache = x.shape[1], Cache()
         wanted = torch.linspace(0, length - 1, min(share, length)).long()
-        for positions in torch.arange(length).split(_TOKENS):
+        for positions in torch.arange(length).split(_TOKENS if block.causal else length):
             start, stop = int(positions[0]), int(positions[-1]) + 1
             chosen = wanted[(start <= wanted) & (wanted < stop)] - start
             executor.run(block, x[:, start:stop], positions, cache)

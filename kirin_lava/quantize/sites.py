@@ -135,7 +135,7 @@ class Coded(Arithmetic):
         if side == "input" and op.name in self.sites.sources:
             return x
         coding = self.coding(op, side)
-        return x if coding is None else straight_through(x, coding.sent(x))
+        return x if coding is None else straight_through(x, coding.sent(x, not isinstance(op, Attention) or op.causal))
 
     @torch.no_grad()
     def value_steps(self, op: Attention, v: Tensor) -> Tensor | None:

@@ -50,7 +50,7 @@ class MinMax(StepRule):
         """See `StepRule`: of the ordinary and of the fine channels."""
         return 0 if self.centred else 2
 
-    def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int, name: str, check: bool) -> Codes:
+    def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int | None, name: str, check: bool) -> Codes:
         """See `StepRule`. x may be heads (B, H, L, W / H) of a value, each row with a step of its own."""
         by_head = x.dim() == 4
         if groups != 1 and not self.centred:
@@ -73,7 +73,7 @@ class MinMax(StepRule):
         q = torch.where(fine, finer, coarse * halvings)
         return Codes(q, unit, zero=torch.cat([coarse_zero * halvings, fine_zero], -1))
 
-    def integers(self, code: SpikeCode, x: Tensor, fraction: int, groups: int, start: int, name: str) -> Codes:
+    def integers(self, code: SpikeCode, x: Tensor, fraction: int, groups: int, start: int | None, name: str) -> Codes:
         """See `StepRule`; the unit is rounded up, so that the ends of a row stay within the codes."""
         if groups != 1 and not self.centred:
             raise UsageError(f"{name}: zero points of {groups} groups have no place in one sum: use one group")

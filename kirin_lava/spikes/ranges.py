@@ -44,7 +44,7 @@ class FixedStep(StepRule):
     step: float = 1.0
     digits: int = 1
 
-    def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int, name: str, check: bool) -> Codes:
+    def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int | None, name: str, check: bool) -> Codes:
         """See `StepRule`."""
         if check:
             check_finite(name, x.abs())
@@ -52,7 +52,7 @@ class FixedStep(StepRule):
         inside = q.clamp(code.code_min, code.code_max)
         return Codes(inside, self._steps(x, groups), int((inside != q).sum()))
 
-    def integers(self, code: SpikeCode, x: Tensor, fraction: int, groups: int, start: int, name: str) -> Codes:
+    def integers(self, code: SpikeCode, x: Tensor, fraction: int, groups: int, start: int | None, name: str) -> Codes:
         """See `StepRule`."""
         q = divided(*self._quotient(x, fraction, name))
         inside = q.clamp(code.code_min, code.code_max)
@@ -106,7 +106,7 @@ class FixedStep(StepRule):
 class PlaneStep(FixedStep):
     """Bit planes; the step is that of ordinary values, `theta_1 / 2^T`."""
 
-    def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int, name: str, check: bool) -> Codes:
+    def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int | None, name: str, check: bool) -> Codes:
         """See `StepRule`."""
         assert isinstance(code, Planes)
         size = (x / self._unit(x)).abs_()
@@ -119,7 +119,7 @@ class PlaneStep(FixedStep):
         q = torch.where(size < most, size.floor(), outlier)
         return Codes(q.copysign_(x), self._steps(x, groups), clipped)
 
-    def integers(self, code: SpikeCode, x: Tensor, fraction: int, groups: int, start: int, name: str) -> Codes:
+    def integers(self, code: SpikeCode, x: Tensor, fraction: int, groups: int, start: int | None, name: str) -> Codes:
         """See `StepRule`."""
         assert isinstance(code, Planes)
         above, below = self._quotient(x.abs(), fraction, name)

@@ -70,11 +70,11 @@ class StepRule(ABC):
         return found.values() if self.by_row else found.q * found.step
 
     @abstractmethod
-    def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int, name: str, check: bool) -> Codes:
+    def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int | None, name: str, check: bool) -> Codes:
         """Codes of real values.
 
         Args:
-            x: (B, L, W), or (B, H, L, J) by row, at positions from `start` on.
+            x: (B, L, W), or (B, H, L, J) by row, at positions from `start` on; start None where every row sees all J positions.
             groups: equal parts of a token with a step each.
             name: of the operation, for errors. check: whether to look for NaN and infinity here.
 
@@ -90,7 +90,7 @@ class StepRule(ABC):
         """Largest share of messages among the codes of a token of `width`; of rows, whose number grows, the share itself."""
         return 1.0
 
-    def integers(self, code: SpikeCode, x: Tensor, fraction: int, groups: int, start: int, name: str) -> Codes:
+    def integers(self, code: SpikeCode, x: Tensor, fraction: int, groups: int, start: int | None, name: str) -> Codes:
         """Codes of fixed-point values, found with integers alone; other arguments as of `encode`.
 
         Args:

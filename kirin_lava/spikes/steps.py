@@ -90,7 +90,7 @@ class TokenBudget(_Budgeted):
 
     reach: int | None = field(default=None, metadata=LEFT_OUT)
 
-    def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int, name: str, check: bool) -> Codes:
+    def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int | None, name: str, check: bool) -> Codes:
         """See `StepRule`."""
         grouped = light(x if groups == 1 else x.view(*x.shape[:-1], groups, -1))
         magnitude = abs(grouped)
@@ -116,7 +116,7 @@ class TokenBudget(_Budgeted):
         q, step = tensor(q), tensor(step)
         return Codes(q, step) if groups == 1 else Codes(q.view(x.shape), step.squeeze(-1))
 
-    def integers(self, code: SpikeCode, x: Tensor, fraction: int, groups: int, start: int, name: str) -> Codes:
+    def integers(self, code: SpikeCode, x: Tensor, fraction: int, groups: int, start: int | None, name: str) -> Codes:
         """See `StepRule`."""
         grouped = x if groups == 1 else x.view(*x.shape[:-1], groups, -1)
         allowed = message_budget(self.ratio, grouped.shape[-1])
@@ -142,12 +142,13 @@ class TokenBudget(_Budgeted):
 
 @dataclass(frozen=True)
 class RowBudget(_Budgeted):
-    """As `TokenBudget`, for rows of attention probabilities: the budget grows with the positions up to the token's own, and the
-    largest magnitude that must be a spike is rounded up to 3 binary digits."""
+    """As `TokenBudget`, for rows of attention probabilities: the budget grows with the positions that the token sees, which are
+    those up to its own or all of the sequence, and the largest magnitude that must be a spike is rounded up to 3 binary
+    digits."""
 
     by_row: ClassVar[bool] = True
 
-    def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int, name: str, check: bool) -> Codes:
+    def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int | None, name: str, check: bool) -> Codes:
         """See `StepRule`. x is 0 beyond the token's own position; every head has a step."""
         length, rows = x.shape[2], light(x)
         largest = amax(rows)
@@ -155,15 +156,23 @@ class RowBudget(_Budgeted):
             check_finite(name, largest)
         limit = largest if code.has_spikes else None
         if limit is not None and self.ratio > 0:
-            one = message_budget(self.ratio, start + 1)
-            allowed = one if length == 1 else _budgets(self.ratio, start, start + length, x.device)
+            if start is None:
+                allowed: int | Tensor = message_budget(self.ratio, x.shape[3])
+            else:
+                one = message_budget(self.ratio, start + 1)
+                allowed = one if length == 1 else _budgets(self.ratio, start, start + length, x.device)
             limit = _factors(code).bound_of_row(rows, largest, allowed)
         step = _factors(code).step(limit, largest)
         return Codes(tensor(round_(rows / step)), tensor(step).squeeze(-1).transpose(1, 2))
 
-    def integers(self, code: SpikeCode, x: Tensor, fraction: int, groups: int, start: int, name: str) -> Codes:
+    def integers(self, code: SpikeCode, x: Tensor, fraction: int, groups: int, start: int | None, name: str) -> Codes:
         """See `StepRule`."""
-        step = row_steps(code, x, _budgets(self.ratio, start, start + x.shape[2], x.device), LIMIT_DIGITS_ROW)
+        length, columns = x.shape[2:]
+        if start is None:
+            allowed = torch.full((length, 1), message_budget(self.ratio, columns), dtype=torch.float32, device=x.device)
+        else:
+            allowed = _budgets(self.ratio, start, start + length, x.device)
+        step = row_steps(code, x, allowed, LIMIT_DIGITS_ROW)
         q, real = whole_codes(x, step, self.step_bits(code, fraction), fraction, name)
         return as_codes(q, real.squeeze(-1).transpose(1, 2))
 
@@ -180,7 +189,7 @@ class StaticStep(StepRule):
     step: float
     ratio: float = 0.0
 
-    def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int, name: str, check: bool) -> Codes:
+    def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int | None, name: str, check: bool) -> Codes:
         """See `StepRule`."""
         step = torch.full((*x.shape[:-1], 1), self.step, dtype=torch.float32, device=x.device)
         q = (x / step).round_()
@@ -188,7 +197,7 @@ class StaticStep(StepRule):
         inside = q.clamp(code.code_min, code.code_max)
         return Codes(inside, step, int((inside != q).sum()))
 
-    def integers(self, code: SpikeCode, x: Tensor, fraction: int, groups: int, start: int, name: str) -> Codes:
+    def integers(self, code: SpikeCode, x: Tensor, fraction: int, groups: int, start: int | None, name: str) -> Codes:
         """See `StepRule`; the step is rounded to 24 bits, which are the step of the codes then."""
         s, bits = fixed_step(self.step, fraction)
         step = torch.full((*x.shape[:-1], 1), s, dtype=torch.int64, device=x.device)

@@ -81,6 +81,10 @@ CASES = {
     "split": (split_block(llama_block(SIGNED), {"down": 3, "qkv": 2}), [3, 1]),
     "split-positions": (in_parts(llama_block(SIGNED), 2), [3, 2, 2]),
     "head": (head_block(), [2, 2]),
+    "both-directions": (replace(llama_block(OFFSET), causal=False), [TOKENS]),
+    "both-directions-opt": (replace(opt_block(SIGNED), causal=False), [5]),
+    "both-directions-integers": (replace(llama_block(INTEGER8), causal=False), [4]),
+    "both-directions-split": (replace(in_parts(llama_block(SIGNED), 2), causal=False), [5]),
 }
 
 
@@ -102,6 +106,14 @@ def test_every_port_equals_the_executor(name: str, all_runs: dict[str, list[Bloc
 @pytest.mark.lava
 def test_a_second_sequence_knows_nothing_of_the_first() -> None:
     block, x = llama_block(), tokens(2, 5)
+    first, second = run_job(run_block, block, x, 6, rotary_tables(), [5], 3, timeout=300)
+    assert_equals_executor(block, x, [first])
+    assert_equals_executor(block, x[:3], [second])
+
+
+@pytest.mark.lava
+def test_a_block_that_is_not_causal_takes_one_sequence_after_the_other() -> None:
+    block, x = replace(llama_block(), causal=False), tokens(2, 5)
     first, second = run_job(run_block, block, x, 6, rotary_tables(), [5], 3, timeout=300)
     assert_equals_executor(block, x, [first])
     assert_equals_executor(block, x[:3], [second])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ CASES: dict[str, tuple[Block, list[int]]] = {
     "relu": (opt_block(OFFSET, fires=False), [3]),
     "split": (split_block(llama_block(SIGNED), {"down": 3, "qkv": 2}), [3]),
     "head": (head_block(), [2, 1]),
+    "both-directions": (replace(llama_block(OFFSET), causal=False), [4]),
 }
 
 

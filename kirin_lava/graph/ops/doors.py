@@ -51,7 +51,7 @@ class Encode(HostOp):
     def compute(self, values: Values, context: HostContext) -> Value:
         """See `HostOp`."""
         x = tensor_in(values, self.input)
-        return self.rule.encode(self.code, x, self.groups, context.start, self.name, context.check)
+        return self.rule.encode(self.code, x, self.groups, context.first, self.name, context.check)
 
     def operations(self) -> int:
         """Magnitude, selection of the step, divide, round, clip."""

@@ -1,4 +1,4 @@
-"""The causal softmax between the two products of attention."""
+"""The softmax between the two products of attention."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ _MOST_INT32 = 2048  # positions whose units surely fit 32 bits
 
 @dataclass(frozen=True, eq=False)
 class Softmax(HostOp):
-    """Causal softmax over scores, with the value scale folded in.
+    """Softmax over scores, with the value scale folded in.
 
     `P[h, j] = softmax_j(v[h, j] * step_q[h] * step_k[j, h'] * factor) * step_v[j, h']` for j up to the token's own
-    position, 0 beyond; h' = h * kv_heads // heads. The result is a real value with an element per head and position.
+    position, 0 beyond, or for all j where the block is not causal; h' = h * kv_heads // heads. The result is a real value with
+    an element per head and position.
     """
 
     name: str
@@ -69,7 +70,7 @@ class Softmax(HostOp):
         x = scores * (key * _float32(self.factor * _LOG2E))
         x *= like(query_step.view(batch, length, self.kv_heads, -1, 1).permute(0, 2, 3, 1, 4), x)
         later = x[..., context.start :]  # the columns of these tokens, and whatever follows
-        masked = length > 1 or later.shape[-1] > 1
+        masked = context.causal and (length > 1 or later.shape[-1] > 1)
         if masked:
             later += like(_hidden(length, later.shape[-1], v.device), x)
         x -= amax(x)

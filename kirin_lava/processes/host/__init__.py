@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from functools import reduce
 from typing import Any, ClassVar
 
@@ -18,67 +17,22 @@ from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
-from kirin_lava.base import errors
 from kirin_lava.base.arrays import quiet
-from kirin_lava.base.errors import BackendError, KirinError
 from kirin_lava.graph.ops import Mix, Score, StageOp
 from kirin_lava.graph.port import FIXED, REAL
 from kirin_lava.graph.values import Array, Codes, Constants, HostContext, Value
+from kirin_lava.processes.mailbox import Mailbox
 from kirin_lava.processes.pipeline import Freight, HostStagePlan, Pipeline
-from kirin_lava.processes.shared import TEXT_BYTES, read_text, shared_zeros, write_text
+from kirin_lava.processes.shared import shared_zeros
 from kirin_lava.spikes.neurons.emit import played
 
-__all__ = ["HostStage", "Mailbox", "PyHostStageModel", "StageModel", "freight_size"]
+__all__ = ["HostStage", "PyHostStageModel", "StageModel", "freight_size"]
 
 
 _LOW_BITS = 24  # a sum travels as two float32, each of them exact: what is above these bits, and what is below
 _LOW_MASK = 2**_LOW_BITS - 1
 _BASE = 256  # of a cached code in several synapses
-
-
-class Mailbox:
-    """Where tokens wait for a block network, where results are put, and what went wrong. Shared by all its processes.
-
-    Parameters
-    ----------
-    capacity : int
-        Most positions.
-
-    width, result_width : int
-        Numbers per token at the block's input and output.
-
-    integers : bool
-        Whether they are fixed-point values instead of float32.
-    """
-
-    def __init__(self, capacity: int, width: int, result_width: int, integers: bool = False) -> None:
-        kind = np.int32 if integers else np.float32
-        self.tokens = shared_zeros((capacity, width), kind)
-        self.results = shared_zeros((capacity, result_width), kind)
-        self.entry = shared_zeros((3,), np.int64)  # window in which the first token enters, its position, how many follow
-        self._trouble = shared_zeros((TEXT_BYTES,), np.uint8)
-
-    def put(self, x: Array, window: int, position: int) -> None:
-        """Tokens (L, width) that enter one per window from `window` on, at positions from `position` on."""
-        self.tokens[position : position + len(x)] = x
-        self.entry[:] = window, position, len(x)
-
-    def position_at(self, window: int) -> int | None:
-        """Position of the token that enters in a window, None where none does."""
-        first, position, count = (int(n) for n in self.entry)
-        return position + window - first if first <= window < first + count else None
-
-    def report(self, stage: HostStagePlan, error: Exception) -> None:
-        """Note the first error of a host stage."""
-        name = type(error).__name__ if isinstance(error, KirinError) else BackendError.__name__
-        text = str(error) if isinstance(error, KirinError) else traceback.format_exc(limit=-3)
-        write_text(self._trouble, f"{name}\nhost stage {stage.index}: {text}")
-
-    def check(self) -> None:
-        """Raise the error that a host stage has reported, if there is one."""
-        name, _, text = read_text(self._trouble).partition("\n")
-        if name:
-            raise getattr(errors, name)(text)
+_Held = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Array]  # spikes, outliers and message of a token
 
 
 class HostStage(AbstractProcess):
@@ -92,6 +46,9 @@ class HostStage(AbstractProcess):
     step of each window.
 
     Stage 0 takes its tokens from the mailbox, the last stage puts results there.
+
+    In a block that is not causal, the stage before the scores holds tokens until the sequence is complete; see
+    `kirin_lava.processes.pipeline`. What is cached of them goes ahead: a row and a message whose positions are negative.
 
     Parameters
     ----------
@@ -163,6 +120,7 @@ class StageModel(PyLoihiProcessModel):
         self._rotary = None if rotary is None else (torch.from_numpy(rotary[0]), torch.from_numpy(rotary[1]))
         self._steps: dict[str, torch.Tensor] = {}
         self._constants: Constants = {}
+        self._held: list[_Held] = []
         self._silence()
 
     def run_spk(self) -> None:
@@ -199,22 +157,30 @@ class StageModel(PyLoihiProcessModel):
         """Take the token of this window, if there is one, through the stage."""
         stage = self._stage
         values: dict[str, Value] = {}
+        ahead = False
         if stage.index == 0:
             position = self._mailbox.position_at(window)
             if position is not None:
                 values["x"] = torch.from_numpy(self._mailbox.tokens[position].copy()).view(1, 1, -1)
         else:
-            position = self._unpack(self.x_in.recv(), values) if window >= stage.gap else None
+            position, ahead = self._unpack(self.x_in.recv(), values) if window >= stage.gap else (None, False)
         if position is None:
+            self._let_go()
             return
-        if position == 0:
-            self._steps = {}
-        context = HostContext(torch.tensor([position]), self._rotary, self._steps, self._constants)
+        whole = self._whole_sequence()
+        if position == 0 and (ahead or not whole):
+            self._steps, self._held = {}, []
+        causal = self._plan.block.causal
+        context = HostContext(torch.tensor([position]), self._rotary, self._steps, self._constants, causal=causal)
+        if ahead or not whole:
+            for name in values:  # what an earlier stage has made
+                self._remember(context, name, values)
+        if ahead:
+            self._send_row(-position - 1, values)
+            return
         if stage.receives is not None:
             self._received[position] = reduce(lambda high, low: _BASE * high + low, np.split(membranes, self._halves))
             values[stage.receives.output] = self._sums(self._received[position], position)
-        for name in values:  # what an earlier stage has made
-            self._remember(context, name, values)
         for op in stage.ops:
             with quiet():
                 values[op.output] = self._compute(op, values, context)
@@ -227,6 +193,16 @@ class StageModel(PyLoihiProcessModel):
         """One operation."""
         return op.compute(values, context)
 
+    def _whole_sequence(self) -> bool:
+        """Whether it takes scores of a whole sequence: keys and values of all its tokens came before."""
+        return isinstance(self._stage.receives, Score) and not self._plan.block.causal
+
+    def _let_go(self) -> None:
+        """Once no further token comes: send the next of those that were held."""
+        if self._held:
+            self._spikes, self._outliers, self._message = self._held.pop(0)
+            self._row[0] = self._mailbox.length
+
     def _remember(self, context: HostContext, name: str, values: dict[str, Value]) -> None:
         """Keep the steps of a token's cached codes for the tokens that follow."""
         value = values[name]
@@ -234,10 +210,12 @@ class StageModel(PyLoihiProcessModel):
             context.remember(name, value.step)
 
     def _sums(self, membranes: npt.NDArray[np.int64], position: int) -> torch.Tensor:
-        """Membranes in the shape of the executor: (1, 1, N), scores (1, H, 1, positions so far); those of parts are added."""
+        """Membranes in the shape of the executor: (1, 1, N), scores (1, H, 1, positions that the token
+        sees); those of parts are added."""
         op = self._stage.receives
         if isinstance(op, Score):
-            scores = membranes.reshape(1, op.heads, 1, -1)[..., : position + 1]
+            seen = position + 1 if self._plan.block.causal else self._mailbox.length
+            scores = membranes.reshape(1, op.heads, 1, -1)[..., :seen]
             return torch.from_numpy(np.ascontiguousarray(scores))
         if isinstance(op, Mix):
             by_part = membranes.reshape(-1, self._plan.widths[op.output])
@@ -255,10 +233,24 @@ class StageModel(PyLoihiProcessModel):
         code = stage.plays.code
         codes = self._integers(values, stage.plays.input, code.zero)
         self._spikes, self._outliers = played(code, codes, self._plan.period)
-        if stage.row is not None:
-            self._row[0] = position + 1
-            self._row[1:] = self._integers(values, stage.row, 0)
         self._message = self._pack(position, values)
+        if stage.holds:
+            self._held.append((self._spikes, self._outliers, self._message))
+            ahead = self._message.copy()
+            ahead[0] = -ahead[0]
+            self._silence()
+            self._message = ahead
+            self._send_row(-position - 1, values)
+        elif self._whole_sequence():
+            self._row[0] = self._mailbox.length
+        else:
+            self._send_row(position + 1, values)
+
+    def _send_row(self, place: int, values: dict[str, Value]) -> None:
+        """A row for the cache, where the stage has one."""
+        if self._stage.row is not None:
+            self._row[0] = place
+            self._row[1:] = self._integers(values, self._stage.row, 0)
 
     def _integers(self, values: dict[str, Value], name: str, zero: int) -> npt.NDArray[np.int32]:
         """Codes of one token (width,); rows of probabilities are filled up to the capacity with silent codes."""
@@ -295,10 +287,11 @@ class StageModel(PyLoihiProcessModel):
         """The reverse."""
         return step
 
-    def _unpack(self, message: Array, values: dict[str, Value]) -> int | None:
-        """Values of a message into `values`; returns the token's position, None where there is no token."""
+    def _unpack(self, message: Array, values: dict[str, Value]) -> tuple[int | None, bool]:
+        """Values of a message into `values`; returns the token's position, None where there is no token, and whether the
+        message only goes ahead of the token."""
         if message[0] == 0:
-            return None
+            return None, False
         start = 1
         for item in self._stage.arrives:
             part = torch.from_numpy(message[start : start + item.size])
@@ -314,7 +307,7 @@ class StageModel(PyLoihiProcessModel):
                 q, step, zero = (few.view(1, 1, -1) for few in part.split([width, port.groups, port.zero_points]))
                 step, kept = self._steps_in(item.name, step), zero.float() if port.zero_points else None
                 values[item.name] = Codes(q.float(), step, zero=kept)
-        return int(message[0]) - 1
+        return abs(int(message[0])) - 1, bool(message[0] < 0)
 
 
 @implements(proc=HostStage, protocol=LoihiProtocol)

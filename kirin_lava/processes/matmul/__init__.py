@@ -24,7 +24,7 @@ _INT32 = np.iinfo(np.int32)
 
 
 class SpikeMatmul(AbstractProcess):
-    """Spikes and messages times cached integer codes, causal, with grouped heads.
+    """Spikes and messages times cached integer codes, with grouped heads.
 
     Keeps one row of codes per position, R[j, h', d], and multiplies per time step what comes in:
 
@@ -38,6 +38,9 @@ class SpikeMatmul(AbstractProcess):
 
     Rows come at c_in, one message in the first time step of every window: position + 1, then the codes of that position; all
     zeros where there is none. Position 0 starts a new sequence.
+
+    Where it is not causal, rows come before any input does: -(position + 1), then the codes. A positive number n then says that
+    the input of the window meets the positions below n, which are all of the sequence.
 
     Parameters
     ----------
@@ -68,6 +71,9 @@ class SpikeMatmul(AbstractProcess):
     halves : int, optional
         Synapses of 8 bits that a cached code takes, 1 or 2. Default is 1.
 
+    causal : bool, optional
+        Whether a row meets the input of its own window and later ones. Default is True.
+
     Attributes
     ----------
     rows : numpy.ndarray
@@ -86,6 +92,7 @@ class SpikeMatmul(AbstractProcess):
         zero: int = 0,
         part: int | None = None,
         halves: int = 1,
+        causal: bool = True,
         **kwargs: Any,
     ) -> None:
         if kind not in ("score", "mix"):
@@ -103,6 +110,7 @@ class SpikeMatmul(AbstractProcess):
             zero=zero,
             part=part or capacity,
             halves=halves,
+            causal=causal,
             rows=self.rows,
             **kwargs,
         )
@@ -136,7 +144,7 @@ class PySpikeMatmulModel(PyLoihiProcessModel):
         self._heads, self._kv_heads, self._head_dim = (proc_params[k] for k in ("heads", "kv_heads", "head_dim"))
         self._capacity, self._period = proc_params["capacity"], proc_params["period"]
         self._zero, self._part = proc_params["zero"], proc_params["part"]
-        self._rows = proc_params["rows"]
+        self._rows, self._causal = proc_params["rows"], proc_params["causal"]
         self._caches = np.zeros((proc_params["halves"], self._kv_heads, self._capacity, self._head_dim))
         self._visible = 0
 
@@ -156,18 +164,19 @@ class PySpikeMatmulModel(PyLoihiProcessModel):
         self.a_buff = np.clip(current, _INT32.min, _INT32.max).astype(np.int32)  # the neuron behind reports the overflow
 
     def _keep(self, row: npt.NDArray[np.int32]) -> None:
-        self._visible = int(row[0])
-        if self._visible > self._capacity:
-            self.rejected[0] = max(int(self.rejected[0]), self._visible - 1)
-            self._visible = self._capacity
-        elif self._visible:
-            self._rows[self._visible - 1] = row[1:]
+        number = int(row[0])
+        stored = abs(number) if self._causal or number < 0 else 0  # position + 1 of the row
+        self._visible = min(max(number, 0), self._capacity)
+        if stored > self._capacity:
+            self.rejected[0] = max(int(self.rejected[0]), stored - 1)
+        elif stored:
+            self._rows[stored - 1] = row[1:]
             left = row[1:].reshape(self._kv_heads, self._head_dim)
             for half in self._caches[:0:-1]:
                 higher = (left + 128) // 256
-                half[:, self._visible - 1] = left - 256 * higher
+                half[:, stored - 1] = left - 256 * higher
                 left = higher
-            self._caches[0, :, self._visible - 1] = left
+            self._caches[0, :, stored - 1] = left
 
     def _multiply(self, x: npt.NDArray[np.int32], half: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         cache = half[:, : self._visible]  # (kv_heads, j, d)

@@ -55,7 +55,7 @@ class IntegerEncode(Encode, IntegerOp):
 
     def compute(self, values: Values, context: HostContext) -> Value:
         """See `StageOp`."""
-        return self.rule.integers(self.code, fixed_in(values, self.input), self.fraction, self.groups, context.start, self.name)
+        return self.rule.integers(self.code, fixed_in(values, self.input), self.fraction, self.groups, context.first, self.name)
 
     def operations(self) -> int:
         """Magnitude, comparison with the largest and with a bound, a shift, a quotient (a product with a reciprocal that one

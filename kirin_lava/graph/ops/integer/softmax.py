@@ -1,4 +1,4 @@
-"""The causal softmax in integers."""
+"""The softmax in integers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ _DOWN = 1  # a share of 1 times a step below 2^24 fits a message
 
 @dataclass(frozen=True, eq=False)
 class IntegerSoftmax(IntegerOp):
-    """Causal softmax over scores, with the step of the value folded in.
+    """Softmax over scores, with the step of the value folded in.
 
         u[j] = v[j] * step_k[j]                                     below 2^47, exact
         w[j] = 2^((u[j] - max u) * step_q * factor)                 2^-32 units; a shift and a table of one octave
         P[j] = w[j] / sum w * step_v[j]                             the sum exact; a table of one octave
 
-    for j up to the token's own position, 0 beyond. Sums of scores are below 2^23 and steps below 2^24.
+    for j up to the token's own position, 0 beyond, or for all j where the block is not causal. Sums of scores are below
+    2^23 and steps below 2^24.
 
     Attributes:
         factor_mantissa, factor_shift: `factor * log2(e)` in the units of the steps of queries and keys.
@@ -92,7 +93,7 @@ class IntegerSoftmax(IntegerOp):
         query = whole_step(codes_in(values, self.query).step, self.query_fraction)
         row = query.view(batch, length, self.kv_heads, -1, 1).permute(0, 2, 3, 1, 4)
         visible = None
-        if length > 1:
+        if length > 1 and context.causal:
             own = torch.arange(columns - length, columns, device=v.device)
             visible = torch.arange(columns, device=v.device) <= own[:, None]
         factor = Multiplier(self.factor_mantissa, self.factor_shift)
