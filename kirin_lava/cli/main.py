@@ -318,6 +318,12 @@ def evaluate(bundle: Path, form: str | None, quiet: bool, **arguments: Any) -> N
     "--profile", "profiles", multiple=True, metavar="NAME|FILE", help="Energy prices, a YAML file for instance; repeatable."
 )
 @options.context_option
+@click.option(
+    "--methods",
+    type=options.EXISTING,
+    metavar="FILE",
+    help="What `compare --methods --json` printed, for a section of its own.",
+)
 @click.option("--lava", is_flag=True, help="Count spikes and outliers on Lava as well.")
 @options.timeout_option
 @options.json_option

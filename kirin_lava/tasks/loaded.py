@@ -158,13 +158,14 @@ class Loaded:
         max_rows: int | None = 32,
         profiles: Sequence[str] = (),
         context: int | None = None,
+        methods: Path | str | None = None,
         lava: bool = False,
         timeout: float | None = None,
         progress: Progress | None = None,
     ) -> Report:
         """Write the page, and the same numbers beside the manifest; see `kirin_lava.tasks.report.make_report`."""
-        on, page, pictures = (None if path is None else Path(path) for path in (text, html, figures))
-        return make_report(self.path, on, page, pictures, max_rows, profiles, context, lava, timeout, progress)
+        on, page, pictures, table = (None if path is None else Path(path) for path in (text, html, figures, methods))
+        return make_report(self.path, on, page, pictures, max_rows, profiles, context, table, lava, timeout, progress)
 
     def inspect(self) -> BundleReport | NetReport:
         """What the bundle, or the `.net` file, holds."""

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kirin_lava.methods.method import Method
+from kirin_lava.tasks.quality.plot_methods import HEIGHT, draw_methods
 from kirin_lava.tasks.report.draw import PALETTE, Draw, keyed
+from kirin_lava.tasks.report.methods import points_of
 from kirin_lava.tasks.report.plot_chip import (
     cores_height,
     draw_cores,
@@ -79,5 +81,13 @@ def drawings(report: dict[str, Any], method: Method) -> dict[str, Drawing]:
             (energy_height(energy, False), energy_height(energy, True)),
             "Bars of joules per token under every profile, for the float network, its integer twin, a rate-coded network and "
             "ours.",
+        )
+    if present(report, "methods"):
+        found["methods"] = Drawing(
+            draw_methods,
+            (report["methods"]["prices"], points_of(report["methods"])),
+            (HEIGHT, HEIGHT),
+            "Points, one per recipe: joules of a token against what it loses, each joined to that of the same integers without "
+            "spikes.",
         )
     return found

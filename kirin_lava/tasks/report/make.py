@@ -24,6 +24,7 @@ from kirin_lava.tasks.report.card import refresh_card
 from kirin_lava.tasks.report.draw import require_matplotlib, save_png
 from kirin_lava.tasks.report.figures import drawings
 from kirin_lava.tasks.report.gather import gather
+from kirin_lava.tasks.report.methods import methods_part
 from kirin_lava.tasks.report.page import page_html
 from kirin_lava.tasks.report.planned import planned_part
 from kirin_lava.tasks.report.tables import report_tables
@@ -61,6 +62,7 @@ def make_report(
     max_rows: int | None = _ROWS,
     profiles: Sequence[str] = (),
     context: int | None = None,
+    methods: Path | None = None,
     lava: bool = False,
     timeout: float | None = None,
     progress: Progress | None = None,
@@ -75,11 +77,12 @@ def make_report(
         profiles: names or YAML files of energy profiles; empty for those that come with the program.
         context: positions that the caches on chip hold and that sums are bounded for; None for the smaller of the model's
             positions and 4096.
+        methods: what `kirin-lava compare --methods --json` printed of the same model; it becomes a section with a figure.
         lava: also run every block on Lava and count spikes and outliers there. timeout: limit in seconds of each such run.
 
     Raises:
         BackendError: matplotlib (or, with `lava`, Lava) is missing.
-        UsageError: no bundle, a damaged one, or the text that it was calibrated on.
+        UsageError: no bundle, a damaged one, the text that it was calibrated on, or a table of methods on another model.
         VerificationError: Lava computes or counts something else.
     """
     require_matplotlib()
@@ -89,17 +92,20 @@ def make_report(
                 path.parent.mkdir(parents=True, exist_ok=True)
             require_place(path)
     if not any((bundle / name).is_file() for name in (MANIFEST, JOURNAL)) and (bundle / "config.json").is_file():
-        if text or figures or lava:
+        if text or figures or lava or methods:
             raise UsageError(
-                f"{bundle} holds no converted model: a report of its config.json has no text, figures or run on Lava"
+                f"{bundle} holds no converted model: a report of its config.json has no text, figures, methods or run on Lava"
             )
         return _planned_report(bundle, html, profiles, context)
     say = progress or (lambda what, done, total: None)
+    compared = None if methods is None else methods_part(methods, Bundle(bundle).manifest["source"])
     counted = _counted_on_lava(bundle, timeout, say) if lava else None
     opened = Bundle(bundle)
     data = gather(opened, text or EVALUATION_TEXT, max_rows, profiles, context, say)
     if counted is not None:
         data["exactness"]["lava"] = counted
+    if compared is not None:
+        data["methods"] = compared
     data = json.loads(json.dumps(data, allow_nan=False))  # the page is drawn from what the file holds
     page = html or bundle / "report.html"
     files: list[Path] = []

@@ -26,6 +26,7 @@ _SECTIONS = {
     "fit": "Fit",
     "time": "Time",
     "energy": "Energy",
+    "methods": "Methods",
     "limits": "Limits",
 }
 _PLANNED = ("source", "fit", "time", "energy", "limits")
@@ -52,7 +53,8 @@ def page_html(report: dict[str, Any]) -> str:
 
     planned = "bundle" not in report
     explained = method.folder is not None or method.picture() is not None
-    shown = _PLANNED if planned else [name for name in _SECTIONS if name != "method" or explained]
+    left_out = {"method": not explained, "methods": not present(report, "methods")}
+    shown = _PLANNED if planned else [name for name in _SECTIONS if not left_out.get(name)]
     steps = report["steps"] if present(report, "steps") else ()
     placement, ranges = report["placement"], found.get("ranges")
     return render(

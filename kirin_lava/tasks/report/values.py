@@ -66,6 +66,7 @@ FORMS: dict[str, Callable[[Any], str]] = {
     "one": lambda v: f"{v:,.1f}",
     "two": lambda v: f"{v:,.2f}",
     "four": lambda v: f"{v:,.4f}",
+    "times4": lambda v: f"{v:.4f} ×",
     "times": lambda v: f"{v:.2f} ×" if abs(v) < 100 else f"{v:,.0f} ×",
     "whole percent": lambda v: f"{100 * v:.0f} %",
     "percent": lambda v: f"{100 * v:.1f} %",

@@ -40,3 +40,40 @@ def test_report_prints_the_main_numbers(cli: Cli, bundle: Path, text: Path, tmp_
 def test_report_of_no_bundle(cli: Cli, tmp_path: Path) -> None:
     ran = cli("report", tmp_path)
     assert ran.code == 2 and "manifest.json" in ran.err
+
+
+def test_a_table_of_methods_becomes_a_section(cli: Cli, bundle: Path, text: Path, tmp_path: Path) -> None:
+    model = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))["source"]["model"]
+    table, page = tmp_path / "table.json", tmp_path / "page.html"
+    printed = cli(*f"compare fast las-w8a8 fas-w8a8 -m {model} --methods --max-rows 2 --window 32 --json".split())
+    assert printed.code == 0, printed.err
+    table.write_text(printed.out, encoding="utf-8")
+    ran = cli("report", bundle, "--text", text, "--html", page, "--methods", table, "--json")
+    assert ran.code == 0, ran.err
+    part, rows = json.loads(ran.out)["methods"], {row["name"]: row for row in json.loads(printed.out)["contenders"]}
+    joules = next(key for key in rows["fast"] if key.startswith("joules, "))
+    for row in part["contenders"]:
+        assert row["joules"] == rows[row["name"]][joules] and row["kl"] == rows[row["name"]]["kl"]
+        assert (row["joules"] is None) or row["twin_joules"] == rows[row["name"] + ", twin"][joules]
+    other = json.loads(printed.out) | {"model": "another"}
+    table.write_text(json.dumps(other), encoding="utf-8")
+    ran = cli("report", bundle, "--text", text, "--methods", table)
+    assert ran.code == 2 and "compares methods on 'another', and this is a report of" in ran.err
+    html = page.read_text(encoding="utf-8")
+    assert 'href="#methods"' in html and 'id="figure-methods"' in html and "las-w8a8" in html and "simulated in float" in html
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{}", "is no table of methods (KeyError: 'model')"),
+        ('{"model": "other", "text": "t", "protocol": "p", "rows": 1, "tokens": 2, "contenders": []}', "StopIteration"),
+    ],
+)
+def test_what_is_no_table_of_methods(cli: Cli, bundle: Path, tmp_path: Path, content: str, said: str) -> None:
+    table = tmp_path / "table.json"
+    table.write_text(content, encoding="utf-8")
+    before = sorted(path.name for path in bundle.iterdir())
+    ran = cli("report", bundle, "--methods", table)
+    assert ran.code == 2 and said in ran.err and "Traceback" not in ran.err
+    assert sorted(path.name for path in bundle.iterdir()) == before
