@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -222,7 +223,13 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class PieceRecorder(Recorder):
+    """In pieces, and in their order: an observer need not bear threads."""
+
     in_pieces = True
+
+    def __call__(self, block: Block, op: Op, values: dict[str, Value]) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        super().__call__(block, op, values)
 
 
 @pytest.mark.parametrize(("kind", "recipe"), [("llama", "signed"), ("qwen3", "offset"), ("opt", "offset")])

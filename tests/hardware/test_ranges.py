@@ -134,6 +134,7 @@ def test_small_models_are_proved_and_observation_stays_inside(tmp_path: Path) ->
         Executor(model, observer=observer).forward(torch.stack(random_rows(CONFIGS[kind], seed=5)))
         rows = model_ranges(model, observer)
         require_fit(rows)
+        assert all((row.context, row.kind in ("score", "mix")) in ((0, False), (64, True)) for row in rows)
         assert [row.segment for row in rows] == [op.name for b in (*model.blocks, model.head) for op in b.core_ops()]
         for row in rows:
             assert row.guarantee == PROVED and row.advice == ""

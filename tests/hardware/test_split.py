@@ -18,10 +18,10 @@ from kirin_lava.export.serial import block_from_json, block_to_json
 from kirin_lava.graph.block import Block, Model
 from kirin_lava.graph.counter import Counter
 from kirin_lava.graph.executor import BlockExecutor, Cache, Executor
-from kirin_lava.graph.ops import Decode, Encode, Linear, Sum
+from kirin_lava.graph.ops import Decode, Encode, Linear, Mix, Sum
 from kirin_lava.hardware.bounds import Arrivals
 from kirin_lava.hardware.ranges import PROVED, block_ranges
-from kirin_lava.hardware.split import MOST_PARTS, cuts, make_provable, parts_needed, split_block, split_linear
+from kirin_lava.hardware.split import MOST_PARTS, cuts, make_provable, parts_needed, provable_part, split_block, split_linear
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.processes.runtime import run_job
 from kirin_lava.quantize.convert import convert_model
@@ -29,6 +29,7 @@ from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED, UNSIGNED8, SpikeCo
 from kirin_lava.spikes.neurons import Silence
 from kirin_lava.spikes.steps import StaticStep, StepRule, TokenBudget
 from tests.hardware.lava_jobs import run_linears
+from tests.processes.blocks import llama_block
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 
 
@@ -89,6 +90,16 @@ def test_what_reaches_far_on_one_side_alone_is_split(sign: int) -> None:
     parts = parts_needed(linear, seen)
     assert parts is not None and whole / parts <= STATE_MAX < whole / (parts - 1)
     assert parts == -(-whole // STATE_MAX) == 10
+
+
+@pytest.mark.parametrize(("beyond", "part"), [(-4, None), (-3, 3), (-1, 2), (0, 1), (1, 0)])
+def test_positions_are_shared_as_far_as_one_message_among_spikes_leaves_room(beyond: int, part: int | None) -> None:
+    """A cached code of 127 times one probability fills a membrane; every spike beside it needs 7 of its room."""
+    block = llama_block()
+    mix = next(op for op in block.ops if isinstance(op, Mix))
+    code = replace(UNSIGNED8, code_max=STATE_MAX // 127 + beyond * 7)
+    assert provable_part(block, replace(mix, code=code), 5) == part
+    assert provable_part(block, replace(mix, code=UNSIGNED8), 5) is None
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**31), st.sampled_from([OFFSET, SIGNED]))

@@ -97,6 +97,8 @@ def test_a_broken_activation_is_named(broken: float) -> None:
 def test_zero_points_of_several_groups_have_no_place() -> None:
     with pytest.raises(UsageError, match="site: zero points of 2 groups have no place in one sum"):
         encode(levels(1).bound(FINE), MinMax(1), random(1, 2, WIDTH), groups=2)
+    with pytest.raises(UsageError, match="site: zero points of 2 groups have no place in one sum"):
+        MinMax(1).integers(levels(1).bound(FINE), torch.ones(1, 2, WIDTH, dtype=torch.int64), 9, 2, 0, "site")
     assert MinMax(1).share(levels(1), 9, 1) == 0 and MinMax(1, centred=True).share(REFINED[1], 9, 1) == 1
     assert (MinMax(1).zero_points, MinMax(1, centred=True).zero_points) == (2, 0)
     assert MinMax(4).problem(9) is not None and MinMax(2).problem(9) is None

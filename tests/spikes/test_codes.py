@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -78,6 +80,15 @@ def test_spans_are_reached_and_not_left(code: SpikeCode) -> None:
     spiking = np.append(sent[:-1][~code.is_message(q)], 0)
     assert code.payload_span(messages=False) == (spiking.min(), spiking.max())
     assert code.largest == np.abs(q).max() and code.signed == (q.min() < 0)
+
+
+def test_without_spikes_none_reach_anywhere_whatever_the_zero_point() -> None:
+    for zero in (-5, 5):
+        code = replace(code_named("integer-8"), zero=zero)
+        assert code.payload_span(messages=False) == (0, 0)
+        assert code.payload_span() == (zero - 127, zero + 127) and code.max_message == 132
+    above = replace(code_named("integer-8"), code_min=3, code_max=9)
+    assert above.payload_span() == (0, 9) and replace(above, zero=-20).payload_span() == (-17, 0)
 
 
 @EVERY

@@ -83,7 +83,7 @@ class Levels(SpikeCode):
 
     def check_codes(self, codes: Integers) -> None:
         """See `SpikeCode`."""
-        if self.channels is None or not codes.size:
+        if self.channels is None:
             return
         odd = codes % self.thresholds(codes.shape[-1]) != 0
         if odd.any():

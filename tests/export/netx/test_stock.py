@@ -210,6 +210,29 @@ def test_a_dead_neuron_fits_whatever_its_ramp() -> None:
     assert not got[:, 1].any() and got[:, 0].any()
 
 
+def test_the_neuron_of_a_fire_segment_has_no_leak_and_one_step_of_rest() -> None:
+    linear = with_fire(
+        np.random.default_rng(0), some_linear(np.random.default_rng(0), 6, 5, SIGNED), UNSIGNED16, np.array([300]), 0
+    )
+    layer = stock_form(linear)
+    vth = layer.neuron["vThMant"]
+    assert layer.neuron == {"type": "LOIHI", "vThMant": vth, "refDelay": 1, "iDecay": 0, "vDecay": 0}
+    limits = {each.quantity: each.limit for each in layer.ranges}
+    assert limits[CURRENT] == limits["u in the fire phase"] == (-LIF_LIMIT, LIF_LIMIT) and limits["vth"] == (1, LIF_LIMIT)
+    assert limits["v after a spike"] == (-LIF_LIMIT, vth) and limits[MEMBRANE][1] == vth
+
+
+@pytest.mark.parametrize(("offset", "room"), [(0, 0), (-30_781, 0), (-30_782, 1), (-40_000, 9219)])
+def test_what_is_lifted_down_has_so_much_less_room_below(offset: int, room: int) -> None:
+    """The first neuron fires its top level from -100,000 on, so that vth is 100,000 lower than it could be; that of the second
+    one is 290 - offset."""
+    fires = Silence(UNSIGNED16, np.array([20, 20]), np.array([100_290, offset]), 0)
+    linear = Linear("l", "x", "y", np.array([[1] * 3, [127] * 3], np.int8), 8, SIGNED, fires)
+    layer = stock_form(linear, np.zeros((1, 3), np.int64))
+    assert layer.neuron["vThMant"] == LIF_LIMIT - 1 - 100_000
+    assert {each.quantity: each.limit for each in layer.ranges}[MEMBRANE][0] == room - LIF_LIMIT
+
+
 def test_offsets_and_zero_points_of_any_size_fit_or_are_refused() -> None:
     rng = np.random.default_rng(4)
     linear = some_linear(rng, 24, 6, OFFSET, -8, 7)

@@ -88,6 +88,11 @@ def test_netx_finds_what_it_reads_and_integers_as_they_are_meant(tmp_path: Path)
         assert layer["neuron/iDecay"][()] == 0
 
 
+def replaced(file: h5py.File, name: str, value: object) -> None:
+    del file[name]
+    file[name] = value
+
+
 def test_a_file_with_more_in_its_neuron_than_was_meant_is_not_taken_for_what_was_written(tmp_path: Path) -> None:
     linear, codes = _fire_linear()
     write_segment(tmp_path / "a.net", linear, codes=codes)
@@ -95,6 +100,12 @@ def test_a_file_with_more_in_its_neuron_than_was_meant_is_not_taken_for_what_was
     changes: list[Callable[[h5py.File], object]] = [
         lambda file: file.__setitem__("layer/0/neuron/vDelay", 1),
         lambda file: file.copy("layer/0", "layer/1"),
+        *(lambda file, key=key: file["layer/0/neuron"].pop(key) for key in layer.neuron),
+        *(lambda file, key=key: replaced(file, f"layer/0/neuron/{key}", np.int64(7)) for key in layer.neuron if key != "type"),
+        *(lambda file, word=word: replaced(file, "layer/0/neuron/type", word) for word in (b"LOIH", b"LOIHJ", b"SDNN")),
+        *(lambda file, word=word: replaced(file, "layer/0/type", [word]) for word in (b"conv1", b"zense")),
+        *(lambda file, more=more: file["layer/0/shape"].__setitem__(0, layer.layout.neurons + more) for more in (-1, 1)),
+        *(lambda file, more=more: file["layer/0/weight"].__setitem__((0, 0), layer.synapses[0, 0] + more) for more in (-1, 1)),
     ]
     for change in changes:
         write_segment(tmp_path / "a.net", linear, codes=codes)

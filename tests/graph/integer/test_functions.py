@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -82,6 +84,21 @@ def test_an_entry_that_is_off_by_one_is_found(formula: Formula, what: str) -> No
     arrays[what] = arrays[what][:-1]
     with pytest.raises(UsageError, match="entries instead of"):
         check_table(Table(formula.name, **arrays), "here")
+
+
+@pytest.mark.parametrize(("name", "shape", "digest"), [
+    ("exp2", (256, (24, 17), 1 << 20), "e435cb59ad927a01"),
+    ("reciprocal", (256, (24, 17), 1 << 24), "e5ae1b7fe9aebf9e"),
+    ("root", (512, (24, 16), 3 << 22), "f94eb1eccae23103"),
+    ("silu", (508, (21, 16), 1 << 22), "7b005870736cbfa2"),
+    ("gelu", (380, (20, 16), 1 << 21), "cf5d39811cfc3c6d"),
+])  # fmt: skip
+def test_tables_are_those_of_every_bundle_there_is(name: str, shape: tuple[int, tuple[int, int], int], digest: str) -> None:
+    """Bundles hold their entries, and a bundle whose entries are others is refused as damaged."""
+    one, formula = table(name), formula_named(name)
+    assert (formula.entries, one.bits, formula.ranges[-1].stop) == shape
+    entries = one.value.astype("<i4").tobytes() + one.slope.astype("<i4").tobytes()
+    assert hashlib.sha256(entries).hexdigest().startswith(digest)
 
 
 def test_tables_are_named() -> None:
