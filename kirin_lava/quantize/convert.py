@@ -33,8 +33,9 @@ from kirin_lava.quantize.integers import (
     whole_rotary,
 )
 from kirin_lava.quantize.lower import corrected, lower_block, round_block
-from kirin_lava.quantize.recover import Layer, Student, recover
+from kirin_lava.quantize.recover import recover
 from kirin_lava.quantize.settle import settle
+from kirin_lava.quantize.student import Layer, Student
 
 __all__ = ["Converted", "convert_blocks", "convert_model", "frame_of", "rotary_of"]
 

@@ -21,8 +21,8 @@ from kirin_lava.models import float_model
 from kirin_lava.models.layout import Dense, FloatBlock, FloatOp
 from kirin_lava.quantize.calibrate import sample, sum_moments
 from kirin_lava.quantize.lower import corrected, round_block
-from kirin_lava.quantize.recover import Layer, Trained
 from kirin_lava.quantize.sites import Sites
+from kirin_lava.quantize.student import Layer, Trained
 
 __all__ = ["settle"]
 

@@ -22,7 +22,7 @@ from kirin_lava.methods.recipe import Recipe, RecoverySpec, load_recipe
 from kirin_lava.methods.site import Site
 from kirin_lava.quantize import convert
 from kirin_lava.quantize.convert import convert_blocks, convert_model
-from kirin_lava.quantize.recover import Layer, Student
+from kirin_lava.quantize.student import Layer, Student
 from kirin_lava.spikes.codes import INTEGER8
 from kirin_lava.spikes.neurons import IntegrateFire
 from kirin_lava.spikes.steps import StaticStep

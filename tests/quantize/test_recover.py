@@ -19,7 +19,8 @@ from kirin_lava.models.checkpoint import Checkpoint
 from kirin_lava.quantize import convert
 from kirin_lava.quantize import recover as module
 from kirin_lava.quantize.convert import Converted, convert_blocks, convert_model
-from kirin_lava.quantize.recover import Layer, Student, recover
+from kirin_lava.quantize.recover import recover
+from kirin_lava.quantize.student import Layer, Student
 from kirin_lava.tasks.quality.original import twin_logits
 from tests.hf_models import save_model
 
