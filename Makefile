@@ -3,10 +3,11 @@ bin := .venv/bin
 
 # of `make demo`: demo, demo-opt, smollm2, a folder that holds a checkpoint, or a GGUF file
 MODEL ?= demo
+METHODS ?= --max-rows 8
 bundle = build/$(patsubst %.gguf,%,$(notdir $(MODEL)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smollm2 demo test lint docs fuzz kills mutants clean browser
+.PHONY: help setup smollm2 demo methods test lint docs fuzz kills mutants clean browser
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +22,9 @@ demo: setup $(filter smollm2,$(MODEL)) ## export the embedded model (or MODEL=..
 	$(bin)/kirin-lava export -m $(MODEL) -o $(bundle) --verify lava --force
 	$(bin)/kirin-lava run $(bundle) --max-new-tokens 60
 	$(bin)/kirin-lava report $(bundle) --html $(bundle).html
+
+methods: setup $(filter smollm2,$(MODEL)) ## all methods on the embedded model (or MODEL=...) in one table, with a figure (METHODS="--max-rows 8 --verify")
+	$(bin)/kirin-lava compare -m $(MODEL) --methods --figure $(bundle)-methods.svg $(METHODS)
 
 test: lint docs browser ## lint, the documentation, then all tests: what CI runs
 	$(bin)/pytest -n auto --maxprocesses 4 --dist worksteal --durations 10

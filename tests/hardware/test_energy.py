@@ -19,7 +19,8 @@ from kirin_lava.base.errors import UsageError
 from kirin_lava.graph.counter import Counter
 from kirin_lava.graph.executor import Executor
 from kirin_lava.hardware import profile as profiles
-from kirin_lava.hardware.energy import NETWORKS, energy_table, paper_view, verdict
+from kirin_lava.hardware.energy import energy_table, paper_view, verdict
+from kirin_lava.hardware.networks import NETWORKS
 from kirin_lava.hardware.profile import PRICES, Price, Profile, load_profile, profile_names
 from kirin_lava.hardware.shapes import shape_of_model
 from kirin_lava.hardware.work import ModelWork, SegmentWork, assumed_density, assumed_work, measured_work

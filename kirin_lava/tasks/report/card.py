@@ -16,7 +16,7 @@ from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import disk_errors, save_text
 from kirin_lava.base.readers import MOST_YAML, parse_yaml, read_json, read_text
 from kirin_lava.export.bundle import Bundle
-from kirin_lava.hardware.energy import NETWORKS
+from kirin_lava.hardware.networks import NETWORKS
 from kirin_lava.models.checkpoint import EMBEDDED_MODELS
 from kirin_lava.tasks.report.gather import FORMAT, manifest_part
 from kirin_lava.tasks.report.templates import render

@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from kirin_lava.hardware.energy import NETWORKS
+from kirin_lava.hardware.networks import NETWORKS
 from kirin_lava.methods.known import method_named
 from kirin_lava.tasks.report.draw import svg
 from kirin_lava.tasks.report.figures import drawings
