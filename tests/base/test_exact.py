@@ -369,3 +369,7 @@ def test_cuda_computes_the_same_bits() -> None:
         codes = (x * most / 127).round().clamp(-most, most)
         on_device = ExactMatmul(weight, most, torch.device("cuda"))(codes.cuda())
         assert torch.equal(on_device.cpu(), ExactMatmul(weight, most, CPU)(codes))
+
+
+def test_two_products_of_bytes_fit_the_sixteen_bits_that_they_are_added_in() -> None:
+    assert 2 * 255 * exact._PAIR_SAFE < 2**15 <= 2 * 255 * (exact._PAIR_SAFE + 1)

@@ -17,7 +17,7 @@ from kirin_lava.graph.block import Block
 from kirin_lava.graph.cache import Cache
 from kirin_lava.graph.counter import Counter
 from kirin_lava.graph.executor import BlockExecutor, Executor
-from kirin_lava.graph.ops import Decode, Mix, Score
+from kirin_lava.graph.ops import Decode, Mix, Score, synapses_of
 from kirin_lava.graph.parts import sums_by_part
 from kirin_lava.graph.stages import phases_of
 from kirin_lava.graph.values import Codes
@@ -25,7 +25,7 @@ from kirin_lava.hardware.shapes import shape_of_model
 from kirin_lava.hardware.work import measured_work
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.quantize.convert import convert_model
-from kirin_lava.spikes.codes import UNSIGNED16
+from kirin_lava.spikes.codes import HALVES16, UNSIGNED16
 from tests.processes.blocks import llama_block, rotary_tables
 from tests.processes.blocks import tokens as block_tokens
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
@@ -117,3 +117,11 @@ def test_a_split_model_counts_its_neurons_and_additions(tmp_path) -> None:  # ty
     work = measured_work(parts.result(), shape_of_model(parted))
     assert next(row.parts for row in work.segments if row.kind == "mix") == sum(seen) / 12
     assert not [row for row in whole.result().host if row.op == "attn.mix.sum"]
+
+
+@pytest.mark.parametrize(("largest", "synapses"), [
+    (127, (127,)), (128, (1, 128)), (383, (1, 128)), (384, (2, 128)), (25_727, (100, 128)), (25_728, (101, 128)),
+])  # fmt: skip
+def test_digits_of_a_cached_code_reach_as_far_as_it_does(largest: int, synapses: tuple[int, ...]) -> None:
+    """In base 256 with a low digit of -128 to 127."""
+    assert synapses_of(replace(HALVES16, code_min=-largest, code_max=largest)) == synapses

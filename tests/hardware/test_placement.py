@@ -106,6 +106,8 @@ def test_wide_and_narrow_fan_ins_meet_other_limits() -> None:
     wide = place(shape_of(linear(100_000, 3)), 1)  # input lines alone take 400 kB
     assert repr(wide.segments[0].fan_in_parts) == "3" and wide.segments[0].neurons == 9
     check(wide, shape_of(linear(100_000, 3)))
+    assert wide.segments[0].core_copies == 1.0 and narrow.segments[0].core_copies == 2.0
+    assert place(shape_of(linear(1024, 600)), 1).segments[0].core_copies == 3.0
     assert place(shape_of(linear(60_000, 3)), 1).segments[0].fan_in_parts == 2
     for inputs in (60_000, 100_000):
         with pytest.raises(FitError, match="read their membranes out"):

@@ -178,3 +178,11 @@ def test_a_code_is_sent_evenly_spread_in_the_last_steps() -> None:
         np.testing.assert_array_equal(raster.sum(1), every)
         np.testing.assert_array_equal(code.decode(raster), every)
         assert code.events(every) == (every.sum(), 0, 1)
+
+
+def test_the_highest_threshold_is_the_room_that_an_accumulation_needs() -> None:
+    """Before a spike is taken off, x may stand at nearly twice the threshold."""
+    neuron = IntegrateFire(rate(8), np.array([5, 9]), np.array([1, 2]), np.array([-3, 4]))
+    assert neuron.top().tolist() == [10, 18] and neuron.lift().tolist() == [-3, 4]
+    counts = np.array([5, 0, 0, 1, 0, 0, 0, 0, 2])
+    assert neuron.work(counts) == (8 * 8, 8 * 8 + 3 + 2 * 8) and neuron.most_work() == (8, 16)

@@ -117,3 +117,10 @@ def test_a_step_beyond_24_bits_is_told() -> None:
     x = torch.full((1, 1, 8), MESSAGE_LIMIT - 1)
     with pytest.raises(FitError, match=r"attn.q.encode: a step of \d+ does not fit 24 bits"):
         TokenBudget(0.0, reach=9).integers(INTEGER8, x, 0, 1, 0, "attn.q.encode")
+
+
+def test_a_row_whose_every_number_may_be_a_message_has_no_limit_of_spikes() -> None:
+    """One position and a budget of one message: the step is that of the last code, the smallest there is, not of a spike."""
+    x = torch.tensor([[[[1]], [[7]]]])
+    found = RowBudget(0.1).integers(UNSIGNED16, x, 20, 2, 0, "here")
+    assert found.q.flatten().tolist() == [16, 7 * 16]

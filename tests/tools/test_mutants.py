@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tools.mutants.__main__ import HERE, ROOT, known_survivors
+from tools.mutants.__main__ import HERE, ROOT, file_by_file, known_survivors
 from tools.mutants.places import Mutant, mutants_of, sample
 from tools.mutants.run import run_tests
 
@@ -71,6 +71,11 @@ def test_outcomes(tmp_path: Path, body: str, outcome: str) -> None:
 def test_no_tests_are_no_success(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text("")
     assert run_tests(tmp_path, ["test_it.py"], 120) == run_tests(tmp_path, ["nowhere.py"], 120) == "broken"
+
+
+def test_files_are_timed_once_with_the_options_of_their_module() -> None:
+    assert file_by_file(["a.py", "b", "-m", "not lava"]) == [["a.py", "-m", "not lava"], ["b", "-m", "not lava"]]
+    assert file_by_file(["a.py"]) == [["a.py"]]
 
 
 def test_the_modules_and_their_tests_exist() -> None:

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import yaml
@@ -84,22 +85,27 @@ def main() -> int:
 
 
 def _campaign(copies: list[Path], mutants: list[Mutant], tests_of: dict[str, list[str]]) -> int:
-    limits: dict[str, Limits] = {}
+    spent: dict[str, tuple[float, float]] = {}
     bad = []
 
     def unchanged(job: Job, ran: Running) -> None:
-        limits[str(job.tests)] = Limits.after(ran.cpu, ran.wall)
+        spent[str(job.tests)] = ran.cpu, ran.wall
         if ran.outcome != "passed":
             bad.append(job.tests)
 
-    distinct = {str(tests_of[mutant.module]): tests_of[mutant.module] for mutant in mutants}
+    modules = list(dict.fromkeys(mutant.module for mutant in mutants))
+    distinct = {str(part): part for module in modules for part in file_by_file(tests_of[module])}
     run_all(copies, [Job(tests, _UNCHANGED) for tests in distinct.values()], unchanged)
     if bad:
         for tests in bad:
             print(f"these tests fail without a mutant: {' '.join(tests)}", file=sys.stderr)
         return 2
+    limits = {
+        module: Limits.after(*map(sum, zip(*(spent[str(part)] for part in file_by_file(tests_of[module])), strict=True)))
+        for module in modules
+    }
     known = known_survivors()
-    results: dict[str, list[float]] = {module: [0, 0, 0] for module in dict.fromkeys(mutant.module for mutant in mutants)}
+    results: dict[str, list[float]] = {module: [0, 0, 0] for module in modules}
     alive: list[str | None] = []
 
     def tried(job: Job, ran: Running) -> None:
@@ -116,9 +122,15 @@ def _campaign(copies: list[Path], mutants: list[Mutant], tests_of: dict[str, lis
         alive.append(why)
         print(f"lives: {mutant.words}  [{why or 'not explained'}]", flush=True)
 
-    jobs = [Job(tests_of[mutant.module], limits[str(tests_of[mutant.module])], mutant) for mutant in mutants]
+    jobs = [Job(tests_of[mutant.module], limits[mutant.module], mutant) for mutant in mutants]
     run_all(copies, jobs, tried)
     return _tell(results, alive)
+
+
+def file_by_file(tests: list[str]) -> list[list[str]]:
+    """Tests of a module, each file for itself with the options behind the files: many modules share them."""
+    files = list(takewhile(lambda word: not word.startswith("-"), tests))
+    return [[file, *tests[len(files) :]] for file in files]
 
 
 def run_all(copies: list[Path], jobs: Iterable[Job], tell: Callable[[Job, Running], None]) -> None:

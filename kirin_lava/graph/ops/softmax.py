@@ -70,7 +70,7 @@ class Softmax(HostOp):
         x = scores * (key * _float32(self.factor * _LOG2E))
         x *= like(query_step.view(batch, length, self.kv_heads, -1, 1).permute(0, 2, 3, 1, 4), x)
         later = x[..., context.start :]  # the columns of these tokens, and whatever follows
-        masked = context.causal and (length > 1 or later.shape[-1] > 1)
+        masked = context.causal and later.shape[-1] > 1
         if masked:
             later += like(_hidden(length, later.shape[-1], v.device), x)
         x -= amax(x)

@@ -91,8 +91,11 @@ def test_early_and_double_spikes_are_named() -> None:
     early[1, FIRE.period + 8] = 1
     with pytest.raises(VerificationError, match="window 1, neuron 1 fired before its inputs"):
         fired_codes(FIRE, early)
+    early[1, 8] = early[0, FIRE.period + 8] = 1
+    with pytest.raises(VerificationError, match="window 0, neuron 1 fired before its inputs"):
+        fired_codes(FIRE, early)
     twice = np.zeros((2, FIRE.period + 1), int)
-    twice[0, [10, 12]] = 1
+    twice[:, [10, 12]] = 1
     with pytest.raises(VerificationError, match="window 0, neuron 0 fired twice"):
         fired_codes(FIRE, twice)
 

@@ -29,7 +29,7 @@ from kirin_lava.graph.ops.integer.doors import MOST_SHIFT
 from kirin_lava.graph.ops.integer.functions import NORM_BITS, gate_fraction
 from kirin_lava.graph.ops.integer.norm import GAIN_LIMIT, MOST_NUMBERS
 from kirin_lava.graph.port import CODES, FIXED, SUMS, Inputs, Port
-from kirin_lava.graph.values import ROTARY_BITS
+from kirin_lava.graph.values import ROTARY_BITS, Codes, HostContext
 from kirin_lava.spikes.codes import INTEGER8, OFFSET, SIGNED
 from kirin_lava.spikes.steps import StepRule, TokenBudget
 from kirin_lava.spikes.tables import table
@@ -250,3 +250,28 @@ def test_steps_are_whole_numbers_of_their_units_and_back() -> None:
     step = torch.tensor([3.0, 2.0**24 - 1]) * 2.0**-12
     assert whole_step(step, 12).tolist() == [3, 2**24 - 1] and whole_step(step, 13).tolist() == [6, 2**25 - 2]
     assert torch.equal(real_step(whole_step(step, 12), 12), step)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7])
+def test_a_token_sees_no_later_one_unless_all_see_all(length: int) -> None:
+    start, generator = 4, torch.Generator().manual_seed(length)
+    v = torch.randint(-9000, 9000, (1, HEADS, length, start + length), generator=generator)
+    steps = {
+        name: torch.randint(1, 2**20, (1, KV_HEADS, start + length), generator=generator) * 2.0**-fraction
+        for name, fraction in (("k", 9), ("v", 10))
+    }
+    query = torch.randint(1, 2**8, (1, length, HEADS), generator=generator) * 2.0**-8
+
+    def result(first: int, stop: int, columns: int, causal: bool = True) -> torch.Tensor:
+        seen = {name: step[..., :columns] for name, step in steps.items()}
+        context = HostContext(torch.arange(start + first, start + stop), steps=seen, causal=causal)
+        codes = Codes(torch.empty(0), query[:, first:stop])
+        return cast(torch.Tensor, SOFTMAX.compute({"scores": v[:, :, first:stop, :columns], "query": codes}, context))
+
+    together, whole = result(0, length, start + length), result(0, length, start + length, causal=False)
+    for i in range(length):
+        seen = start + i + 1
+        assert torch.equal(together[:, :, i : i + 1, :seen], result(i, i + 1, seen)), i
+        assert not together[:, :, i, seen:].any()
+        assert torch.equal(whole[:, :, i : i + 1], result(i, i + 1, start + length, causal=False)), i
+    assert whole[..., start + 1 :].any() == (length > 1)
