@@ -50,7 +50,7 @@ class Measured:
 
 def gates(fraction: int, every: int = 1) -> Iterator[Measured]:
     """SiLU and GELU of every, or each `every`-th, message in units of 2^-fraction. The results' own units are finer."""
-    for name, exact in (("silu", F.silu), ("gelu", F.gelu)):
+    for name, exact in (("silu", F.silu), ("gelu", F.gelu), ("gelu_tanh", _gelu_tanh)):
         error, numbers = 0.0, 0
         for start in range(1 - MESSAGE_LIMIT, MESSAGE_LIMIT, _PART):
             x = torch.arange(start, min(start + _PART, MESSAGE_LIMIT), every)
@@ -59,6 +59,10 @@ def gates(fraction: int, every: int = 1) -> Iterator[Measured]:
             numbers += len(x)
         reach = math.log2(MESSAGE_LIMIT) - fraction
         yield Measured(name, f"-2^{reach:g} to 2^{reach:g}", numbers, error / CODE)
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
 
 
 def norms(rows: int, widths: tuple[int, ...] = (8, 64, 576, 4096, 8192)) -> Iterator[Measured]:
@@ -130,6 +134,10 @@ def exact_of(formula: Formula, x: Tensor) -> Tensor:
             return torch.rsqrt(1 + x)
         case "silu":
             return x.relu() - F.silu(x)
+        case "gelu_tanh":
+            return x.relu() - _gelu_tanh(x)
+        case "tanh":
+            return x.tanh()
     return x.relu() - F.gelu(x)
 
 

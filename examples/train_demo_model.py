@@ -1,9 +1,9 @@
-"""Train the two models that are embedded in the package, on stories from `story_grammar.py`.
+"""Train the models that are embedded in the package, on stories from `story_grammar.py`.
 
     python examples/train_demo_model.py --family all --output kirin_lava/models/data
     python examples/train_demo_model.py --family all --output kirin_lava/models/data --evaluate
 
-writes OUTPUT/demo-llama and OUTPUT/demo-opt in the Hugging Face layout, some ten minutes each on one core.
+writes OUTPUT/demo-llama, OUTPUT/demo-opt and OUTPUT/demo-gpt2 in the Hugging Face layout, some ten minutes each on one core.
 Every story is seen once, so that the loss that is printed is a loss on unseen text.
 The shipped weights are float16: the trained ones rounded once, and whatever is measured is measured on the rounded.
 
@@ -26,6 +26,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     OPTConfig,
@@ -56,11 +58,12 @@ FINAL_GAIN = 0.35  # of the last norm: undoes the wide spread in the first logit
 
 @dataclass(frozen=True)
 class Family:
-    """One embedded model: its folder, its Hugging Face class, and what its card says of it."""
+    """One embedded model: its folder, its Hugging Face class, what its card says of it, and how long it is trained."""
 
     folder: str
     build: Callable[[], PreTrainedModel]
     summary: str
+    steps: int = STEPS
 
 
 def build_llama() -> PreTrainedModel:
@@ -102,9 +105,30 @@ def build_opt() -> PreTrainedModel:
     return OPTForCausalLM._from_config(config, attn_implementation="sdpa")
 
 
+def build_gpt2() -> PreTrainedModel:
+    """Learned positions, LayerNorm before each part, biases, GELU in its tanh form, transposed matrices, tied embeddings."""
+    config = GPT2Config(
+        vocab_size=VOCABULARY,
+        n_embd=128,
+        n_inner=256,
+        n_layer=4,
+        n_head=8,
+        n_positions=CONTEXT,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        initializer_range=0.09,
+        **SPECIAL,
+    )
+    return GPT2LMHeadModel._from_config(config, attn_implementation="sdpa")
+
+
 FAMILIES = {
     "llama": Family("demo-llama", build_llama, "Llama (grouped-query attention, RoPE, SwiGLU, RMSNorm, tied embeddings)"),
     "opt": Family("demo-opt", build_opt, "OPT (learned positions, pre-LayerNorm, biases, ReLU MLP, tied embeddings)"),
+    "gpt2": Family(
+        "demo-gpt2", build_gpt2, "GPT-2 (learned positions, pre-LayerNorm, biases, GELU MLP, tied embeddings)", 2500
+    ),
 }
 
 CARD = """---
@@ -157,7 +181,7 @@ def ease_copying(model: PreTrainedModel) -> None:
     with torch.no_grad():
         model.get_input_embeddings().weight.normal_(0.0, EMBEDDING_SPREAD)
         for name, module in model.named_modules():
-            if name in ("model.norm", "model.decoder.final_layer_norm"):
+            if name in ("model.norm", "model.decoder.final_layer_norm", "transformer.ln_f"):
                 module.weight.fill_(FINAL_GAIN)
             if name.endswith(".self_attn"):
                 value, key = orthonormal(), orthonormal()
@@ -165,6 +189,10 @@ def ease_copying(model: PreTrainedModel) -> None:
                 (module.o_proj if hasattr(module, "o_proj") else module.out_proj).weight.copy_(per_query(value).T)
                 module.k_proj.weight.copy_(0.5 * key)
                 module.q_proj.weight.copy_(0.5 * per_query(key))
+            if name.endswith(".attn"):  # GPT-2: one transposed matrix for q, k and v
+                value, key = orthonormal(), orthonormal()
+                module.c_attn.weight.copy_(torch.cat([0.5 * key, 0.5 * key, value]).T)
+                module.c_proj.weight.copy_(value)
 
 
 def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
@@ -299,7 +327,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train or evaluate the embedded models.")
     parser.add_argument("--family", choices=[*FAMILIES, "all"], default="all")
     parser.add_argument("--output", type=Path, required=True, help="folder of the model folders")
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--steps", type=int, help="instead of those of the family")
     parser.add_argument("--seed", type=int, default=SEED["train"])
     parser.add_argument("--evaluate", action="store_true", help="do not train: judge what is in OUTPUT")
     options = parser.parse_args()
@@ -307,7 +335,7 @@ def main() -> None:
         if options.evaluate:
             evaluate(options.output / FAMILIES[family].folder, options.seed)
         else:
-            folder = train(family, options.output, options.steps, options.seed)
+            folder = train(family, options.output, options.steps or FAMILIES[family].steps, options.seed)
             print(f"{folder}: {sum(path.stat().st_size for path in folder.iterdir())} bytes")
 
 

@@ -8,6 +8,16 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GemmaForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     GraniteConfig,
     GraniteForCausalLM,
     LlamaConfig,
@@ -37,6 +47,11 @@ CLASSES: dict[str, tuple[type[Any], type[Any]]] = {
     "granite": (GraniteConfig, GraniteForCausalLM),
     "smollm3": (SmolLM3Config, SmolLM3ForCausalLM),
     "opt": (OPTConfig, OPTForCausalLM),
+    "gemma": (GemmaConfig, GemmaForCausalLM),
+    "gemma2": (Gemma2Config, Gemma2ForCausalLM),
+    "gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM),
+    "gpt2": (GPT2Config, GPT2LMHeadModel),
+    "gpt_neox": (GPTNeoXConfig, GPTNeoXForCausalLM),
 }
 VOCABULARY = 258
 COMMON: dict[str, Any] = {
@@ -51,16 +66,26 @@ COMMON: dict[str, Any] = {
 }
 ROTARY: dict[str, Any] = {**COMMON, "num_key_value_heads": 2, "intermediate_size": 48}
 LEARNED: dict[str, Any] = {**COMMON, "ffn_dim": 48, "word_embed_proj_dim": 32}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "opt": LEARNED,
+    "gpt2": {**COMMON, "n_inner": 48, "n_positions": 64},
+    "gemma": {**ROTARY, "head_dim": 8},
+    "gemma2": {**ROTARY, "head_dim": 8, "query_pre_attn_scalar": 12, "sliding_window": 40},
+    "gemma3_text": {**ROTARY, "head_dim": 8, "query_pre_attn_scalar": 12, "sliding_window": 40, "sliding_window_pattern": 2},
+    "gpt_neox": {**COMMON, "intermediate_size": 48, "rotary_pct": 0.25},
+}
+"""Of types whose entries are not those of `ROTARY`."""
 
 
 def random_model(kind: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A model of transformers whose every parameter is drawn, biases and norms too."""
     config, model = CLASSES[kind]
     torch.manual_seed(seed)
-    made: PreTrainedModel = model(config(**{**(LEARNED if kind == "opt" else ROTARY), **changes})).eval()
+    made: PreTrainedModel = model(config(**{**DEFAULTS.get(kind, ROTARY), **changes})).eval()
     with torch.no_grad():
         for name, parameter in made.named_parameters():
-            center = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            norm = ("norm" in name or ".ln_" in name) and not kind.startswith("gemma")
+            center = 1.0 if norm and name.endswith("weight") else 0.0
             parameter.copy_(torch.randn(parameter.shape) * 0.2 + center)
     return made
 

@@ -213,14 +213,15 @@ class Bundle:
     def frame(self) -> tuple[Embedding, tuple[Array, Array] | None]:
         """The embedding and, where positions turn something, cos and sin of it: what a bundle of some layers has, too."""
         turns = (Rotary.__name__, IntegerRotary.__name__)
-        turned = any(op.get("kind") in turns for block in self.manifest["blocks"] for op in block["ops"])
+        turned = [op.get("table") for block in self.manifest["blocks"] for op in block["ops"] if op.get("kind") in turns]
         path = inside(self.path, EMBEDDING)
         arrays = load_arrays(path)
         facts, positions = self.manifest["facts"], self.manifest["max_positions"]
         offset = self.manifest["position_offset"]
         needed = {"tokens": (facts["vocabulary"], facts["width"])}
         if turned:
-            needed |= dict.fromkeys(("cos", "sin"), (positions, facts["head_dim"]))
+            width = facts["head_dim"] * (2 if 1 in turned else 1)
+            needed |= dict.fromkeys(("cos", "sin"), (positions, width))
         if "positions" in arrays:
             needed["positions"] = (max(len(arrays["positions"]), positions + offset), facts["width"])
         fraction: int | None = self.manifest.get("fraction")

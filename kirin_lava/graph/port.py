@@ -134,11 +134,16 @@ class Inputs:
         if not finite.all():
             raise self.error(f"{what}[{int(finite.argmin())}] is {array[finite.argmin()]}")
 
-    def table(self, found: Table, name: str) -> None:
-        """A table of a formula, with its entries."""
-        if found.name != name:
-            raise self.error(f"it takes the table {name}, not {found.name!r}")
+    def table(self, found: Table, *names: str) -> None:
+        """A table of one of these formulas, with its entries."""
+        if found.name not in names:
+            raise self.error(f"it takes the table {' or '.join(names)}, not {found.name!r}")
         check_table(found, self.place)
+
+    def turns(self, table: int | None) -> None:
+        """A model holds a rotary embedding or two."""
+        if table not in (None, 0, 1):
+            raise self.error(f"there is no rotary embedding {table}")
 
     def heads(self, heads: int, kv_heads: int) -> None:
         """Query heads that share key and value heads evenly."""

@@ -32,7 +32,7 @@ __all__ = [
 Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
 Constants = dict[int, tuple[Array, Tensor]]
-Turns = dict[tuple[int, int], tuple[Tensor, Tensor]]
+Turns = dict[tuple[int, int, int], tuple[Tensor, Tensor]]
 Value = Tensor | Codes
 Values = dict[str, Value]
 
@@ -48,7 +48,8 @@ class HostContext:
 
     Attributes:
         positions: (L,) int64 absolute positions of the tokens, consecutive.
-        rotary: cos and sin, each (max_positions, head_dim) float32, or int32 in units of 2^-22, or None.
+        rotary: cos and sin, each (max_positions, head_dim) float32, or int32 in units of 2^-22, or None; more than one
+            embedding side by side.
         steps: steps of cached codes by value name, (B, groups, J) float32, the tokens at hand included.
         constants: arrays of operations as tensors, by identity; a caller that keeps it saves their conversion.
         turns: what `turn` gave before, by first and last position; a caller that keeps it saves computing it in every block.
@@ -88,17 +89,17 @@ class HostContext:
             self.constants[id(array)] = array, torch.from_numpy(array).to(other.device)
         return self.constants[id(array)][1]
 
-    @property
-    def turn(self) -> tuple[Tensor, Tensor]:
-        """cos and sin at the tokens' positions, (L, 1, head_dim); the first half of sin is negative."""
-        key = self.start, self.stop
+    def turn(self, width: int, table: int) -> tuple[Tensor, Tensor]:
+        """cos and sin at the tokens' positions of an embedding, (L, 1, width); the first half of sin is negative."""
+        key = self.start, self.stop, table
         found = self.turns.get(key)
         if found is None:
             if self.rotary is None:
                 raise TypeError("a rotary embedding without rotary tables")
             if len(self.turns) >= _MOST_TURNS:
                 self.turns.clear()
-            cos, sin = (table[self.start : self.stop].unsqueeze(1) for table in self.rotary)
+            part = slice(table * width, (table + 1) * width)
+            cos, sin = (turns[self.start : self.stop, part].unsqueeze(1) for turns in self.rotary)
             low, high = sin.chunk(2, -1)
             found = self.turns[key] = cos, torch.cat([-low, high], -1)
         return found
@@ -111,9 +112,11 @@ class HostContext:
 
 
 def rotary_tables(frequencies: Tensor, positions: int) -> tuple[Tensor, Tensor]:
-    """cos and sin of position times frequency, (positions, 2 * len(frequencies)) float32, computed in float64 on the CPU."""
-    angles = torch.outer(torch.arange(positions, dtype=torch.float64), frequencies.double().cpu())
-    angles = torch.cat([angles, angles], dim=-1)
+    """cos and sin of position times frequency, (positions, 2 * number of frequencies) float32, computed in float64 on the CPU;
+    rows of frequencies side by side."""
+    rows = frequencies.double().cpu()
+    rows = torch.cat([rows, rows], dim=-1).flatten()
+    angles = torch.outer(torch.arange(positions, dtype=torch.float64), rows)
     return angles.cos().float(), angles.sin().float()
 
 

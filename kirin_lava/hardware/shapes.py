@@ -201,8 +201,8 @@ def _longest_way(block: Block) -> int:
 
 
 def _rotary_width(block: Block) -> int:
-    turned = (block.ports[op.output].width // op.heads for op in block.ops if isinstance(op, IntegerRotary))
-    return max(turned, default=0)
+    turned = [(op.table or 0, block.ports[op.output].width // op.heads) for op in block.ops if isinstance(op, IntegerRotary)]
+    return max(((table + 1) * width for table, width in turned), default=0)
 
 
 def _segment(block: Block, op: CoreOp) -> Segment:

@@ -6,13 +6,17 @@ import reprlib
 
 from kirin_lava.base.errors import UnsupportedError
 from kirin_lava.models.config import mapping, word, words
+from kirin_lava.models.gemma import GEMMA
+from kirin_lava.models.gpt2 import GPT2
+from kirin_lava.models.gpt_neox import GPT_NEOX
 from kirin_lava.models.layout import Config, Family
 from kirin_lava.models.llama import LLAMA
+from kirin_lava.models.missing import missing_from
 from kirin_lava.models.opt import OPT
 
 __all__ = ["FAMILIES", "family_of"]
 
-FAMILIES = (LLAMA, OPT)
+FAMILIES = (LLAMA, OPT, GPT2, GPT_NEOX, GEMMA)
 
 
 def family_of(config: Config) -> Family:
@@ -38,7 +42,7 @@ def family_of(config: Config) -> Family:
             family.dimensions(config)
             _check_architectures(config, kind, family.architectures)
             return family
-    raise UnsupportedError(f"model_type {kind!r} is not supported; supported are: {supported}")
+    raise UnsupportedError(f"model_type {kind!r} is not supported{missing_from(kind)}; supported are: {supported}")
 
 
 def _check_architectures(config: Config, kind: str, others: tuple[str, ...]) -> None:

@@ -85,13 +85,15 @@ class Arithmetic:
     def attend(self, op: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(B, H, L, d), twice (B, kv_heads, L, d) -> (B, H, L, d)."""
         repeat = op.heads // op.kv_heads
-        if not self.watches_attention:
+        if not self.watches_attention and op.cap is None:
             k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
             return F.scaled_dot_product_attention(q, k, v, is_causal=op.causal, scale=op.scale)
         steps = self.value_steps(op, v)
         q, k, v = self.sent(op, "q", q), self.sent(op, "k", k), self.sent(op, "v", v)
         k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
         scores = q @ k.transpose(-1, -2) * op.scale
+        if op.cap is not None:
+            scores = op.cap * torch.tanh(scores / op.cap)
         if op.causal:
             later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
             scores = scores.masked_fill(later, -torch.inf)

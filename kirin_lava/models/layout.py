@@ -40,6 +40,7 @@ class Attention:
     Attributes:
         factor: of the scores; None for `1 / sqrt(head_dim)`.
         causal: whether a token attends to those up to its own; else to the whole sequence.
+        cap: scores s become `cap * tanh(s / cap)`; None leaves them.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Attention:
     head_dim: int
     factor: float | None = None
     causal: bool = True
+    cap: float | None = None
 
     @property
     def scale(self) -> float:
@@ -116,7 +118,7 @@ class Family:
         sites: where activations become codes, without the number of the block: see `kirin_lava.methods.site`.
         check: raises `UnsupportedError` for a config it cannot convert exactly.
         embedding, block, head: read the parts of the model through a `Load`.
-        rotary: inverse frequencies (head_dim / 2,) or None.
+        rotary: inverse frequencies (head_dim / 2,), or rows of them for several embeddings, or None.
         tokens: name of the embedding of tokens. lm_head: of the head, which may be that of the embedding.
         prefix: of names, which files of a bare decoder lack.
         derived: ends of names of tensors that follow from the config. architectures: further names of the language model or its

@@ -13,7 +13,11 @@ from kirin_lava.graph.ops import Norm, Slice
 from kirin_lava.models.config import MOST_HEAD_WIDTH, Config, positive
 from kirin_lava.models.layout import Dense, Load, concat
 
-__all__ = ["Parts", "gains", "head_width", "scaled", "slices"]
+__all__ = ["GELUS", "Parts", "gains", "head_width", "scaled", "slices"]
+
+
+GELUS = {"gelu": True, "gelu_new": False, "gelu_pytorch_tanh": False, "gelu_fast": False}
+"""Names that transformers has for GELU, and whether it is the one with the error function, else its form with a tanh."""
 
 
 def scaled(x: Tensor, factor: float) -> Tensor:

@@ -28,28 +28,36 @@ from kirin_lava.graph.ops import (
     Decode,
     Encode,
     Gate,
+    Gelu,
+    GeluGate,
     HostOp,
     Norm,
     Op,
     Relu,
     Rotary,
     Slice,
+    SoftCap,
     Softmax,
     Sum,
     ZeroPoints,
 )
 from kirin_lava.graph.ops.integer import (
     IntegerAdd,
+    IntegerCappedSoftmax,
     IntegerDecode,
     IntegerEncode,
     IntegerGate,
+    IntegerGelu,
+    IntegerGeluGate,
     IntegerNorm,
     IntegerRelu,
     IntegerRotary,
     IntegerSlice,
+    IntegerSoftCap,
     IntegerSoftmax,
     IntegerSum,
     IntegerZeroPoints,
+    Table,
     table,
 )
 from kirin_lava.graph.ops.integer.doors import MANTISSA_BITS, MOST_SHIFT
@@ -162,6 +170,9 @@ class _Builder:
             Rotary: self._rotary,
             Slice: lambda op: IntegerSlice(**_fields(op)),
             Gate: self._gate,
+            GeluGate: self._gelu_gate,
+            Gelu: self._gelu,
+            SoftCap: self._soft_cap,
             Relu: lambda op: IntegerRelu(op.name, op.input, op.output, self._unit(op.input)),
             Add: self._add,
             Sum: lambda op: IntegerSum(**_fields(op)),
@@ -220,12 +231,29 @@ class _Builder:
 
     def _rotary(self, op: Rotary) -> Op:
         unit = self._unit(op.input)
-        return IntegerRotary(op.name, op.input, op.output, op.heads, unit, self._wanted(op.output, unit + ROTARY_BITS))
+        wanted = self._wanted(op.output, unit + ROTARY_BITS)
+        return IntegerRotary(op.name, op.input, op.output, op.heads, unit, wanted, op.table)
 
     def _gate(self, op: Gate) -> Op:
         unit = self._unit(op.input)
         wanted = self._wanted(op.output, gate_fraction(unit) + unit)
         return IntegerGate(op.name, op.input, op.output, unit, wanted, table("silu"))
+
+    def _gelu_gate(self, op: GeluGate) -> Op:
+        unit = self._unit(op.input)
+        wanted = self._wanted(op.output, gate_fraction(unit) + unit)
+        return IntegerGeluGate(op.name, op.input, op.output, unit, wanted, _gelu_table(op.exact))
+
+    def _gelu(self, op: Gelu) -> Op:
+        unit = self._unit(op.input)
+        wanted = self._wanted(op.output, gate_fraction(unit))
+        return IntegerGelu(op.name, op.input, op.output, unit, wanted, _gelu_table(op.exact))
+
+    def _soft_cap(self, op: SoftCap) -> Op:
+        unit = self._unit(op.input)
+        wanted = min(self._wanted(op.output, unit), fraction_of(op.cap, headroom=0))
+        factors = IntegerSoftCap.factors(multiplier_of(op.cap), multiplier_of(1 / op.cap), unit, wanted)
+        return IntegerSoftCap(op.name, op.input, op.output, unit, wanted, *factors, table("tanh"))
 
     def _add(self, op: Add) -> Op:
         units = self._unit(op.input), self._unit(op.other)
@@ -249,8 +277,8 @@ class _Builder:
 
     def _softmax(self, op: Softmax) -> Op:
         query, key, value = (self._unit(name) for name in (op.query, op.key, op.value))
-        factor = multiplier_of(op.factor / math.log(2))
-        return IntegerSoftmax(
+        factor = multiplier_of(op.factor / math.log(2) if op.cap is None else op.factor / op.cap)
+        plain = IntegerSoftmax(
             op.name,
             op.input,
             op.query,
@@ -267,6 +295,10 @@ class _Builder:
             table("exp2"),
             table("reciprocal"),
         )
+        if op.cap is None:
+            return plain
+        cap = multiplier_of(op.cap / math.log(2))
+        return IntegerCappedSoftmax(**_fields(plain), cap_mantissa=cap.mantissa, cap_shift=cap.shift, tanh=table("tanh"))
 
     def _bias(self, bias: Array, fraction: int, name: str) -> Array:
         whole = to_fixed(torch.from_numpy(bias), fraction)
@@ -276,6 +308,10 @@ class _Builder:
                 f"2^{-fraction}, which four times the largest result on the calibration text leaves; calibrate on more text"
             )
         return whole.to(torch.int32).numpy()
+
+
+def _gelu_table(exact: bool) -> Table:
+    return table("gelu" if exact else "gelu_tanh")
 
 
 def _fields(op: Op) -> dict[str, Any]:

@@ -3,7 +3,7 @@
     y = value[i] + round(slope[i] * rest / 2^shift),    i = (q - start) >> shift,    rest = (q - start) mod 2^shift
 
 A range starts at `start`, has a power of two of cells, each `2^shift` wide; below the first one and beyond the last one the
-function is 0. All five functions are universal: an argument is brought to one octave, or to its magnitude, by shifts, so that
+function is 0. All functions are universal: an argument is brought to one octave, or to its magnitude, by shifts, so that
 no table depends on a model, and a core stores each at most once.
 
     exp2          2^24 * 2^(-q / 2^20)                q in [0, 2^20)
@@ -11,6 +11,8 @@ no table depends on a model, and a core stores each at most once.
     root          2^24 / sqrt(1 + q / 2^22)           q in [0, 3 * 2^22)      two octaves
     silu          2^22 * a / (1 + e^a)                a = q / 2^18, in [0, 16)        silu(x) = max(x, 0) - silu(|x|)
     gelu          2^22 * a * Phi(-a)                  a = q / 2^18, in [0, 8)         gelu(x) = max(x, 0) - gelu(|x|)
+    gelu_tanh     2^22 * a / (1 + e^(2 u))            u = sqrt(2 / pi) (a + 0.044715 a^3), as gelu
+    tanh          2^22 * tanh(a)                      a = q / 2^18, in [0, 8)
 
 Entries are rounded from 50 decimal digits, so that they are the same on every machine. A chord is moved by half of what it
 leaves the function in its middle. Bundles hold the entries; they are compared with the formula when they are read.
@@ -54,8 +56,9 @@ EXP2_BITS, OCTAVE_BITS, ROOT_BITS, ARGUMENT_BITS = 20, 24, 22, 18
 TABLE_OPERATIONS = 6
 """Of a table neuron: difference to the start of a range, cell, rest, product, shift, sum."""
 VALUE_BITS, BOUNDED_BITS = 24, 22
-"""Of what `exp2`, `reciprocal` and `root` give, and of what `silu` and `gelu` give."""
+"""Of what `exp2`, `reciprocal` and `root` give, and of what `silu`, `gelu` and `tanh` give."""
 _DIGITS = Context(prec=50)
+_ROOT_2_PI = Decimal("0.79788456080286535587989211986876373695171726232986931533185")  # sqrt(2 / pi)
 
 Int32 = npt.NDArray[np.int32]
 Real = Callable[[Decimal], Decimal]
@@ -123,6 +126,14 @@ def _gelu(a: Decimal) -> Decimal:
     return a * (1 - 2 * total / pi.sqrt()) / 2
 
 
+def _gelu_tanh(a: Decimal) -> Decimal:
+    return a / (1 + (2 * _ROOT_2_PI * (a + Decimal("0.044715") * a**3)).exp())
+
+
+def _tanh(a: Decimal) -> Decimal:
+    return 1 - 2 / (1 + (2 * a).exp())
+
+
 _SMALL = (Range(0, 8, 64), Range(1 << 14, 12, 252))
 """Up to 4, finest below 1/16: what is nearly 0 keeps its sign, and 0 is 0."""
 
@@ -132,6 +143,8 @@ FORMULAS = (
     Formula("root", ROOT_BITS, VALUE_BITS, (Range(0, 14, 256), Range(1 << 22, 15, 256)), _root),
     Formula("silu", ARGUMENT_BITS, BOUNDED_BITS, (*_SMALL, Range(1 << 20, 13, 128), Range(1 << 21, 15, 64)), _silu),
     Formula("gelu", ARGUMENT_BITS, BOUNDED_BITS, (*_SMALL, Range(1 << 20, 14, 64)), _gelu),
+    Formula("gelu_tanh", ARGUMENT_BITS, BOUNDED_BITS, (*_SMALL, Range(1 << 20, 14, 64)), _gelu_tanh),
+    Formula("tanh", ARGUMENT_BITS, BOUNDED_BITS, (*_SMALL, Range(1 << 20, 14, 64)), _tanh),
 )
 """All of them."""
 

@@ -21,11 +21,14 @@ from kirin_lava.graph.ops import (
     Decode,
     Encode,
     Gate,
+    Gelu,
+    GeluGate,
     HostOp,
     Norm,
     Relu,
     Rotary,
     Slice,
+    SoftCap,
     Softmax,
     Sum,
     ZeroPoints,
@@ -53,7 +56,11 @@ ROWWISE: dict[str, HostOp] = {
     "norm by head": BY_HEAD,
     "rotary": Rotary("rotary", "x", "y", HEADS),
     "gate": Gate("gate", "x", "y"),
+    "gelu gate": GeluGate("gate", "x", "y", exact=False),
+    "gelu": Gelu("gelu", "x", "y", exact=False),
+    "gelu by erf": Gelu("gelu", "x", "y", exact=True),
     "relu": Relu("relu", "x", "y"),
+    "soft cap": SoftCap("cap", "x", "y", 3.0),
     "sum": Sum("sum", "sums", "sums", "y"),
     "slice": Slice("slice", "x", "y", 3, 19),
     "add": Add("add", "x", "other", "y"),
@@ -208,8 +215,12 @@ def test_operations_are_those_of_a_plain_implementation() -> None:
         "zero points": 4,  # two products, two differences
         "sum": 1,
         "relu": 1,
+        "gelu": 26,
+        "gelu by erf": 39,
+        "gelu gate": 27,
+        "soft cap": 25,
     }
-    assert SOFTMAX.operations() == 27
+    assert SOFTMAX.operations() == 27 and replace(SOFTMAX, cap=50.0).operations() == 53
 
 
 @pytest.mark.parametrize("op", [RMS, LAYER, BY_HEAD], ids=lambda op: op.name)
@@ -294,6 +305,12 @@ def test_softmax_is_that_of_torch_times_the_steps_of_values() -> None:
     result = softmax(sums, query, steps, 30)
     # weights of 2^-14 of the largest and more, to which 8 bits are blind
     torch.testing.assert_close(result.double(), scores.softmax(-1) * value, rtol=2e-3, atol=1e-6)
+    context = HostContext(torch.arange(30, 50), steps=steps)
+    capped = replace(SOFTMAX, cap=2.5).compute({"s": sums, "q": query}, context)
+    assert isinstance(capped, Tensor)
+    scores = 2.5 * (scores / 2.5).tanh()
+    scores = scores.masked_fill(torch.ones(20, 50).tril(30) == 0, -torch.inf)
+    torch.testing.assert_close(capped.double(), scores.softmax(-1) * value, rtol=2e-3, atol=1e-6)
     assert not result[..., -1].squeeze()[:, :-1].any()
 
 

@@ -381,7 +381,8 @@ def test_entries_of_the_wrong_kind(
         (
             "llama",
             {"model_type": "bloom"},
-            "'bloom' is not supported; supported are: llama, mistral, qwen2, qwen3, phi3, granite, smollm3, opt",
+            "model_type 'bloom' is not supported (missing: a bias of scores by distance (ALiBi); the nearest that works is "
+            "gpt_neox); supported are: llama, mistral, qwen2, qwen3, phi3, granite, smollm3, opt, gpt2, gpt_neox, gemma, ",
         ),
         ("llama", {"model_type": ""}, "model_type '' is not supported; supported are: llama"),
         ("llama", {"hidden_act": "gelu"}, "activation 'gelu' is not supported in this family; supported is: silu"),

@@ -18,51 +18,9 @@ from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
 from kirin_lava.models.rope import paired_rows, rope_of
 from kirin_lava.tasks.quality.original import load_original
 from tests.hf_models import random_model
+from tests.variants import LLAMA3, LONG, VARIANTS, name_of
 
 IDS = torch.randint(0, 258, (2, 30), generator=torch.Generator().manual_seed(0))
-
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
-}
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
-LONG = {"short_factor": [1.0, 1.1, 1.3, 2.0], "long_factor": [1.0, 2.0, 4.0, 8.0]}
-HALF_LONG = {"type": "longrope", "short_factor": [1.1, 1.4], "long_factor": [2.0, 8.0]}
-GRANITE = {"embedding_multiplier": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.4, "logits_scaling": 0.5}
-VARIANTS: list[tuple[str, dict[str, Any]]] = [
-    ("llama", {}),
-    ("llama", {"tie_word_embeddings": True, "rope_theta": 500000.0, "rms_norm_eps": 1e-3}),
-    ("llama", {"attention_bias": True, "mlp_bias": True}),
-    ("llama", {"head_dim": 12, "num_key_value_heads": 1}),
-    ("llama", {"num_key_value_heads": 4, "num_hidden_layers": 1}),
-    ("mistral", {"sliding_window": None}),
-    ("mistral", {"sliding_window": 32, "head_dim": 6}),
-    ("qwen2", {}),
-    ("qwen2", {"tie_word_embeddings": True, "sliding_window": 8}),
-    ("qwen3", {"head_dim": 16}),
-    ("qwen3", {"head_dim": 8, "attention_bias": True, "tie_word_embeddings": True}),
-    ("llama", {"rope_scaling": LLAMA3}),
-    ("qwen2", {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}),
-    ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}),
-    ("qwen3", {"head_dim": 16, "rope_scaling": YARN}),
-    ("smollm3", {"rope_scaling": {**YARN, "mscale": 1.2, "mscale_all_dim": 0.8, "beta_fast": 8.0, "truncate": False}}),
-    ("llama", {"rope_scaling": {"rope_type": "longrope", "factor": 4.0, **LONG}}),
-    ("phi3", {}),
-    ("phi3", {"rope_scaling": {"type": "longrope", **LONG}, "original_max_position_embeddings": 32}),
-    ("phi3", {"rope_scaling": HALF_LONG, "original_max_position_embeddings": 32, "partial_rotary_factor": 0.5}),
-    ("phi3", {"partial_rotary_factor": 0.75, "num_key_value_heads": 1, "tie_word_embeddings": True}),
-    ("granite", {}),
-    ("granite", {**GRANITE, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
-    ("smollm3", {"no_rope_layer_interval": 2}),
-    ("smollm3", {"no_rope_layers": [0, 1], "tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}),
-    ("opt", {}),
-    ("opt", {"do_layer_norm_before": False}),
-    ("opt", {"tie_word_embeddings": False}),
-    ("opt", {"_remove_final_layer_norm": True}),
-]
 
 
 def twin_logits(checkpoint: Checkpoint, ids: Tensor) -> Tensor:
@@ -91,7 +49,7 @@ def check(folder: Path) -> Checkpoint:
     return checkpoint
 
 
-@pytest.mark.parametrize(("kind", "changes"), VARIANTS, ids=[f"{kind}-{'-'.join(c) or 'plain'}" for kind, c in VARIANTS])
+@pytest.mark.parametrize(("kind", "changes"), VARIANTS, ids=[name_of(*variant) for variant in VARIANTS])
 def test_logits_equal_those_of_transformers(tmp_path: Path, kind: str, changes: dict[str, Any]) -> None:
     random_model(kind, **changes).save_pretrained(tmp_path)
     checkpoint = check(tmp_path)

@@ -3,6 +3,7 @@ holds and in between. Whatever is changed in one of the two alone is found here,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -11,20 +12,25 @@ import torch
 from torch import Tensor
 
 from kirin_lava.base.errors import FitError
-from kirin_lava.base.integers import MESSAGE_LIMIT, bit_length, shifted
+from kirin_lava.base.integers import MESSAGE_LIMIT, bit_length, fraction_of, shifted
 from kirin_lava.graph.ops.integer import (
     IntegerAdd,
+    IntegerCappedSoftmax,
     IntegerDecode,
     IntegerEncode,
     IntegerGate,
+    IntegerGelu,
+    IntegerGeluGate,
     IntegerNorm,
     IntegerOp,
     IntegerRelu,
     IntegerRotary,
+    IntegerSoftCap,
     IntegerSoftmax,
     IntegerSum,
     IntegerZeroPoints,
 )
+from kirin_lava.graph.ops.integer.functions import multiplier_of
 from kirin_lava.graph.values import Codes, HostContext, Value
 from kirin_lava.processes.integer_stage import numbers
 from kirin_lava.processes.integer_stage.operations import answer
@@ -121,6 +127,18 @@ def test_gates_and_halves(fraction: int) -> None:
     for x in tokens():
         both(IntegerGate("g", "x", "y", fraction, 2 * fraction - 22, table("silu")), {"x": x})
         both(IntegerRelu("r", "x", "y", fraction), {"x": x})
+        for name in ("gelu", "gelu_tanh"):
+            both(IntegerGeluGate("g", "x", "y", fraction, 2 * fraction - 22, table(name)), {"x": x})
+            both(IntegerGelu("g", "x", "y", fraction, fraction - 1, table(name)), {"x": x})
+
+
+@pytest.mark.parametrize("fraction", [-9, 0, 12, 22])
+@pytest.mark.parametrize("cap", [0.3, 30.0, 5e3])
+def test_soft_caps(fraction: int, cap: float) -> None:
+    factors = IntegerSoftCap.factors(multiplier_of(cap), multiplier_of(1 / cap), fraction, fraction_of(cap, 0))
+    op = IntegerSoftCap("c", "x", "y", fraction, fraction_of(cap, 0), *factors, table("tanh"))
+    for x in tokens():
+        both(op, {"x": x})
 
 
 def test_turns() -> None:
@@ -193,8 +211,12 @@ def test_decoding(groups: int, scaled: bool) -> None:
 
 
 @pytest.mark.parametrize("shift", [-30, 20, 44, 90])
-def test_softmax(shift: int) -> None:
+@pytest.mark.parametrize("capped", [False, True])
+def test_softmax(shift: int, capped: bool) -> None:
     op = IntegerSoftmax("p", "x", "q", "k", "v", "y", HEADS, 2, 2**23 + 1, shift, 8, 9, 10, table("exp2"), table("reciprocal"))
+    if capped:
+        cap = multiplier_of(50.0 / math.log(2))
+        op = IntegerCappedSoftmax(**vars(op), cap_mantissa=cap.mantissa, cap_shift=cap.shift, tanh=table("tanh"))
     generator = torch.Generator().manual_seed(shift)
     steps = {
         name: torch.randint(1, 2**24, (1, 2, POSITIONS), generator=generator).float() * 2.0**-fraction

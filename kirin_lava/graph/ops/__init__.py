@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from kirin_lava.graph.ops.activations import Gelu, GeluGate, SoftCap
 from kirin_lava.graph.ops.core import Linear, Mix, Score, synapses_of
 from kirin_lava.graph.ops.doors import Decode, Encode
 from kirin_lava.graph.ops.norm import Norm
@@ -32,6 +33,8 @@ __all__ = [
     "Decode",
     "Encode",
     "Gate",
+    "Gelu",
+    "GeluGate",
     "HostOp",
     "Linear",
     "Mix",
@@ -41,6 +44,7 @@ __all__ = [
     "Rotary",
     "Score",
     "Slice",
+    "SoftCap",
     "Softmax",
     "StageOp",
     "Sum",
@@ -51,7 +55,22 @@ __all__ = [
 
 CoreOp = Linear | Score | Mix
 CORE_OPS: tuple[type[Op], ...] = (Linear, Score, Mix)
-HOST_OPS: tuple[type[HostOp], ...] = (Norm, Rotary, Slice, Gate, Relu, Add, Sum, Encode, ZeroPoints, Decode, Softmax)
+HOST_OPS: tuple[type[HostOp], ...] = (
+    Norm,
+    Rotary,
+    Slice,
+    Gate,
+    GeluGate,
+    Gelu,
+    Relu,
+    SoftCap,
+    Add,
+    Sum,
+    Encode,
+    ZeroPoints,
+    Decode,
+    Softmax,
+)
 
 
 def require_ops(backend: str, known: Iterable[type[Op]], needed: Iterable[type[Op]] = CORE_OPS) -> None:

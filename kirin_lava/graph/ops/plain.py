@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -14,6 +14,7 @@ from kirin_lava.base.exact import exp2
 from kirin_lava.graph.ops.op import EXP_OPERATIONS, FloatForm, HostOp
 from kirin_lava.graph.port import CODES, REAL, SUMS, Inputs, Port
 from kirin_lava.graph.values import Codes, HostContext, Value, Values, tensor_in
+from kirin_lava.spikes.steps import LEFT_OUT
 
 __all__ = ["Add", "Gate", "Relu", "Rotary", "Slice", "Sum"]
 
@@ -24,18 +25,23 @@ _MINUS_LOG2E = torch.tensor(-1.44269504088896341, dtype=torch.float32).item()
 class Rotary(HostOp):
     """Rotary position embedding of `heads` heads: `y = x * cos[p] + rotate_half(x) * sin[p]` at position p.
 
-    cos, sin: (positions, head_dim) float32, shared by the model and stored once in `Model`.
+    cos, sin: (positions, head_dim) float32, shared by the model and stored once in `Model`, of which there may be several.
+
+    Attributes:
+        table: which of them; None for the first.
     """
 
     name: str
     input: str
     output: str
     heads: int
+    table: int | None = field(default=None, metadata=LEFT_OUT)
 
     def port(self, inputs: Inputs) -> Port:
         """As its input."""
         x = inputs.read(self.input, REAL)
         inputs.divides(self.heads, x.width, "heads")
+        inputs.turns(self.table)
         if inputs.head_dim is not None:
             inputs.same("rotary tables", inputs.head_dim, x.width // self.heads)
         return x
@@ -44,7 +50,7 @@ class Rotary(HostOp):
         """See `HostOp`."""
         x = tensor_in(values, self.input)
         heads = light(x.view(*x.shape[:-1], self.heads, -1))
-        cos, sin = (like(table, heads) for table in context.turn)
+        cos, sin = (like(table, heads) for table in context.turn(heads.shape[-1], self.table or 0))
         half = heads.shape[-1] // 2
         y = heads * cos
         low, high = y[..., :half], y[..., half:]
@@ -61,7 +67,8 @@ class Rotary(HostOp):
         assert model.rotary is not None
         x = values[self.input]
         heads = x.unflatten(-1, (self.heads, -1))
-        cos, sin = (table[: x.shape[1]].unsqueeze(1) for table in model.rotary)
+        width, first = heads.shape[-1], heads.shape[-1] * (self.table or 0)
+        cos, sin = (table[: x.shape[1], first : first + width].unsqueeze(1) for table in model.rotary)
         low, high = heads.chunk(2, dim=-1)
         return (heads * cos + torch.cat([-high, low], dim=-1) * sin).flatten(-2)
 

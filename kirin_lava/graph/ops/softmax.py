@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
 import torch
@@ -10,9 +10,11 @@ from torch import Tensor
 
 from kirin_lava.base.arrays import Numbers, amax, float32, int_bits, light, like, tensor, total
 from kirin_lava.base.exact import EXP2_COARSE, exp2
+from kirin_lava.graph.ops.activations import CAP_OPERATIONS, capped
 from kirin_lava.graph.ops.op import EXP_OPERATIONS, HostOp
 from kirin_lava.graph.port import CODES, REAL, SUMS, Inputs, Port
 from kirin_lava.graph.values import HostContext, Value, Values, codes_in, tensor_in
+from kirin_lava.spikes.steps import LEFT_OUT
 
 __all__ = ["Softmax", "visible"]
 
@@ -30,6 +32,9 @@ class Softmax(HostOp):
     `P[h, j] = softmax_j(v[h, j] * step_q[h] * step_k[j, h'] * factor) * step_v[j, h']` for j up to the token's own
     position, 0 beyond, or for all j where the block is not causal; h' = h * kv_heads // heads. The result is a real value with
     an element per head and position.
+
+    Attributes:
+        cap: the argument of the softmax is `cap * tanh(score / cap)`; None for the score itself.
     """
 
     name: str
@@ -41,6 +46,7 @@ class Softmax(HostOp):
     heads: int
     kv_heads: int
     factor: float
+    cap: float | None = field(default=None, metadata=LEFT_OUT)
 
     def port(self, inputs: Inputs) -> Port:
         """Real, by head and position."""
@@ -50,6 +56,8 @@ class Softmax(HostOp):
         for name in (self.key, self.value):
             inputs.same(f"steps of {name}", inputs.cached(name).groups, self.kv_heads)
         inputs.positive("factor", self.factor)
+        if self.cap is not None:
+            inputs.positive("cap", self.cap)
         return Port(REAL, self.heads, by_position=True)
 
     def reads(self) -> dict[str, str]:
@@ -67,8 +75,11 @@ class Softmax(HostOp):
             like(context.steps[name][..., :columns].view(batch, self.kv_heads, 1, 1, columns), scores)
             for name in (self.key, self.value)
         )
-        x = scores * (key * _float32(self.factor * _LOG2E))
+        x = scores * (key * _float32(self.factor * (_LOG2E if self.cap is None else 1.0)))
         x *= like(query_step.view(batch, length, self.kv_heads, -1, 1).permute(0, 2, 3, 1, 4), x)
+        if self.cap is not None:
+            x = capped(x, self.cap)
+            x *= _float32(_LOG2E)
         later = x[..., context.start :]  # the columns of these tokens, and whatever follows
         masked = context.causal and later.shape[-1] > 1
         if masked:
@@ -85,8 +96,8 @@ class Softmax(HostOp):
         return tensor(weights).view(batch, heads, length, columns)
 
     def operations(self) -> int:
-        """Two steps, maximum, subtract, exp, sum, divide, step of the value."""
-        return EXP_OPERATIONS + 7
+        """Two steps, maximum, subtract, exp, sum, divide, step of the value; a cap."""
+        return EXP_OPERATIONS + 7 + (0 if self.cap is None else CAP_OPERATIONS + 1)
 
 
 def _sum_of_units(weights: Numbers) -> Numbers:

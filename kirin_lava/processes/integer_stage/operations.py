@@ -14,13 +14,17 @@ from kirin_lava.graph.ops import StageOp, require_ops
 from kirin_lava.graph.ops.integer import (
     INTEGER_OPS,
     IntegerAdd,
+    IntegerCappedSoftmax,
     IntegerDecode,
     IntegerEncode,
     IntegerGate,
+    IntegerGelu,
+    IntegerGeluGate,
     IntegerNorm,
     IntegerRelu,
     IntegerRotary,
     IntegerSlice,
+    IntegerSoftCap,
     IntegerSoftmax,
     IntegerSum,
     IntegerZeroPoints,
@@ -29,7 +33,7 @@ from kirin_lava.graph.ops.integer import (
 from kirin_lava.graph.values import ROTARY_BITS, Codes, HostContext, Value, Values, codes_in, tensor_in
 from kirin_lava.processes.integer_stage.codes import Row, row_codes
 from kirin_lava.processes.integer_stage.numbers import cut, in_units, like, look_up, messages, numbers, rows_of, scaled
-from kirin_lava.spikes.tables import ARGUMENT_BITS, BOUNDED_BITS, EXP2_BITS, OCTAVE_BITS, ROOT_BITS, VALUE_BITS
+from kirin_lava.spikes.tables import ARGUMENT_BITS, BOUNDED_BITS, EXP2_BITS, OCTAVE_BITS, ROOT_BITS, VALUE_BITS, Table
 
 __all__ = ["answer"]
 
@@ -62,7 +66,9 @@ def _norm(op: IntegerNorm, values: Values, context: HostContext) -> Value:
 def _rotary(op: IntegerRotary, values: Values, context: HostContext) -> Value:
     assert context.rotary is not None
     x, y = tensor_in(values, op.input), []
-    cos, sin = (table[context.start].tolist() for table in context.rotary)
+    width = x.shape[-1] // op.heads
+    first = width * (op.table or 0)
+    cos, sin = (table[context.start, first : first + width].tolist() for table in context.rotary)
     for head in rows_of(numbers(values, op.input), op.heads):
         half = len(head) // 2
         turned = [-n for n in head[half:]] + head[:half]
@@ -78,14 +84,34 @@ def _slice(op: IntegerSlice, values: Values, context: HostContext) -> Value:
     return x[:, :, op.start : op.stop]
 
 
-def _gate(op: IntegerGate, values: Values, context: HostContext) -> Value:
+def _gate(op: IntegerGate | IntegerGeluGate, values: Values, context: HostContext) -> Value:
     gates, ups = rows_of(numbers(values, op.input), 2)
+    table = op.silu if isinstance(op, IntegerGate) else op.gelu
     finer = functions.gate_fraction(op.input_fraction)
+    pairs = zip(gates, ups, strict=True)
+    y = [scaled(_bent(table, n, op.input_fraction) * up, finer + op.input_fraction - op.fraction) for n, up in pairs]
+    return like(messages(y, op.name, op.fraction), (1, 1, len(y)))
+
+
+def _gelu(op: IntegerGelu, values: Values, context: HostContext) -> Value:
+    finer = functions.gate_fraction(op.input_fraction)
+    y = [scaled(_bent(op.gelu, n, op.input_fraction), finer - op.fraction) for n in numbers(values, op.input)]
+    return like(messages(y, op.name, op.fraction), (1, 1, len(y)))
+
+
+def _bent(table: Table, n: int, fraction: int) -> int:
+    """SiLU or GELU of a number, in units of `gate_fraction`."""
+    finer = functions.gate_fraction(fraction)
+    less = look_up(table, scaled(abs(n), fraction - ARGUMENT_BITS))
+    return scaled(max(n, 0), fraction - finer) - scaled(less, BOUNDED_BITS - finer)
+
+
+def _soft_cap(op: IntegerSoftCap, values: Values, context: HostContext) -> Value:
     y = []
-    for gate, up in zip(gates, ups, strict=True):
-        less = look_up(op.silu, scaled(abs(gate), op.input_fraction - ARGUMENT_BITS))
-        bent = scaled(max(gate, 0), op.input_fraction - finer) - scaled(less, BOUNDED_BITS - finer)
-        y.append(scaled(bent * up, finer + op.input_fraction - op.fraction))
+    for n in numbers(values, op.input):
+        argument = min(scaled(abs(n) * op.inner_mantissa, op.inner_shift), functions.TANH_MOST)
+        size = scaled(look_up(op.tanh, argument) * op.cap_mantissa, op.cap_shift)
+        y.append(-size if n < 0 else size)
     return like(messages(y, op.name, op.fraction), (1, 1, len(y)))
 
 
@@ -152,6 +178,8 @@ def _softmax(op: IntegerSoftmax, values: Values, context: HostContext) -> Value:
     for head, (v, query) in enumerate(zip(heads, queries, strict=True)):
         kept = head * op.kv_heads // op.heads
         u = [n * key for n, key in zip(v, keys[kept], strict=True)]
+        if isinstance(op, IntegerCappedSoftmax):
+            u, query = [_tanh(op, n, query) for n in u], 1
         weights = _weights(op, u, query)
         total = sum(weights)
         octave = total.bit_length() - 1
@@ -162,17 +190,30 @@ def _softmax(op: IntegerSoftmax, values: Values, context: HostContext) -> Value:
     return like(messages(y, op.name, op.fraction), scores.shape)
 
 
-def _weights(op: IntegerSoftmax, u: list[int], query: int) -> list[int]:
-    """Exponentials of what u lies below the largest, in units of 2^-32."""
-    product = query * op.factor_mantissa
+def _tanh(op: IntegerCappedSoftmax, u: int, query: int) -> int:
+    """tanh of a score divided by the cap, in units of 2^-22."""
+    argument = _scores(abs(u), query * op.factor_mantissa, op.factor_shift, ARGUMENT_BITS)
+    size = look_up(op.tanh, min(argument, functions.TANH_MOST))
+    return -size if u < 0 else size
+
+
+def _scores(size: int, product: int, shift: int, bits: int) -> int:
+    """`size * product * 2^(bits - shift)`, where product keeps its 24 highest bits."""
     excess = product.bit_length() - functions.MANTISSA_BITS
-    mantissa, right = scaled(product, excess), op.factor_shift - excess - EXP2_BITS
+    mantissa, right = scaled(product, excess), shift - excess - bits
     reach = min(max(right, 0), functions.MOST_RIGHT) + functions.SATURATED
     first = max(0, reach - functions.DISTANCE_BITS)
+    return scaled(scaled(min(size, 2**reach), first) * mantissa, max(right, 0) - first)
+
+
+def _weights(op: IntegerSoftmax, u: list[int], query: int) -> list[int]:
+    """Exponentials of what u lies below the largest, in units of 2^-32."""
+    mantissa, shift = op.factor_mantissa, op.factor_shift
+    if isinstance(op, IntegerCappedSoftmax):
+        mantissa, shift = op.cap_mantissa, op.cap_shift + functions.TANH_BITS
     weights = []
     for n in u:
-        distance = min(max(u) - n, 2**reach)
-        octaves, rest = divmod(scaled(scaled(distance, first) * mantissa, max(right, 0) - first), 2**EXP2_BITS)
+        octaves, rest = divmod(_scores(max(u) - n, query * mantissa, shift, EXP2_BITS), 2**EXP2_BITS)
         weights.append(scaled(look_up(op.exp2, rest) << functions.WEIGHT_BITS - VALUE_BITS, octaves))
     return weights
 
@@ -182,6 +223,9 @@ _ANSWERS: dict[type[StageOp], Callable[[Any, Values, HostContext], Value]] = {
     IntegerRotary: _rotary,
     IntegerSlice: _slice,
     IntegerGate: _gate,
+    IntegerGeluGate: _gate,
+    IntegerGelu: _gelu,
+    IntegerSoftCap: _soft_cap,
     IntegerRelu: _relu,
     IntegerAdd: _add,
     IntegerSum: _sum,
@@ -189,5 +233,6 @@ _ANSWERS: dict[type[StageOp], Callable[[Any, Values, HostContext], Value]] = {
     IntegerZeroPoints: _zero_points,
     IntegerDecode: _decode,
     IntegerSoftmax: _softmax,
+    IntegerCappedSoftmax: _softmax,
 }
 require_ops("the integer stage on Lava", _ANSWERS, INTEGER_OPS)

@@ -57,13 +57,13 @@ def test_a_table_holds_its_function_between_its_entries(formula: Formula) -> Non
     assert table(formula.name)(outside).tolist() == [0, 0, 0]
 
 
-def test_all_tables_together_take_a_tenth_of_the_published_silu() -> None:
-    assert sum(table(formula.name).bytes for formula in FORMULAS) < 118_000 / 10
+def test_all_tables_together_take_a_ninth_of_the_published_silu() -> None:
+    assert sum(table(formula.name).bytes for formula in FORMULAS) < 118_000 / 9
     one = table("silu")
     assert one.bytes == -(-508 * (21 + 16) // 8) and one.bits == (21, 16)
 
 
-@pytest.mark.parametrize("name", ["silu", "gelu"])
+@pytest.mark.parametrize("name", ["silu", "gelu", "gelu_tanh"])
 def test_what_is_nearly_nothing_keeps_its_sign_and_nothing_is_nothing(name: str) -> None:
     x = torch.tensor([0, 1 << 9, -(1 << 9), 1 << 12, -(1 << 12)])
     y = to_real(gated(x, 22, table(name)), gate_fraction(22))

@@ -6,24 +6,35 @@ Every operation is a class in a file here and its place in `INTEGER_OPS`.
 
 from __future__ import annotations
 
+from kirin_lava.graph.ops.integer.activations import (
+    IntegerGate,
+    IntegerGelu,
+    IntegerGeluGate,
+    IntegerRelu,
+    IntegerSoftCap,
+)
 from kirin_lava.graph.ops.integer.doors import IntegerDecode, IntegerEncode, IntegerSum, IntegerZeroPoints
 from kirin_lava.graph.ops.integer.norm import IntegerNorm
 from kirin_lava.graph.ops.integer.op import IntegerOp
-from kirin_lava.graph.ops.integer.plain import IntegerAdd, IntegerGate, IntegerRelu, IntegerRotary, IntegerSlice
-from kirin_lava.graph.ops.integer.softmax import IntegerSoftmax
+from kirin_lava.graph.ops.integer.plain import IntegerAdd, IntegerRotary, IntegerSlice
+from kirin_lava.graph.ops.integer.softmax import IntegerCappedSoftmax, IntegerSoftmax
 from kirin_lava.spikes.tables import Table, table
 
 __all__ = [
     "INTEGER_OPS",
     "IntegerAdd",
+    "IntegerCappedSoftmax",
     "IntegerDecode",
     "IntegerEncode",
     "IntegerGate",
+    "IntegerGelu",
+    "IntegerGeluGate",
     "IntegerNorm",
     "IntegerOp",
     "IntegerRelu",
     "IntegerRotary",
     "IntegerSlice",
+    "IntegerSoftCap",
     "IntegerSoftmax",
     "IntegerSum",
     "IntegerZeroPoints",
@@ -36,11 +47,15 @@ INTEGER_OPS: tuple[type[IntegerOp], ...] = (
     IntegerRotary,
     IntegerSlice,
     IntegerGate,
+    IntegerGeluGate,
+    IntegerGelu,
     IntegerRelu,
+    IntegerSoftCap,
     IntegerAdd,
     IntegerSum,
     IntegerEncode,
     IntegerZeroPoints,
     IntegerDecode,
     IntegerSoftmax,
+    IntegerCappedSoftmax,
 )

@@ -23,14 +23,18 @@ __all__ = [
     "NORM_BITS",
     "SATURATED",
     "SHARE_BITS",
+    "TANH_BITS",
+    "TANH_MOST",
     "WEIGHT_BITS",
     "Multiplier",
+    "capped_scores",
     "exp2_weights",
     "gate_fraction",
     "gated",
     "multiplier_of",
     "normalized",
     "probabilities",
+    "tanh_of",
 ]
 
 EPS_SHIFT = 36
@@ -43,6 +47,10 @@ WEIGHT_BITS = 32
 """Weights of a softmax count in units of `2^-WEIGHT_BITS`, the largest of a row being 1."""
 SHARE_BITS = 24
 """Of a weight divided by the sum of its row."""
+TANH_BITS = BOUNDED_BITS
+"""What `tanh_of` answers counts in units of `2^-TANH_BITS`."""
+TANH_MOST = (8 << ARGUMENT_BITS) - 1
+"""Largest argument of the table tanh; beyond it its value stays."""
 MANTISSA_BITS = 24
 """Of a `Multiplier`."""
 SATURATED = 3
@@ -106,19 +114,33 @@ def exp2_weights(u: Tensor, row: Tensor, factor: Multiplier, exp2: Table, visibl
     if visible is not None:
         u = torch.where(visible, u, -_HIDDEN)
     largest = u.amax(-1, keepdim=True)
-    distance = largest - u
-    # row * factor as a mantissa of 24 bits, and a shift to units of 2^-20
-    product = row * factor.mantissa
-    excess = bit_length(product) - MANTISSA_BITS
-    mantissa = shifted(product, excess)
-    right = factor.shift - excess - EXP2_BITS
-    reach = right.clamp(0, MOST_RIGHT) + SATURATED
-    distance = torch.minimum(distance, torch.ones_like(reach) << reach)
-    first = (reach - DISTANCE_BITS).clamp_min(0)
-    z = shifted(shifted(distance, first) * mantissa, right.clamp_min(0) - first)
+    z = _scaled(largest - u, row, factor, EXP2_BITS)
     y = exp2(z & ((1 << EXP2_BITS) - 1)) << WEIGHT_BITS - VALUE_BITS
     weights = shifted(y, z >> EXP2_BITS)
     return weights if visible is None else torch.where(visible, weights, 0)
+
+
+def _scaled(size: Tensor, row: Tensor, factor: Multiplier, bits: int) -> Tensor:
+    """`size * row * factor` in units of 2^-bits, of sizes from 0 to 2^48. A result beyond 2^(23 + SATURATED) may become
+    another one beyond it: no function tells them apart."""
+    # row * factor as a mantissa of 24 bits, and a shift to the units that are wanted
+    product = row * factor.mantissa
+    excess = bit_length(product) - MANTISSA_BITS
+    mantissa = shifted(product, excess)
+    right = factor.shift - excess - bits
+    reach = right.clamp(0, MOST_RIGHT) + SATURATED
+    size = torch.minimum(size, torch.ones_like(reach) << reach)
+    first = (reach - DISTANCE_BITS).clamp_min(0)
+    return shifted(shifted(size, first) * mantissa, right.clamp_min(0) - first)
+
+
+def capped_scores(u: Tensor, row: Tensor, factor: Multiplier, tanh: Table) -> Tensor:
+    """`tanh(u * row * factor)` in units of 2^-22.
+
+    Args:
+        u: magnitudes below 2^47. row: (..., 1) positive, below 2^24, a common factor of the row.
+    """
+    return tanh_of(_scaled(u.abs(), row, factor, ARGUMENT_BITS), tanh) * u.sign()
 
 
 def probabilities(weights: Tensor, value_step: Tensor, reciprocal: Table, down: int) -> Tensor:
@@ -133,6 +155,11 @@ def probabilities(weights: Tensor, value_step: Tensor, reciprocal: Table, down: 
     inverse = reciprocal(mantissa - (1 << OCTAVE_BITS))  # 2^24 / mantissa, in (2^23, 2^24]
     share = shifted(weights * inverse, octave + VALUE_BITS - SHARE_BITS)
     return shifted(share * value_step, SHARE_BITS + down)
+
+
+def tanh_of(argument: Tensor, tanh: Table) -> Tensor:
+    """tanh of arguments from 0 on, in units of 2^-18, in units of 2^-22."""
+    return tanh(argument.clamp_max(TANH_MOST))
 
 
 def gate_fraction(fraction: int) -> int:

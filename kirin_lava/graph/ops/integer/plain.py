@@ -1,4 +1,4 @@
-"""Integer operations that need no table, or one: parts, sums, gates, ReLU, rotary positions."""
+"""Integer operations that need no table: parts, sums, rotary positions."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from typing import ClassVar
 
 from kirin_lava.base.integers import bounded, rescaled, shifted
 from kirin_lava.graph.ops.integer.doors import MOST_SHIFT
-from kirin_lava.graph.ops.integer.functions import gate_fraction, gated
-from kirin_lava.graph.ops.integer.op import STORED_TABLE, IntegerOp, fixed_in
+from kirin_lava.graph.ops.integer.op import IntegerOp, fixed_in
 from kirin_lava.graph.ops.op import NEUROCORE
 from kirin_lava.graph.ops.plain import Slice
 from kirin_lava.graph.port import FIXED, Inputs, Port
 from kirin_lava.graph.values import ROTARY_BITS, HostContext, Value, Values
-from kirin_lava.spikes.tables import TABLE_OPERATIONS, Table
+from kirin_lava.spikes.steps import LEFT_OUT
 
-__all__ = ["IntegerAdd", "IntegerGate", "IntegerRelu", "IntegerRotary", "IntegerSlice"]
+__all__ = ["IntegerAdd", "IntegerRotary", "IntegerSlice"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +37,7 @@ class IntegerRotary(IntegerOp):
         |y - exact| <= 1/2 + m (2^-22 + 2^-24),    3 units for the largest value that a message holds
 
     Attributes:
-        input_fraction: of x. fraction: of y.
+        input_fraction: of x. fraction: of y. table: which cosines and sines; None for the first.
     """
 
     stock: ClassVar[str] = "cosine and sine follow the position, and synapses have fixed weights"
@@ -49,11 +48,13 @@ class IntegerRotary(IntegerOp):
     heads: int
     input_fraction: int
     fraction: int
+    table: int | None = field(default=None, metadata=LEFT_OUT)
 
     def port(self, inputs: Inputs) -> Port:
         """As its input, in other units."""
         x = inputs.fixed(self.input, self.input_fraction)
         inputs.divides(self.heads, x.width, "heads")
+        inputs.turns(self.table)
         if inputs.head_dim is not None:
             inputs.same("rotary tables", inputs.head_dim, x.width // self.heads)
         inputs.shift("a product", ROTARY_BITS + self.input_fraction - self.fraction)
@@ -63,7 +64,7 @@ class IntegerRotary(IntegerOp):
         """See `StageOp`."""
         x = fixed_in(values, self.input)
         heads = x.view(*x.shape[:-1], self.heads, -1)
-        cos, sin = context.turn
+        cos, sin = context.turn(heads.shape[-1], self.table or 0)
         half = heads.shape[-1] // 2
         y = heads * cos + heads.roll(half, -1) * sin  # the first half of sin is negative
         return bounded(shifted(y, ROTARY_BITS + self.input_fraction - self.fraction).view(x.shape), self.name, self.fraction)
@@ -71,74 +72,6 @@ class IntegerRotary(IntegerOp):
     def operations(self) -> int:
         """Two products, a sum, a shift."""
         return 4
-
-
-@dataclass(frozen=True, eq=False)
-class IntegerGate(IntegerOp):
-    """`y = silu(x[..., :half]) * x[..., half:]` in integers: `silu(x) = max(x, 0) - table(|x|)`.
-
-    Attributes:
-        input_fraction: of x. fraction: of y. silu: the table.
-    """
-
-    stock: ClassVar[str] = "a stock neuron has no table, and no product of two messages"
-    products: ClassVar[int] = 2
-    name: str
-    input: str
-    output: str
-    input_fraction: int
-    fraction: int
-    silu: Table = field(metadata=STORED_TABLE)
-
-    def port(self, inputs: Inputs) -> Port:
-        """Half as wide as its input."""
-        x = inputs.fixed(self.input, self.input_fraction)
-        inputs.divides(2, x.width, "halves")
-        inputs.table(self.silu, "silu")
-        inputs.shift("a product", self._finer - self.fraction)
-        return Port(FIXED, x.width // 2, fraction=self.fraction)
-
-    def compute(self, values: Values, context: HostContext) -> Value:
-        """See `StageOp`."""
-        gate, up = fixed_in(values, self.input).chunk(2, -1)
-        product = gated(gate, self.input_fraction, self.silu) * up
-        return bounded(rescaled(product, self._finer, self.fraction), self.name, self.fraction)
-
-    @property
-    def _finer(self) -> int:
-        """Of a product, before it is shifted."""
-        return gate_fraction(self.input_fraction) + self.input_fraction
-
-    def operations(self) -> int:
-        """A table neuron (`TABLE_OPERATIONS`), magnitude, maximum, difference, product, shift."""
-        return TABLE_OPERATIONS + 5
-
-    def tables(self) -> tuple[Table, ...]:
-        """SiLU."""
-        return (self.silu,)
-
-
-@dataclass(frozen=True, eq=False)
-class IntegerRelu(IntegerOp):
-    """`y = max(x, 0)`."""
-
-    stock: ClassVar[str] = "a stock neuron that sends its membrane has no threshold to send it from"
-    name: str
-    input: str
-    output: str
-    fraction: int
-
-    def port(self, inputs: Inputs) -> Port:
-        """As its input."""
-        return inputs.fixed(self.input, self.fraction)
-
-    def compute(self, values: Values, context: HostContext) -> Value:
-        """See `StageOp`."""
-        return fixed_in(values, self.input).clamp_min(0)
-
-    def operations(self) -> int:
-        """A comparison."""
-        return 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,15 +6,16 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from kirin_lava.base.integers import bounded
-from kirin_lava.graph.ops.integer.functions import Multiplier, exp2_weights, probabilities
+from kirin_lava.graph.ops.integer.functions import TANH_BITS, Multiplier, capped_scores, exp2_weights, probabilities
 from kirin_lava.graph.ops.integer.op import STORED_TABLE, IntegerOp, fixed_in, whole_step
 from kirin_lava.graph.port import CODES, FIXED, SUMS, Inputs, Port
 from kirin_lava.graph.values import HostContext, Value, Values, codes_in
 from kirin_lava.spikes.tables import TABLE_OPERATIONS, Table
 
-__all__ = ["IntegerSoftmax"]
+__all__ = ["IntegerCappedSoftmax", "IntegerSoftmax"]
 
 _DOWN = 1  # a share of 1 times a step below 2^24 fits a message
 
@@ -97,9 +98,13 @@ class IntegerSoftmax(IntegerOp):
             own = torch.arange(columns - length, columns, device=v.device)
             visible = torch.arange(columns, device=v.device) <= own[:, None]
         factor = Multiplier(self.factor_mantissa, self.factor_shift)
-        weights = exp2_weights(scores * key, row, factor, self.exp2, visible)
+        weights = self._weights(scores * key, row, factor, visible)
         p = probabilities(weights, value, self.reciprocal, _DOWN)
         return bounded(p.view(batch, heads, length, columns), self.name, self.fraction)
+
+    def _weights(self, u: Tensor, row: Tensor, factor: Multiplier, visible: Tensor | None) -> Tensor:
+        """Exponentials of scores, whose largest is 1."""
+        return exp2_weights(u, row, factor, self.exp2, visible)
 
     def operations(self) -> int:
         """Step of the key, maximum, difference, comparison, product, three shifts, exponent, sum, two products and shifts; the
@@ -109,3 +114,42 @@ class IntegerSoftmax(IntegerOp):
     def tables(self) -> tuple[Table, ...]:
         """The exponential and the reciprocal."""
         return self.exp2, self.reciprocal
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerCappedSoftmax(IntegerSoftmax):
+    """`IntegerSoftmax` of capped scores, `cap * tanh(score / cap)`.
+
+        t[j] = tanh(u[j] * step_q * factor)                         2^-22 units; a table
+        w[j] = 2^((t[j] - max t) * cap)                             2^-32 units, as there
+
+    Attributes:
+        factor_mantissa, factor_shift: `factor / cap` in the units of the steps of queries and keys.
+        cap_mantissa, cap_shift: `cap * log2(e)` as `mantissa * 2^-shift`. tanh: the table.
+    """
+
+    steps: ClassVar[int] = 6
+    products: ClassVar[int] = 8
+    cap_mantissa: int
+    cap_shift: int
+    tanh: Table = field(metadata=STORED_TABLE)
+
+    def port(self, inputs: Inputs) -> Port:
+        """Fixed, by head and position."""
+        if not 0 < self.cap_mantissa <= 1 << 24:
+            raise inputs.error(f"its cap is {self.cap_mantissa}, not a positive number of 24 bits")
+        inputs.table(self.tanh, "tanh")
+        return super().port(inputs)
+
+    def _weights(self, u: Tensor, row: Tensor, factor: Multiplier, visible: Tensor | None) -> Tensor:
+        t = capped_scores(u, row, factor, self.tanh)
+        cap = Multiplier(self.cap_mantissa, self.cap_shift + TANH_BITS)
+        return exp2_weights(t, torch.ones_like(row), cap, self.exp2, visible)
+
+    def operations(self) -> int:
+        """As of `IntegerSoftmax`, and magnitude, sign, minimum, product, two shifts, the table of the tanh."""
+        return super().operations() + TABLE_OPERATIONS + 6
+
+    def tables(self) -> tuple[Table, ...]:
+        """The exponential, the reciprocal and the tanh."""
+        return *super().tables(), self.tanh
