@@ -182,3 +182,42 @@ def test_a_placement_is_plain_values() -> None:
     values = json.loads(json.dumps(place(shape).to_dict()))
     assert values["physical_fit_verified"] is False and values["context"] == 64
     assert len(values["core_columns"]["utilisation"]) == values["cores"] and values["chips"] == 1
+
+
+@pytest.mark.parametrize(("recipe", "facts", "sums"), [
+    ("kirin-w4a4-8", (1, 1, 8960, 8192, 0), (1064, 896, 1064, 17152, 34568)),
+    ("kirin-spikes", (1, 2, 8960, 8192, 2632), (3704, 6160, 3704, 29510, 110126)),
+])  # fmt: skip
+def test_a_small_model_byte_by_byte(recipe: str, facts: tuple[int, ...], sums: tuple[int, ...]) -> None:
+    """Of 64 positions: chips, cores, bytes of weights and of caches, neurons between segments; and the cores' columns, added.
+
+    Between segments every number has a neuron; 8 neurons send cosines and sines."""
+    values = place(shape_of_config(CONFIGS["llama"], load_recipe(recipe)), 64).to_dict()
+    between = values.get("between", {"neurons": 0, "table_bytes": 0, "constant_bytes": 0, "rotary_bytes": 0})
+    assert tuple(values[name] for name in ("chips", "cores", "synapse_bytes", "cache_bytes")) == facts[:4]
+    assert between["neurons"] == facts[4]
+    columns = values["core_columns"]
+    names = ("neurons", "axons_in", "axons_out", "synapse_bytes", "total_bytes")
+    assert tuple(sum(columns[name]) for name in names) == sums and values["neurons"] == sums[0]
+    stored = between["table_bytes"] + between["constant_bytes"] + between["rotary_bytes"]
+    assert sums[3] == facts[2] + facts[3] + stored
+    if stored:
+        assert between == {
+            "neurons": 2632, "tables": {"exp2": 1312, "reciprocal": 1312, "root": 2560, "silu": 2350}, "table_bytes": 7534,
+            "constant_bytes": 3288, "rotary_bytes": 1536, "cores": 2,
+        }  # fmt: skip
+    rows = [row for row in values["segments"] if row["block"] == "blocks.1"]
+    assert [
+        (row["name"], row["neurons"], row["fan_in"], row["lines"], row["synapse_bytes"], row["cache_bytes"]) for row in rows
+    ] == [
+        ("attn.qkv", 64, 32, 32, 1024, 0),
+        ("attn.score", 256, 8, 32, 0, 2048),
+        ("attn.mix", 32, 64, 256, 0, 2048),
+        ("attn.o", 32, 32, 32, 512, 0),
+        ("mlp.gate_up", 96, 32, 32, 1536, 0),
+        ("mlp.down", 32, 48, 48, 768, 0),
+    ]
+    for row in values["segments"]:
+        assert row["cores"] == len(row["chips"]) == row["fan_in_parts"] == 1 and row["neurons_by_chip"] == (row["neurons"],)
+        assert row["core_copies"] == 1.0 and row["control_lines"] == 0
+        assert row["outlier_lines"] == row["lines"], "any of them may carry a message"

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kirin_lava.base.errors import FitError
-from kirin_lava.base.loihi2 import STATE_MAX
+from kirin_lava.base.loihi2 import MESSAGE_MAX, STATE_MAX
 from kirin_lava.graph.block import Block
 from kirin_lava.graph.executor import BlockExecutor, Cache, Executor
 from kirin_lava.graph.ops import Decode, Encode, Linear, Mix
@@ -244,3 +244,39 @@ def test_attention_is_bounded_by_the_context(tmp_path: Path) -> None:
         assert (row.guarantee == PROVED) == fits
     assert isinstance(next(op for op in block.ops if op.name == "attn.mix"), Mix)
     assert bound(mix, "v").worst[1] > STATE_MAX
+
+
+def test_bounds_as_plain_values() -> None:
+    weight = np.array([[5, -3], [0, 0]], np.int8)
+    block = read_block(weight, OFFSET)
+    (row,) = block_ranges(block, 9, run(block, np.array([[4, -2], [-6, 1]])))
+    values = row.to_dict()
+    bounds = {entry.pop("quantity"): entry for entry in values.pop("bounds")}
+    assert values == {
+        "block": "b", "segment": "wide", "kind": "read", "neurons": 2, "context": 0, "guarantee": PROVED, "advice": "",
+    }  # fmt: skip
+    assert list(bounds) == ["stored weight", "payload", "u", "v", "membrane", "offset"]
+    v = (5 * -119 - 3 * 135, 5 * 135 + 3 * 119)
+    assert bounds["v"] == {
+        "limit": [-STATE_MAX, STATE_MAX], "limit_name": "STATE_MAX", "any_codes": list(v), "worst": list(v),
+        "calibrated": [5 * -6 - 3 + 2 * 8, 5 * 4 + 3 * 2 + 2 * 8], "neuron": 0,
+        "margin_bits": math.log2(STATE_MAX / max(-v[0], v[1])), "guarantee": PROVED,
+    }  # fmt: skip
+    assert bounds["stored weight"]["limit"] == [-128, 127] and bounds["stored weight"]["worst"] == [-3, 5]
+    assert (
+        bounds["stored weight"]["limit_name"] == "WEIGHT_MIN..WEIGHT_MAX" and bounds["payload"]["limit_name"] == "MESSAGE_MAX"
+    )
+    assert bounds["payload"]["limit"] == [-MESSAGE_MAX, MESSAGE_MAX] and bounds["payload"]["worst"] == [-119, 135]
+    assert bounds["offset"]["worst"] == [-8 * 2, 0] and bounds["membrane"]["worst"] == [-8 * 127, 8 * 127]
+    assert bounds["membrane"]["calibrated"] == [-33, 26]
+    (still,) = block_ranges(read_block(0 * weight, OFFSET), 1)
+    assert bound(still, "v").to_dict()["margin_bits"] is None
+
+
+def test_the_weakest_bound_is_that_of_its_segment() -> None:
+    (row,) = block_ranges(read_block(np.array([[1, 1]], np.int8), OFFSET), 1)
+    proved = row.bounds[0]
+    calibrated = replace(proved, worst=(-999, 999), calibrated=(0, 1))
+    unfit = replace(calibrated, calibrated=None)
+    words = [replace(row, bounds=bounds).guarantee for bounds in ((proved,), (proved, calibrated), (calibrated, unfit, proved))]
+    assert words == [PROVED, CALIBRATED, UNFIT]

@@ -175,6 +175,29 @@ def test_the_metadata_says_in_words_what_to_do(tmp_path: Path) -> None:
     assert all(r["guarantee"] == "proved" for r in facts["ranges"])
 
 
+def answers(tmp_path: Path, linear: Linear, codes: np.ndarray | None = None) -> str:
+    write_segment(tmp_path / "a.net", linear, codes=codes)
+    with h5py.File(tmp_path / "a.net", "r") as file:
+        return str(json.loads(file["kirin/metadata"][()])["answer"])
+
+
+def test_the_answer_is_described_with_its_columns_levels_and_neurons(tmp_path: Path) -> None:
+    weight = np.array([[3, -5], [1, 2], [0, 1]], np.int8)
+    read = Linear("l", "x", "y", weight, 4, OFFSET)
+    assert answers(tmp_path, read) == (
+        "column c is answered in sample c + 1; v[n] = the sum of (kernel[c] - kernel[c + 1]) times the answer to column c,"
+        " for c = 0 .. 15 of a window, kernel[16] = 0, minus kirin/constant[n]"
+    )
+    ramp, offset = np.full(3, 40), np.zeros(3, np.int64)
+    start = "column c is answered in sample c + 1; a spike that answers column 16 + j is level "
+    for code, words in (
+        (SIGNED, "7 - j, no spike level 0; q[n] = level of neuron n - level of neuron 3 + n"),
+        (OFFSET, "15 - j, no spike level 0; q[n] = level of neuron n - 8"),
+        (UNSIGNED16, "15 - j, no spike level 0; q[n] = level of neuron n - 0"),
+    ):
+        assert answers(tmp_path, replace(read, neuron=Silence(code, ramp, offset))) == start + words
+
+
 def test_a_fire_phase_that_does_not_fit_leaves_a_read_segment_that_says_so(tmp_path: Path) -> None:
     linear, codes = _fire_linear()
     assert isinstance(linear.neuron, Silence)
