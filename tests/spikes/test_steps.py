@@ -15,7 +15,18 @@ from torch import Tensor
 from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.graph.ops import Encode
 from kirin_lava.graph.values import Codes, HostContext
-from kirin_lava.spikes.codes import CODES, INTEGER8, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode, code_named
+from kirin_lava.spikes.codes import (
+    CODES,
+    INTEGER8,
+    OFFSET,
+    SIGNED,
+    UNSIGNED8,
+    UNSIGNED16,
+    SpikeCode,
+    code_named,
+    integer,
+    offset,
+)
 from kirin_lava.spikes.steps import (
     RULES,
     FixedStep,
@@ -24,6 +35,7 @@ from kirin_lava.spikes.steps import (
     PlaneStep,
     RowBudget,
     StaticStep,
+    StepRule,
     TokenBudget,
     message_budget,
     rule_named,
@@ -166,6 +178,49 @@ def test_a_row_without_a_budget_ends_at_its_largest() -> None:
         codes = RowBudget(ratio).encode(code, row, 2, 39, "p", True)
         torch.testing.assert_close(codes.step.flatten(), row.amax(-1).flatten() / (top + 0.5), rtol=1e-4, atol=0.0)
         assert codes.q.amax(-1).eq(top).all()
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.1])
+def test_where_codes_sum_to_more_than_their_reach_the_step_grows_and_no_further(ratio: float) -> None:
+    x = random(2, 9, 64) * 2.0 ** torch.arange(9).view(9, 1)
+    x[:, 4, 1:] = 0  # a token of one number, whose code alone stays below
+    code, free = offset(16), TokenBudget(ratio)
+    plain = encode(replace(PLAIN, code=code, rule=free), x, HERE)
+    sums = plain.q.abs().sum(-1)
+    reach = int(sums.median())
+    found = encode(replace(PLAIN, code=code, rule=replace(free, reach=reach)), x, HERE)
+    few = sums <= reach
+    assert few.any() and not few.all()
+    assert torch.equal(found.q[few], plain.q[few]) and torch.equal(found.step[few], plain.step[few])
+    grown = found.q.abs().sum(-1)[~few]
+    assert (grown <= reach).all() and (grown >= reach - 64 - 2e-4 * reach).all()
+    torch.testing.assert_close(found.q * found.step, x, rtol=0, atol=float(found.step.max()) * 0.501)
+
+
+@pytest.mark.parametrize("narrow", [True, False])
+def test_a_reach_is_compared_with_a_sum_that_is_not_rounded(narrow: bool) -> None:
+    """2^24 + 1, which float32 does not hold, beside a token of many zeros and among many tokens."""
+    x = torch.full((1, 1 if narrow else 600, 513), 32767.0)
+    x[..., -1] = 513.0
+    assert int(x[0, 0].long().sum()) == 2**24 + 1
+    codes = encode(replace(PLAIN, code=integer(16), rule=TokenBudget(0.0, reach=2**24)), x, HERE)
+    assert (codes.q.long().abs().sum(-1) <= 2**24).all()
+
+
+@pytest.mark.parametrize(("rule", "allowed"), [
+    (TokenBudget(0.0), True), (TokenBudget(0.5), True), (TokenBudget(0.5001), False), (TokenBudget(-1e-9), False),
+    (TokenBudget(math.nan), False), (RowBudget(0.5), True), (RowBudget(0.6), False), (TokenBudget(0.1, reach=9), False),
+    (TokenBudget(0.1, reach=10), True), (TokenBudget(0.6, reach=10), False), (StaticStep(1e-30), True),
+    (StaticStep(-1.0), False), (StaticStep(math.inf), False),
+])  # fmt: skip
+def test_what_a_rule_may_say(rule: StepRule, allowed: bool) -> None:
+    assert (rule.problem(9) is None) == allowed
+    assert rule.no_integers(OFFSET) is None and rule.zero_points == 0 and rule.unfit(OFFSET) is None
+
+
+def test_messages_are_counted_where_there_are_spikes() -> None:
+    assert (TokenBudget(0.1).budget(OFFSET, 64), TokenBudget(0.1).budget(INTEGER8, 64)) == (6, None)
+    assert (RowBudget(0.1).budget(UNSIGNED8, 64), StaticStep(1.0, 0.1).budget(OFFSET, 64)) == (6, None)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.1])
