@@ -22,7 +22,6 @@ __all__ = [
     "bounded",
     "divided",
     "fraction_of",
-    "product_shifted",
     "rescaled",
     "shifted",
     "to_fixed",
@@ -56,11 +55,6 @@ def shifted(x: Tensor, bits: int | Tensor) -> Tensor:
     one = torch.ones_like(down)
     right = torch.where(bits > _WORD, 0, (x + (one << down - 1)) >> down)
     return torch.where(bits > 0, right, x << up)
-
-
-def product_shifted(x: Tensor, y: Tensor | int, bits: int) -> Tensor:
-    """`round(x * y / 2^bits)`, half up."""
-    return shifted(x * y, bits)
 
 
 def divided(x: Tensor, y: Tensor | int) -> Tensor:

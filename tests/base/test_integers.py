@@ -57,6 +57,23 @@ def test_what_does_not_fit_a_message_is_told_with_its_place() -> None:
     assert bounded(torch.zeros(0, dtype=torch.int64), "x", 0).numel() == 0
 
 
+@pytest.mark.parametrize(("numbers", "worst"), [
+    ([0, MESSAGE_LIMIT], 8388608), ([-MESSAGE_LIMIT - 1, MESSAGE_LIMIT], -8388609),
+    ([-MESSAGE_LIMIT, MESSAGE_LIMIT + 5], 8388613), ([MESSAGE_LIMIT, -MESSAGE_LIMIT], 8388608),
+])  # fmt: skip
+def test_the_number_furthest_out_is_told_in_its_units(numbers: list[int], worst: int) -> None:
+    with pytest.raises(FitError, match=rf"^o: {worst} in units of 2\^3 \(that is {worst * 8:.4g}".replace("+", r"\+")):
+        bounded(torch.tensor(numbers), "o", -3)
+
+
+def test_units_are_no_coarser_than_two_to_the_sixteen() -> None:
+    assert fraction_of(2.0**36) == -16 and fraction_of(2.0**37 - 2.0**10) == -16
+    with pytest.raises(FitError, match=r"an activation of 1\.374e\+11 is too large for units from 2\^16 on"):
+        fraction_of(2.0**37)
+    assert [fraction_of(2.0**exponent) for exponent in (-19, -20, -21, -50)] == [39, 40, 40, 40]
+    assert [fraction_of(3.0, headroom) for headroom in (0, 1, 2, 3)] == [21, 20, 19, 18]
+
+
 @pytest.mark.parametrize("peak", [1e-9, 0.3, 0.5, 1.0, 1.001, 77.0, 3e4, 4e6])
 def test_units_leave_the_headroom_and_are_the_finest_that_do(peak: float) -> None:
     fraction = fraction_of(peak)
