@@ -1,7 +1,7 @@
 # The commands of every day. `make` alone lists them.
 bin := .venv/bin
 
-# of `make demo`: demo, demo-opt, smollm2, a folder that holds a checkpoint, or a GGUF file
+# of `make demo`: demo, demo-opt, demo-gpt2, smollm2, a folder that holds a checkpoint, or a GGUF file
 MODEL ?= demo
 METHODS ?= --max-rows 8
 bundle = build/$(patsubst %.gguf,%,$(notdir $(MODEL)))

@@ -66,9 +66,8 @@ def test_folder_is_complete_and_small(family: str) -> None:
     assert json.loads((folder / "config.json").read_text())["dtype"] == "float16"
 
 
-def test_both_families_share_one_tokenizer() -> None:
-    first, second = ((folder_of(family) / "tokenizer.json").read_bytes() for family in EMBEDDED)
-    assert first == second
+def test_all_families_share_one_tokenizer() -> None:
+    assert len({(folder_of(family) / "tokenizer.json").read_bytes() for family in EMBEDDED}) == 1
 
 
 def test_tokenizer_begins_with_bos_and_round_trips(loaded: tuple[Any, Any]) -> None:

@@ -99,7 +99,7 @@ def test_windows_are_measured_against_those_of_8_bit_spikes() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["demo", "demo-opt"])
+@pytest.mark.parametrize("model", ["demo", "demo-opt", "demo-gpt2"])
 def test_the_recipes_keep_the_embedded_models(model: str) -> None:
     """At most a tenth of all codes are outliers, and the perplexity hardly changes."""
     recipes = ["kirin-w4a4-8", "kirin-w4a4-12", "kirin-w8a5-12", "kirin-w4a5-12"]
