@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from kirin_lava.base.errors import UnsupportedError
 from kirin_lava.graph.counter import Counter
@@ -15,9 +17,10 @@ from kirin_lava.hardware.shapes import ModelShape, shape_of_model
 from kirin_lava.methods.kirin import KirinOptions, Outliers
 from kirin_lava.methods.recipe import HeadSpec, load_recipe, recipe_names
 from kirin_lava.methods.site import Site
+from kirin_lava.models import family_of
 from kirin_lava.quantize.convert import convert_model
 from kirin_lava.quantize.without_weights import shape_of_config
-from tests.hardware.known_configs import LLAMA_2_7B, OPT_125M
+from tests.hardware.known_configs import LLAMA_2_7B, OPT_125M, PUBLIC, WEIGHTS
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
 
 
@@ -81,6 +84,25 @@ def test_known_models_have_their_published_sizes() -> None:
     assert opt.weights() - tied + opt.host_parameters() + biases + opt_norms == 125_239_296
     assert llama.layers == 32 and len(llama.blocks()) == 33
     assert sum(s.cached() for s in llama.segments) == 32 * 2 * 4096
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_models_of_today_have_their_published_sizes(name: str) -> None:
+    """What a family asks of a checkpoint is all that is published; its shape comes from config.json alone."""
+    config, sizes = PUBLIC[name], dict[str, int]()
+    family = family_of(config)
+
+    def load(tensor: str, shape: tuple[int, ...]) -> Tensor:
+        sizes[tensor] = prod(shape)
+        return torch.empty(shape, device="meta") if len(shape) > 1 else torch.zeros(shape)
+
+    family.embedding(config, load)
+    for index in range(family.dimensions(config).layers):
+        family.block(config, index, load)
+    family.head(config, load)
+    assert sum(sizes.values()) == WEIGHTS[name]
+    shape = shape_of_config(config, load_recipe("kirin-w4a4-8"), 64)
+    assert shape.layers == family.dimensions(config).layers and shape.weights() < sum(sizes.values()) * 1.35
 
 
 def test_an_unsupported_config_is_refused() -> None:

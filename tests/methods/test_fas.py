@@ -160,7 +160,7 @@ def test_a_killed_fine_tuning_goes_on_to_the_same_thresholds(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3"])
 def test_gated_families_are_refused_with_the_names_of_others(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(UnsupportedError, match=r"blocks\.0: FAS replaces an activation directly .* FAS converts: opt;"):
+    with pytest.raises(UnsupportedError, match=r"blocks\.0: FAS replaces a ReLU directly .* FAS converts: opt;"):
         convert_model(random_checkpoint(tmp_path, kind), random_rows(CONFIGS[kind], 2, 12), load_recipe(NAME))
 
 

@@ -18,6 +18,17 @@ from tests.hf_models import random_model, save_model, save_tokenizer
 
 Refused = Callable[..., str]
 PREFIXES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "opt": "OPT"}
+LANGUAGE_MODELS = {
+    **{kind: (f"{prefix}ForCausalLM", f"{prefix}Model") for kind, prefix in PREFIXES.items()},
+    "phi3": ("Phi3ForCausalLM", "Phi3Model"),
+    "granite": ("GraniteForCausalLM", "GraniteModel"),
+    "smollm3": ("SmolLM3ForCausalLM", "SmolLM3Model"),
+    "gpt2": ("GPT2LMHeadModel", "GPT2Model"),
+    "gpt_neox": ("GPTNeoXForCausalLM", "GPTNeoXModel"),
+    "gemma": ("GemmaForCausalLM", "GemmaModel"),
+    "gemma2": ("Gemma2ForCausalLM", "Gemma2Model"),
+    "gemma3_text": ("Gemma3ForCausalLM", "Gemma3TextModel"),
+}
 HEADS = [
     (kind, f"{prefix}{head}")
     for kind, prefix in PREFIXES.items()
@@ -67,10 +78,10 @@ def test_architectures_that_are_no_list(refused: Refused, tmp_path: Path) -> Non
     assert "architectures is 'LlamaForCausalLM', not a list of strings" in refused(2, tmp_path / "model")
 
 
-@pytest.mark.parametrize("kind", PREFIXES)
+@pytest.mark.parametrize("kind", LANGUAGE_MODELS)
 def test_language_models_and_their_decoders_convert(tmp_path: Path, kind: str) -> None:
     folder = save_model(tmp_path / "model", kind, tie_word_embeddings=True)
-    for names in ([f"{PREFIXES[kind]}ForCausalLM"], [f"{PREFIXES[kind]}Model"], [], None):
+    for names in (*([name] for name in LANGUAGE_MODELS[kind]), [], None):
         edit(folder, architectures=names)
         assert open_checkpoint(str(folder)).family.model_types
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, LlamaModel, OPTModel
+from transformers import AutoModelForCausalLM, GPT2Model, GPTNeoXModel, LlamaModel, OPTModel
 
 from kirin_lava.graph.values import rotary_tables
 from kirin_lava.models import family_of
@@ -59,14 +60,17 @@ def test_logits_equal_those_of_transformers(tmp_path: Path, kind: str, changes: 
     assert dense | {"attn.q", "attn.p"} == set(checkpoint.family.sites)
 
 
-@pytest.mark.parametrize("kind", ["llama", "opt"])
+@pytest.mark.parametrize("kind", ["llama", "phi3", "opt", "gpt2", "gpt_neox", "gemma3_text"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(tmp_path: Path, kind: str, dtype: torch.dtype) -> None:
     random_model(kind).to(dtype=dtype).save_pretrained(tmp_path)
     check(tmp_path)
 
 
-@pytest.mark.parametrize(("kind", "changes"), [("qwen2", {}), ("opt", {"tie_word_embeddings": True})])
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [("qwen2", {}), ("opt", {"tie_word_embeddings": True}), ("phi3", {}), ("gpt2", {}), ("gpt_neox", {}), ("gemma2", {})],
+)
 def test_sharded(tmp_path: Path, kind: str, changes: dict[str, Any]) -> None:
     random_model(kind, **changes).save_pretrained(tmp_path, max_shard_size="20KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
@@ -74,11 +78,13 @@ def test_sharded(tmp_path: Path, kind: str, changes: dict[str, Any]) -> None:
     assert len(checkpoint.sha256()) == 1 + len(checkpoint.files()) > 3
 
 
-@pytest.mark.parametrize(("kind", "bare"), [("opt", OPTModel), ("llama", LlamaModel)])
+@pytest.mark.parametrize(
+    ("kind", "bare"), [("opt", OPTModel), ("llama", LlamaModel), ("gpt2", GPT2Model), ("gpt_neox", GPTNeoXModel)]
+)
 def test_bare_decoder_without_the_prefix(tmp_path: Path, kind: str, bare: type[Any]) -> None:
     model = random_model(kind, tie_word_embeddings=True)
     part = bare(model.config)
-    part.load_state_dict(model.model.state_dict())
+    part.load_state_dict(model.base_model.state_dict())
     part.save_pretrained(tmp_path)
     checkpoint = open_checkpoint(str(tmp_path))
     with torch.no_grad():
@@ -95,6 +101,23 @@ def test_mistral_sees_as_far_as_its_window(tmp_path: Path) -> None:
             del config["sliding_window"]
         (tmp_path / "config.json").write_text(json.dumps(config))
         assert open_checkpoint(str(tmp_path)).dimensions.max_positions == positions
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept"),
+    [
+        ("gpt2", {"h.0.attn.bias": (1, 1, 64, 64), "h.1.attn.masked_bias": ()}),
+        (
+            "gpt_neox",
+            {"gpt_neox.layers.0.attention.bias": (64, 64), "gpt_neox.layers.1.attention.rotary_emb.inv_freq": (1,)},
+        ),
+    ],
+)
+def test_masks_and_tables_that_older_files_keep(tmp_path: Path, kind: str, kept: dict[str, tuple[int, ...]]) -> None:
+    random_model(kind).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    save_file({**load_file(file), **{name: torch.ones(shape) for name, shape in kept.items()}}, file, metadata={"format": "pt"})
+    assert open_checkpoint(str(tmp_path)).dimensions.layers == 2
 
 
 @pytest.mark.parametrize("kind", ["rope_type", "type"])

@@ -136,8 +136,8 @@ class Fas(Method):
             return block
         known = ", ".join(kind for family in models.FAMILIES if family.activated for kind in family.model_types)
         raise UnsupportedError(
-            f"{block.name}: FAS replaces an activation directly before a dense layer, and this family has none (a gated layer"
-            f" multiplies in between); FAS converts: {known}; choose a recipe of another method for this model"
+            f"{block.name}: FAS replaces a ReLU directly before a dense layer, and this family has none (it has a gate, or a"
+            f" GELU); FAS converts: {known}; choose a recipe of another method for this model"
         )
 
     def setting(self, options: FasOptions) -> str:
