@@ -280,3 +280,28 @@ def test_the_weakest_bound_is_that_of_its_segment() -> None:
     unfit = replace(calibrated, calibrated=None)
     words = [replace(row, bounds=bounds).guarantee for bounds in ((proved,), (proved, calibrated), (calibrated, unfit, proved))]
     assert words == [PROVED, CALIBRATED, UNFIT]
+
+
+def test_the_way_out_is_that_of_what_does_not_fit() -> None:
+    fires = Silence(UNSIGNED16, np.array([40]), np.array([0]), 5)
+    far = replace(OFFSET, code_min=0, code_max=STATE_MAX)
+    wide = np.full((1, 8192), 127, np.int8)
+    for weight, code, neuron, advice in (
+        (np.array([[5, -3]], np.int8), OFFSET, fires, "use a recipe with 4-bit weights"),
+        (wide, SIGNED, replace(fires, exponent=0), "lower the shift of its fire phase, or read its membranes out on the host"),
+        (np.array([[2]], np.int8), far, READ_OUT, "use a recipe with fewer outliers, narrower messages or narrower weights"),
+        (wide[:, :600], SIGNED, READ_OUT, "split its fan-in of 600 over 2 read segments"),
+        (wide[:, :500], SIGNED, READ_OUT, ""),
+    ):
+        (row,) = block_ranges(read_block(weight, code, neuron), 1)
+        assert row.advice == advice and (row.guarantee == PROVED) == (advice == "")
+
+
+def test_a_model_is_bounded_for_its_longest_sequence_or_as_long_as_is_asked(tmp_path: Path) -> None:
+    model = convert_model(random_checkpoint(tmp_path, "llama"), random_rows(CONFIGS["llama"]), load_recipe("kirin-w4a4-8"))
+    for context, rows in ((64, model_ranges(model)), (5, model_ranges(model, context=5))):
+        assert {row.context for row in rows} == {0, context}
+        mix = next(row for row in rows if row.kind == "mix")
+        assert bound(mix, "v").any_codes == (-127 * 255 * context, 127 * 255 * context)
+        score = next(row for row in rows if row.kind == "score")
+        assert score.neurons == 4 and len(score.worst["v"].low) == 1
