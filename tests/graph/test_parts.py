@@ -12,7 +12,7 @@ from torch import Tensor
 from kirin_lava.base.errors import FitError, UsageError
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.export.serial import block_from_json, block_to_json
-from kirin_lava.graph.attention import mix_sums, one_head
+from kirin_lava.graph.attention import all_score_sums, mix_sums, one_head, score_sums
 from kirin_lava.graph.block import Block
 from kirin_lava.graph.cache import Cache
 from kirin_lava.graph.counter import Counter
@@ -25,7 +25,7 @@ from kirin_lava.hardware.shapes import shape_of_model
 from kirin_lava.hardware.work import measured_work
 from kirin_lava.methods.recipe import load_recipe
 from kirin_lava.quantize.convert import convert_model
-from kirin_lava.spikes.codes import HALVES16, UNSIGNED16
+from kirin_lava.spikes.codes import HALVES16, INTEGER8, UNSIGNED16, SpikeCode, planes, signed
 from tests.processes.blocks import llama_block, rotary_tables
 from tests.processes.blocks import tokens as block_tokens
 from tests.small_models import CONFIGS, random_checkpoint, random_rows
@@ -125,3 +125,68 @@ def test_a_split_model_counts_its_neurons_and_additions(tmp_path) -> None:  # ty
 def test_digits_of_a_cached_code_reach_as_far_as_it_does(largest: int, synapses: tuple[int, ...]) -> None:
     """In base 256 with a low digit of -128 to 127."""
     assert synapses_of(replace(HALVES16, code_min=-largest, code_max=largest)) == synapses
+
+
+@pytest.mark.parametrize("kept", [INTEGER8, HALVES16], ids=lambda code: code.name)
+@pytest.mark.parametrize("code", [signed(8, 8), planes(8, 4)], ids=lambda code: code.name)
+@pytest.mark.parametrize(("length", "columns"), [(1, 9), (2, 9), (4, 4)])
+def test_products_of_an_attention_equal_integers(code: SpikeCode, kept: SpikeCode, length: int, columns: int) -> None:
+    """Codes and cached codes at their ends, so that sums are odd and beyond what float32 counts."""
+    rng, width = np.random.default_rng(length), 65
+    query = rng.choice([code.code_min, code.code_max, 5], (2, length, HEADS * width))
+    cached = rng.choice([-kept.largest, kept.largest, 1], (2, KV_HEADS, width, columns))
+    if not (code.by_plane or kept is HALVES16):
+        query[..., ::2] = 0  # their sums are held by one membrane
+    heads = query.reshape(2, length, HEADS, width).transpose(0, 2, 1, 3)
+    expected = heads @ cached.repeat(HEADS // KV_HEADS, 1)
+    op = Score("score", "q", "k", "y", HEADS, KV_HEADS, code)
+    given = Codes(torch.from_numpy(query).float(), torch.ones(2, length, HEADS))
+    keys = torch.from_numpy(cached).float()
+    assert np.array_equal(all_score_sums(op, given, keys, kept).numpy(), expected)
+    for i in range(length):
+        expected[:, :, i, columns - length + i + 1 :] = 0
+    assert np.array_equal(score_sums(op, given, keys, kept).numpy(), expected)
+
+
+@pytest.mark.parametrize("kept", [INTEGER8, HALVES16], ids=lambda code: code.name)
+def test_values_are_mixed_exactly(kept: SpikeCode) -> None:
+    rng, columns, length = np.random.default_rng(0), 700, 3
+    codes = rng.integers(0, 256, (2, HEADS, length, columns))
+    codes[0, 0, 0] = 0
+    codes[0, 0, 0, :2] = 255, 3
+    cached = rng.choice([-kept.largest, kept.largest, 1], (2, KV_HEADS, 5, columns))
+    expected = np.einsum("bhlj,bhdj->blhd", codes, cached.repeat(HEADS // KV_HEADS, 1)).reshape(2, length, -1)
+    given = Codes(torch.from_numpy(codes).float(), torch.ones(2, length, HEADS))
+    op = mix(None if kept is INTEGER8 else 200)  # of more positions halves fill a membrane
+    assert np.array_equal(mix_sums(op, given, torch.from_numpy(cached).float(), kept).numpy(), expected)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_score_beyond_the_state_is_found_where_one_membrane_holds_it(sign: int) -> None:
+    op = Score("score", "q", "k", "y", 1, 1, signed(8, 16))
+    keys = torch.full((1, 1, 3, 1), 127.0)
+    for last in (517, 519):  # 127 * 66,051 fits
+        query = Codes(sign * torch.tensor([[[32767.0, 32767.0, last]]]), torch.ones(1, 1, 1))
+        if last == 517:
+            assert all_score_sums(op, query, keys).item() == sign * 127 * (2 * 32767 + last)
+            continue
+        with pytest.raises(FitError, match=r"score: .*beyond the 24-bit state"):
+            all_score_sums(op, query, keys)
+
+
+def test_planes_over_more_positions_than_a_step_may_sum_are_refused() -> None:
+    code, most = planes(8, 0), STATE_MAX // 127
+    op = Mix("mix", "p", "v", "mixed", 1, 1, code)
+    for positions, part, fits in (
+        (most, None, True),
+        (most + 1, None, False),
+        (most + 1, most, True),
+        (most + 2, most + 1, False),
+    ):
+        codes = Codes(torch.zeros(1, 1, 1, positions), torch.ones(1, 1, 1))
+        cached = torch.zeros(1, 1, 1, positions)
+        if fits:
+            assert not mix_sums(replace(op, part=part), codes, cached).any()
+            continue
+        with pytest.raises(FitError, match=f"mix: sums over {part or positions} positions are not proved to fit"):
+            mix_sums(replace(op, part=part), codes, cached)
