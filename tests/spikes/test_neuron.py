@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from kirin_lava.base.errors import FitError
 from kirin_lava.base.exact import ExactMatmul
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.graph.ops import Linear
-from kirin_lava.spikes.codes import CODES, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode
+from kirin_lava.spikes.codes import CODES, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode, code_named
 from kirin_lava.spikes.neurons import (
     NEURONS,
     PLANE_BY_PLANE,
@@ -278,3 +279,48 @@ def test_every_kind_of_neuron_is_compared_here() -> None:
     compared = {ReadOut, Silence, PlaneByPlane, Doubling, IntegrateFire}
     assert set(NEURONS) == compared, "compare the new kind here or in a file of its own"
     assert len({neuron.name for neuron in NEURONS}) == len(NEURONS)
+
+
+LADDER = Silence(UNSIGNED16, np.array([4, 7]), np.array([0, -3]), 2)
+
+
+def test_what_a_ladder_adds_and_how_high_it_begins() -> None:
+    assert LADDER.lift().tolist() == [0, -3] and replace(LADDER, code=OFFSET).lift().tolist() == [32, 53]
+    assert LADDER.top().tolist() == [15 * 4 - 2, 15 * 7 - 3] and replace(LADDER, code=UNSIGNED8).top().tolist() == [26, 46]
+    assert (LADDER.shift, LADDER.fires, READ_OUT.fires, READ_OUT.shift) == (2, UNSIGNED16, None, 0)
+
+
+@pytest.mark.parametrize(("changed", "message"), [
+    ({"ramp": np.array([4])}, "ramp has 1 values instead of 2"),
+    ({"offset": np.array([[0, 1]])}, "offset has 2 values instead of 2"),
+    ({"ramp": np.array([4, 0])}, "ramp of neuron 1 is 0, not 1 or more"),
+    ({"ramp": np.array([-2, 1])}, "ramp of neuron 0 is -2, not 1 or more"),
+    ({"code": code_named("integer-8")}, "integer-8 codes are no spikes: a neuron cannot fire them"),
+    ({"code": code_named("levels-2")}, "levels-2 codes are graded: "
+     "a neuron that falls silent after one spike cannot fire them"),
+    ({"code": code_named("rate-8")}, "rate-8 codes take several spikes: a neuron that falls silent after one cannot fire them"),
+    ({"exponent": -1}, "shift is -1, not 0 to 23"),
+    ({"exponent": 24}, "shift is 24, not 0 to 23"),
+    ({"exponent": 23}, None),
+    ({"exponent": 0}, None),
+    ({"ramp": np.array([1, 1])}, None),
+])  # fmt: skip
+def test_parameters_of_a_ladder_are_checked_at_both_ends(changed: dict[str, Any], message: str | None) -> None:
+    assert replace(LADDER, **changed).problem(2) == message
+    assert LADDER.problem(3) == "ramp has 2 values instead of 3"
+
+
+@pytest.mark.parametrize("code", [UNSIGNED8, SIGNED], ids=lambda code: code.name)
+@pytest.mark.parametrize("spare", [0, 1, 4])
+def test_a_spike_leaves_as_many_steps_before_the_end_of_the_next_window_as_its_code(code: SpikeCode, spare: int) -> None:
+    """Step by step for one neuron, its threshold falling by 4; a membrane that meets it by a hair, and one that does not."""
+    period = code.window + spare
+    for level in range(1, code.window):
+        for membrane, fired in ((4 * level - 2, level), (4 * level - 3, level - 1)):
+            neuron = Silence(code, np.array([4]), np.array([0])).stepped((1,), period, (0,) * (period - 1) + (1,))
+            trace = [int(neuron.step(np.array([membrane if t == 0 else 0]))[0]) for t in range(3 * period)]
+            expected = [0] * (3 * period)
+            if fired:
+                expected[2 * period - 1 - fired] = 1
+            assert trace == expected, (level, membrane)
+            assert neuron.latency == 1 and neuron.overflow is None
