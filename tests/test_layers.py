@@ -50,6 +50,13 @@ def imports(name: str, path: Path, known: dict[str, Path]) -> Iterator[tuple[str
                     yield alias.name, node.lineno
 
 
+def packages_of(module: str, importer: str) -> list[str]:
+    """Packages that Python imports on the way to a module, those left out that hold the importer as well."""
+    parts = module.split(".")
+    found = [".".join(parts[:end]) for end in range(2, len(parts))]
+    return [package for package in found if not importer.startswith(f"{package}.")]
+
+
 def layer(module: str) -> str:
     return module.split(".")[1] if "." in module else "__init__"
 
@@ -60,10 +67,11 @@ def edges() -> list[tuple[str, str, str]]:
     known = modules()
     root = PACKAGE.parent
     return [
-        (name, target, f"{path.relative_to(root)}:{line}")
+        (name, module, f"{path.relative_to(root)}:{line}")
         for name, path in known.items()
         for target, line in imports(name, path, known)
-        if target != name
+        for module in (target, *packages_of(target, name))
+        if module != name
     ]
 
 

@@ -13,8 +13,8 @@ from kirin_lava.base.console import csv_lines
 from kirin_lava.base.errors import KirinError, UsageError
 from kirin_lava.base.files import disk_errors, save_text
 from kirin_lava.hardware.timing import RATE_WINDOW
+from kirin_lava.tasks.draw import require_matplotlib, svg_file
 from kirin_lava.tasks.quality.plot_methods import HEIGHT, Point, draw_methods
-from kirin_lava.tasks.report.draw import require_matplotlib, svg_file
 
 __all__ = ["RIVAL", "TWIN", "Comparison", "Contender", "Failed"]
 

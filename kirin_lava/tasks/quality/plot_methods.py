@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kirin_lava.tasks.report.draw import PALETTE
+from kirin_lava.tasks.draw import PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

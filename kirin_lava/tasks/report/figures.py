@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kirin_lava.methods.method import Method
+from kirin_lava.tasks.draw import PALETTE, Draw, keyed
 from kirin_lava.tasks.quality.plot_methods import HEIGHT, draw_methods
-from kirin_lava.tasks.report.draw import PALETTE, Draw, keyed
 from kirin_lava.tasks.report.methods import points_of
 from kirin_lava.tasks.report.plot_chip import (
     cores_height,

@@ -20,8 +20,8 @@ from kirin_lava.methods.known import method_named
 from kirin_lava.methods.recipe import DEFAULT_RECIPE, load_recipe
 from kirin_lava.models.checkpoint import open_config
 from kirin_lava.models.text import EVALUATION_TEXT
+from kirin_lava.tasks.draw import require_matplotlib, save_png
 from kirin_lava.tasks.report.card import refresh_card
-from kirin_lava.tasks.report.draw import require_matplotlib, save_png
 from kirin_lava.tasks.report.figures import drawings
 from kirin_lava.tasks.report.gather import gather
 from kirin_lava.tasks.report.methods import methods_part

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from kirin_lava.hardware.networks import NETWORKS
 from kirin_lava.methods.known import method_named
-from kirin_lava.tasks.report.draw import svg
+from kirin_lava.tasks.draw import svg
 from kirin_lava.tasks.report.figures import drawings
 from kirin_lava.tasks.report.plot_chip import is_small
 from kirin_lava.tasks.report.templates import FOLDER, render

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from kirin_lava.tasks.report.draw import PALETTE, keyed
+from kirin_lava.tasks.draw import PALETTE, keyed
 from kirin_lava.tasks.report.values import show
 
 if TYPE_CHECKING:

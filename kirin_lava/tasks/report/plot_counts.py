@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kirin_lava.tasks.report.draw import PALETTE, keyed
+from kirin_lava.tasks.draw import PALETTE, keyed
 from kirin_lava.tasks.report.values import show
 
 if TYPE_CHECKING:

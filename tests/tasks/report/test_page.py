@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from kirin_lava.tasks.draw import PALETTE
 from kirin_lava.tasks.report import Report
-from kirin_lava.tasks.report.draw import PALETTE
 from kirin_lava.tasks.report.page import page_html
 from kirin_lava.tasks.report.values import UNKNOWN, resolve, show
 from tests.tasks.report.pages import Read, read_page
