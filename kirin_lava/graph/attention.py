@@ -11,7 +11,7 @@ from kirin_lava.base.exact import FLOAT32_EXACT
 from kirin_lava.base.loihi2 import STATE_MAX
 from kirin_lava.graph.cache import Cache, Columns, OneHead
 from kirin_lava.graph.ops import Decode, Encode, Mix, Op, Score, Softmax, synapses_of
-from kirin_lava.graph.ops.softmax import visible
+from kirin_lava.graph.ops.softmax import visible, within
 from kirin_lava.graph.parts import check_parts
 from kirin_lava.graph.stages import Stage
 from kirin_lava.graph.values import Codes, Value, Values, codes_in
@@ -99,9 +99,11 @@ def _apart(op: Score | Mix, kept: SpikeCode) -> bool:
 
 
 def score_sums(op: Score, query: Codes, keys: Tensor, kept: SpikeCode = INTEGER8) -> Tensor:
-    """As `all_score_sums`, 0 where j is later than the token."""
+    """As `all_score_sums`, 0 where j is later than the token, or older than its window."""
     sums, length, columns = all_score_sums(op, query, keys, kept), query.q.shape[1], keys.shape[3]
-    if length > 1:
+    if op.window is not None and columns > op.window:
+        sums *= within(columns - length, length, columns, op.window, sums.device)
+    elif length > 1:
         sums[..., columns - length :].mul_(visible(length, length, sums.device))
     return sums
 
@@ -126,7 +128,8 @@ def mix_sums(op: Mix, weights: Codes, cached: Tensor, kept: SpikeCode = INTEGER8
     """(B, H, L, J) codes against (B, kv_heads, d, J) cached codes -> (B, L, H * d) sums, exact as of `score_sums`."""
     batch, _, length, columns = weights.q.shape
     flat = weights.q.view(batch, op.kv_heads, -1, columns).transpose(2, 3)
-    bound = columns * op.code.code_max * kept.largest
+    positions = op.held(columns)
+    bound = positions * op.code.code_max * kept.largest
     # where the worst case could round, the codes at hand still may not: a row's sum bounds every partial sum
     if bound < FLOAT32_EXACT or float(weights.q.sum(-1).max()) * kept.largest < FLOAT32_EXACT:
         sums = cached @ flat
@@ -134,10 +137,10 @@ def mix_sums(op: Mix, weights: Codes, cached: Tensor, kept: SpikeCode = INTEGER8
         sums = cached.double() @ flat.double()
     sums = sums.view(batch, op.kv_heads, cached.shape[2], -1, length).permute(0, 4, 1, 3, 2).reshape(batch, length, -1)
     if _apart(op, kept):
-        positions = min(columns, op.part or columns)
+        positions = min(positions, op.part or columns)
         if op.neuron.reach(op.code, positions * max(synapses_of(kept))) > STATE_MAX:
             raise FitError(f"{op.name}: sums over {positions} positions are not proved to fit the 24-bit state: export again")
-    elif op.part is not None and op.part < columns:
+    elif op.part is not None and op.part < positions:
         if op.part * op.code.largest * kept.largest > STATE_MAX:
             check_parts(op, weights.q, cached.transpose(2, 3), kept.largest)
     elif bound > STATE_MAX:

@@ -110,8 +110,9 @@ class Counter:
         else:
             result = values[op.output]
             shown = result.q if isinstance(result, Codes) else result
-            by_head = block.ports[op.output].by_position  # (B, H, L, J)
-            elements = shown.shape[1] * _visible(shown, block.causal) if by_head else shown.numel()
+            port = block.ports[op.output]
+            by_head = port.by_position  # (B, H, L, J)
+            elements = shown.shape[1] * _visible(shown, block.causal, port.window) if by_head else shown.numel()
             tally.add(tokens=len(shown) * shown.shape[2 if by_head else 1], elements=elements)
             if isinstance(op, Encode):
                 self._see(block, op.name, op.output, op.code, _codes(values, op.output), shown.numel() - elements)
@@ -188,12 +189,15 @@ def _score(op: Score, query: Tensor, keys: Tensor, causal: bool, tally: _Tally) 
     q = query.view(batch, tokens, op.kv_heads, op.heads // op.kv_heads, width)
     nonzero = (keys != 0).to(torch.float64)
     seen = nonzero.cumsum(2)[:, :, positions - tokens :] if causal else nonzero.sum(2, keepdim=True)
+    if op.window is not None and positions > op.window:
+        older = torch.nn.functional.pad(nonzero.cumsum(2), (0, 0, op.window, 0))[:, :, positions - tokens : positions]
+        seen = seen - older
     existing = seen.transpose(1, 2).unsqueeze(3)
     spiking, outlier = op.code.split(q)
     spike = op.code.spike_count(q)
     size = q.abs()
     rates = size * _rate_factor(size.amax(-1, keepdim=True), op.code)
-    pairs = op.heads * _seen_positions(batch, tokens, positions, causal)
+    pairs = op.heads * _seen_positions(batch, tokens, positions, causal, op.window)
     tally.add(tokens=batch * tokens, elements=q.numel(), spikes=spike.sum(), outliers=outlier.sum(), spiking=spiking.sum())
     tally.add(neurons=pairs, dense_macs=pairs * width)
     tally.add(synaptic_adds=(spike * existing).sum(), macs=(outlier * existing).sum())
@@ -211,7 +215,7 @@ def _mix(op: Mix, weights: Codes, cached: Tensor, causal: bool, tally: _Tally) -
     spikes = op.code.spike_count(q).float().sum(2)
     largest = q.amax(-1, keepdim=True)
     rates = (q * _rate_factor(largest, op.code)).sum(2).double()
-    pairs = heads * _visible(q, causal)
+    pairs = heads * _visible(q, causal, op.window)
     tally.add(tokens=batch * tokens, elements=pairs, spikes=_total(spikes), outliers=_total(outliers))
     tally.add(spiking=_total(op.code.split(q)[0]))
     positions = q.shape[3]
@@ -231,15 +235,17 @@ def _rate_factor(largest: Tensor, code: SpikeCode) -> Tensor:
     return torch.where(largest > 0, (127 if code.signed else 255) / largest, 0.0)
 
 
-def _visible(by_head: Tensor, causal: bool) -> int:
+def _visible(by_head: Tensor, causal: bool, window: int | None) -> int:
     """Positions that the tokens of a (B, H, L, J) value see, summed."""
-    return _seen_positions(by_head.shape[0], by_head.shape[2], by_head.shape[3], causal)
+    return _seen_positions(by_head.shape[0], by_head.shape[2], by_head.shape[3], causal, window)
 
 
-def _seen_positions(batch: int, tokens: int, positions: int, causal: bool) -> int:
-    """The i-th of the last L tokens of J sees J - L + i + 1 positions, or all of them."""
+def _seen_positions(batch: int, tokens: int, positions: int, causal: bool, window: int | None) -> int:
+    """The i-th of the last L tokens of J sees J - L + i + 1 positions, those of its window at most, or all of them."""
     if not causal:
         return batch * tokens * positions
+    if window is not None:
+        return batch * sum(min(window, positions - tokens + i + 1) for i in range(tokens))
     return batch * (tokens * (positions - tokens) + tokens * (tokens + 1) // 2)
 
 

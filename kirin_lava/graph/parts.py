@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,8 @@ def sums_by_part(op: Mix, codes: Tensor, cached: Tensor) -> Tensor:
     batch, heads, length, columns = codes.shape
     part = op.part or columns
     sums = []
+    if op.window is not None and columns > op.window:
+        return _by_place(op, codes, cached, op.window)
     for start in range(0, columns, part):
         few = slice(start, start + part)
         flat = codes[..., few].double().reshape(batch, op.kv_heads, -1, codes[..., few].shape[-1])
@@ -29,9 +33,20 @@ def sums_by_part(op: Mix, codes: Tensor, cached: Tensor) -> Tensor:
     return torch.stack(sums)
 
 
+def _by_place(op: Mix, codes: Tensor, cached: Tensor, window: int) -> Tensor:
+    """The same where position p takes the place of p - window; of these positions one has a code that is not 0."""
+    place = torch.arange(codes.shape[-1], device=codes.device) % window
+    part = op.part or window
+    whole = replace(op, part=None, window=None)
+    return torch.cat([sums_by_part(whole, codes * (place // part == i), cached) for i in range(-(-window // part))])
+
+
 def check_parts(op: Mix, codes: Tensor, cached: Tensor, largest: int) -> None:
     """Raise `FitError` where a part leaves the 24-bit state; as `sums_by_part`, with the `largest` magnitude in the cache."""
     part = op.part or codes.shape[-1]
+    if op.window is not None and codes.shape[-1] > op.window:
+        check_state(sums_by_part(op, codes, cached), op.name)
+        return
     padded = torch.nn.functional.pad(codes.abs(), (0, -codes.shape[-1] % part))
     if float(padded.unflatten(-1, (-1, part)).sum(-1).max()) * largest > STATE_MAX:
         check_state(sums_by_part(op, codes, cached), op.name)

@@ -34,6 +34,7 @@ class Port:
         cached: whether the codes are kept for later tokens.
         zero_points: of a token, which the sums of its codes still contain, of codes and of sums.
         fraction: a fixed-point value counts in units of 2^-fraction; so do the steps of codes that were made from one.
+        window: positions that a row by head and position reaches back, the token's own included; None for all.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class Port:
     cached: bool = False
     zero_points: int = 0
     fraction: int | None = None
+    window: int | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,11 @@ class Inputs:
         """A model holds a rotary embedding or two."""
         if table not in (None, 0, 1):
             raise self.error(f"there is no rotary embedding {table}")
+
+    def window(self, name: str, window: int | None) -> None:
+        """A row by head and position reaches back so far."""
+        if self.values[name].window != window:
+            raise self.error(f"value {name!r} reaches back {self.values[name].window} positions instead of {window}")
 
     def heads(self, heads: int, kv_heads: int) -> None:
         """Query heads that share key and value heads evenly."""

@@ -99,7 +99,8 @@ def arrivals(block: Block, value: str, code: SpikeCode, width: int, context: int
     op = source_of(block, value)
     if not isinstance(op, Encode):
         return Arrivals(code, budget=0)  # neurons fire spikes alone
-    whole = context if op.rule.by_row else block.ports[op.output].width // op.groups
+    row = block.ports[op.output].window or context
+    whole = min(context, row) if op.rule.by_row else block.ports[op.output].width // op.groups
     budget = op.rule.budget(code, whole)
     reach = op.rule.reach if isinstance(op.rule, TokenBudget) and op.groups == 1 else None
     return Arrivals(code, None if budget is None else min(budget, width), reach)

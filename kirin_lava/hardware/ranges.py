@@ -195,7 +195,7 @@ def _worst_cases(block: Block, op: CoreOp, context: int) -> tuple[dict[str, Span
     if isinstance(op, Linear):
         weight = weights_of(op)
     else:
-        width = block.ports[op.input].width // op.heads if isinstance(op, Score) else min(context, op.part or context)
+        width = block.ports[op.input].width // op.heads if isinstance(op, Score) else min(op.held(context), op.part or context)
         weight = cache_extremes(block, op, width)
     seen = arrivals(block, op.input, op.code, weight.shape[1], context)
     return _spans(op, weight, seen), _spans(op, weight, seen.anything())

@@ -37,6 +37,7 @@ class Segment:
         states_touched: states of a neuron that every step reads and writes.
         heads, kv_heads: of attention, else 0.
         part: positions that share the neurons of a "mix", 0 for all of them.
+        reach: positions that an attention keeps at most, 0 for all of them.
         hosted: whether a host sends what arrives and takes what is read out; else neurons of integer operations do.
         state_words: 24-bit words that a core keeps per neuron.
         comparisons, ramp_adds: of a neuron in one window, as if it fired in the last step.
@@ -64,6 +65,7 @@ class Segment:
     hosted: bool = True
     readouts: int = 1
     halves: int = 1
+    reach: int = 0
 
     @property
     def codes(self) -> SpikeCode:
@@ -72,7 +74,11 @@ class Segment:
 
     def row(self, context: int) -> int:
         """Inputs that meet in an output: those of a neuron, or of all parts together."""
-        return context if self.kind == "mix" else self.inputs
+        return self.held(context) if self.kind == "mix" else self.inputs
+
+    def held(self, context: int) -> int:
+        """Positions that are kept of so many."""
+        return min(context, self.reach) if self.reach else context
 
     def fan_ins(self, context: int) -> list[int]:
         """Inputs of a neuron of every part."""
@@ -85,11 +91,11 @@ class Segment:
 
     def neurons(self, context: int) -> int:
         """Neurons; of "score" one per head and position, of "mix" those of every part."""
-        return self.outputs * (context if self.kind == "score" else len(self.fan_ins(context)))
+        return self.outputs * (self.held(context) if self.kind == "score" else len(self.fan_ins(context)))
 
     def synapses(self, context: int) -> int:
         """Weights or cached codes; query heads that share a key or value head hold copies, as plain dense synapses do."""
-        return self.row(context) * self.outputs * (context if self.kind == "score" else 1)
+        return self.row(context) * self.outputs * (self.held(context) if self.kind == "score" else 1)
 
     def cached(self) -> int:
         """Codes that a token adds to this segment's cache, 0 for a linear one."""
@@ -107,6 +113,7 @@ class HostWork:
     Attributes:
         products: among the operations, counted like them. constant_bytes: that every neuron keeps. tables: names and bytes of
             what its neurons look up.
+        reach: positions of a row at most, 0 for all.
     """
 
     block: str
@@ -120,16 +127,21 @@ class HostWork:
     products: int = 0
     constant_bytes: int = 0
     tables: tuple[tuple[str, int], ...] = ()
+    reach: int = 0
+
+    def positions(self, context: int) -> int:
+        """Of a row, where so many were."""
+        return min(context, self.reach) if self.reach else context
 
     def neurons(self, context: int) -> int:
         """One for every number of the result."""
-        return self.width * (context if self.per_position else 1)
+        return self.width * (self.positions(context) if self.per_position else 1)
 
     def at(self, context: int) -> int:
         """Operations of a token that sees `context` positions."""
         if self.part:
-            return self.operations * (-(-context // self.part) - 1)
-        return self.operations * (context if self.per_position else 1)
+            return self.operations * (-(-self.positions(context) // self.part) - 1)
+        return self.operations * (self.positions(context) if self.per_position else 1)
 
 
 @dataclass(frozen=True)
@@ -234,6 +246,7 @@ def _segment(block: Block, op: CoreOp) -> Segment:
         hosted=block.fraction is None,
         readouts=readouts_of(op, block),
         halves=halves_of(op, block),
+        reach=0 if isinstance(op, Linear) else op.window or 0,
     )
 
 
@@ -249,7 +262,8 @@ def _host_work(block: Block) -> Iterator[HostWork]:
         if isinstance(op, StageOp):
             port, on_chip = block.ports[op.output], op.place != HOST
             operations = port.width * op.operations()
-            work = HostWork(block.name, op.name, type(op).__name__, port.width, operations, port.by_position, on_chip=on_chip)
+            kind, reach = type(op).__name__, port.window or 0
+            work = HostWork(block.name, op.name, kind, port.width, operations, port.by_position, on_chip=on_chip, reach=reach)
             if isinstance(op, IntegerOp):
                 tables = tuple((table.name, table.bytes) for table in op.tables())
                 products = port.width * op.products
@@ -257,4 +271,13 @@ def _host_work(block: Block) -> Iterator[HostWork]:
             yield work
         elif isinstance(op, Mix) and op.part is not None:
             width = block.ports[op.output].width
-            yield HostWork(block.name, f"{op.name}.sum", "Sum", width, width, part=op.part, on_chip=block.fraction is not None)
+            yield HostWork(
+                block.name,
+                f"{op.name}.sum",
+                "Sum",
+                width,
+                width,
+                part=op.part,
+                on_chip=block.fraction is not None,
+                reach=op.window or 0,
+            )

@@ -65,6 +65,7 @@ def _reach(linear: Linear, seen: Arrivals, start: int, stop: int) -> int:
 def provable_part(block: Block, op: Mix, positions: int) -> int | None:
     """Most positions that share neurons so that their membranes are proved to fit the 24-bit state, for any context up to
     `positions`, which is cut evenly; None where all of them may, 0 where not even one may."""
+    positions = op.held(positions)
     seen = arrivals(block, op.input, op.code, positions, positions)
     most = _provable_positions(seen, op.neuron, int(abs(cache_extremes(block, op, 1)).max()), positions)
     if most in (0, positions):

@@ -158,7 +158,7 @@ def assumed_work(shape: ModelShape, context: int) -> ModelWork:
         host_operations=sum(operations for _, operations in host),
         code_operations=sum(operations for kind, operations in host if kind in _CODING),
         integer_operations=sum(work.at(context) for work in on_chip),
-        integer_products=sum(work.products * (context if work.per_position else 1) for work in on_chip),
+        integer_products=sum(work.products * (work.positions(context) if work.per_position else 1) for work in on_chip),
         integer_messages=sum(work.neurons(context) for work in on_chip),
         **_link(shape),
     )

@@ -85,7 +85,8 @@ class Arithmetic:
     def attend(self, op: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(B, H, L, d), twice (B, kv_heads, L, d) -> (B, H, L, d)."""
         repeat = op.heads // op.kv_heads
-        if not self.watches_attention and op.cap is None:
+        slides = op.window is not None and q.shape[2] > op.window
+        if not self.watches_attention and op.cap is None and not slides:
             k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
             return F.scaled_dot_product_attention(q, k, v, is_causal=op.causal, scale=op.scale)
         steps = self.value_steps(op, v)
@@ -97,6 +98,9 @@ class Arithmetic:
         if op.causal:
             later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
             scores = scores.masked_fill(later, -torch.inf)
+        if op.window is not None and slides:
+            older = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril(-op.window)
+            scores = scores.masked_fill(older, -torch.inf)
         p = scores.softmax(-1)
         if steps is None:
             return self.sent(op, "p", p) @ v

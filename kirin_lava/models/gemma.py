@@ -81,11 +81,8 @@ def _dimensions(config: Config) -> Dimensions:
     if heads % kv_heads:
         raise UsageError(f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}")
     positions = positive(config, "max_position_embeddings", 131072 if _third(config) else 8192, MOST_POSITIONS)
-    layers = positive(config, "num_hidden_layers", most=MOST_LAYERS)
-    if any(_slides(config, index) for index in range(layers)):  # up to its window a layer sees the whole context
-        positions = min(positions, positive(config, "sliding_window", 4096))
     return Dimensions(
-        layers=layers,
+        layers=positive(config, "num_hidden_layers", most=MOST_LAYERS),
         width=positive(config, "hidden_size"),
         heads=heads,
         kv_heads=kv_heads,
@@ -152,12 +149,16 @@ def _block(config: Config, index: int, load: Load) -> FloatBlock:
             read.norm("self_attn.k_norm", "k", "k.normed", d.head_dim, d.kv_heads),
         ]
         q, k = "q.normed", "k.normed"
+    window = positive(config, "sliding_window", 4096, MOST_POSITIONS) if slides else None
+    window = None if window is None or window >= d.max_positions else window
     cap = _cap(config, "attn_logit_softcapping", 50.0)
     attended, fed = ("attended.plain", "fed.plain") if later else ("attended", "fed")
     ops += [
         Rotary("attn.q.rotary", q, "q.turned", d.heads, table),
         Rotary("attn.k.rotary", k, "k.turned", d.kv_heads, table),
-        Attention("attn", "q.turned", "k.turned", "v", "mixed", d.heads, d.kv_heads, d.head_dim, factor, cap=cap),
+        Attention(
+            "attn", "q.turned", "k.turned", "v", "mixed", d.heads, d.kv_heads, d.head_dim, factor, cap=cap, window=window
+        ),
         read.dense("attn.o", "mixed", attended, {"self_attn.o_proj": d.width}, query, bias),
     ]
     if later:

@@ -40,6 +40,7 @@ class Attention:
     Attributes:
         factor: of the scores; None for `1 / sqrt(head_dim)`.
         causal: whether a token attends to those up to its own; else to the whole sequence.
+        window: the last positions that a token attends to, its own included; None for all.
         cap: scores s become `cap * tanh(s / cap)`; None leaves them.
     """
 
@@ -54,6 +55,7 @@ class Attention:
     factor: float | None = None
     causal: bool = True
     cap: float | None = None
+    window: int | None = None
 
     @property
     def scale(self) -> float:

@@ -44,7 +44,7 @@ class _Kind:
         kv_heads: None for as many as queries; so is an entry of null. head_dim: None for width / heads.
         biases: which there may be: "qkv" are always there, whatever a config says, "attention" and "mlp" where it says so.
         head_norms: of queries and keys. fused: whether q, k, v and gate, up are one matrix each. partial: a part of a head may
-            be turned.
+            be turned. slides: whether the attention of some layers may slide.
     """
 
     positions: int = 2048
@@ -57,17 +57,19 @@ class _Kind:
     head_norms: bool = False
     fused: bool = False
     partial: bool = False
+    slides: bool = False
 
 
 _KINDS = {
     "llama": _Kind(biases=("attention", "mlp")),
     "mistral": _Kind(131072, kv_heads=8),
-    "qwen2": _Kind(32768, kv_heads=32, biases=("qkv",)),
-    "qwen3": _Kind(32768, kv_heads=32, head_dim=128, biases=("attention",), head_norms=True),
+    "qwen2": _Kind(32768, kv_heads=32, biases=("qkv",), slides=True),
+    "qwen3": _Kind(32768, kv_heads=32, head_dim=128, biases=("attention",), head_norms=True, slides=True),
     "phi3": _Kind(4096, eps=1e-5, fused=True, partial=True),
     "granite": _Kind(biases=("attention", "mlp")),
-    "smollm3": _Kind(32768, kv_heads=4, theta=2e6, tied=True, biases=("attention", "mlp")),
+    "smollm3": _Kind(32768, kv_heads=4, theta=2e6, tied=True, biases=("attention", "mlp"), slides=True),
 }
+_SLIDING = "sliding_attention"
 _MOST_ROTARY = 1 << 28  # entries, 1 GiB for each of the two tables
 
 
@@ -83,16 +85,24 @@ def _check(config: Config) -> None:
     for entries in (config, mapping(config, "rope_scaling"), mapping(config, "rope_parameters")):
         if real(entries, "partial_rotary_factor", 1.0) != 1.0 and not _kind(config).partial:
             raise UnsupportedError("a partial rotary embedding is not supported here; supported is: one over the whole head")
-    sliding = [kind for kind in words(config, "layer_types") if kind != "full_attention"]
-    if flag(config, "use_sliding_window", False) or sliding:
-        raise UnsupportedError("sliding-window attention is not supported; supported are: layers that see the whole context")
+    kinds = words(config, "layer_types")
+    odd = [kind for kind in kinds if kind not in (_SLIDING, "full_attention")]
+    if odd:
+        raise UnsupportedError(f"layers of type {odd[0]!r} are not supported; supported are: {_SLIDING}, full_attention")
+    slides = _SLIDING in kinds or (config["model_type"] in ("llama", "granite") and flag(config, "use_sliding_window", False))
+    if slides and (not _kind(config).slides or _reach(config) is None):
+        raise UnsupportedError(
+            "sliding-window attention without a window is not supported; supported are: layer_types that say so together with "
+            "use_sliding_window and sliding_window, in qwen2, qwen3 and smollm3"
+        )
     _rope(config)
     for index in range(_dimensions(config).layers):
         _turns(config, index)
+        _window(config, index)
 
 
 def _dimensions(config: Config) -> Dimensions:
-    kind, name = _kind(config), word(config, "model_type")
+    kind = _kind(config)
     width, heads = positive(config, "hidden_size"), positive(config, "num_attention_heads")
     absent = kind.kv_heads or heads if "num_key_value_heads" not in config else heads
     kv_heads = positive(config, "num_key_value_heads", absent)
@@ -104,9 +114,6 @@ def _dimensions(config: Config) -> Dimensions:
     if head_dim % 2:
         raise UsageError(f"heads of width {head_dim} have no rotary embedding: the width must be even")
     positions = static_positions(config, positive(config, "max_position_embeddings", kind.positions, MOST_POSITIONS))
-    if name in ("mistral", "phi3"):  # up to its window it sees the whole context; 4096 is the default of transformers
-        window = config.get("sliding_window", 4096 if name == "mistral" else None)
-        positions = positions if window is None else min(positions, positive(config, "sliding_window", 4096))
     if positions * head_dim > _MOST_ROTARY:
         raise UnsupportedError(
             f"rotary tables of {positions} positions times {head_dim} are not supported; supported are up to {_MOST_ROTARY} "
@@ -122,6 +129,41 @@ def _dimensions(config: Config) -> Dimensions:
         vocabulary=positive(config, "vocab_size"),
         max_positions=positions,
     )
+
+
+def _reach(config: Config) -> int | None:
+    """Positions that layers see whose attention slides; None where none does."""
+    name = config["model_type"]
+    if name in ("mistral", "phi3"):  # 4096 is the default of transformers for Mistral
+        absent = name == "mistral" and "sliding_window" not in config
+        return 4096 if absent else _stated_window(config)
+    if not _kind(config).slides or not flag(config, "use_sliding_window", False):
+        return None
+    return 4096 if name != "smollm3" and "sliding_window" not in config else _stated_window(config)
+
+
+def _stated_window(config: Config) -> int | None:
+    return None if config.get("sliding_window") is None else positive(config, "sliding_window", most=MOST_POSITIONS)
+
+
+def _window(config: Config, index: int) -> int | None:
+    """The window of a layer; None where it sees the whole context."""
+    reach, d = _reach(config), _dimensions(config)
+    if reach is None or reach >= d.max_positions:
+        return None
+    if not _kind(config).slides:  # all layers alike
+        return reach
+    kinds = words(config, "layer_types")
+    if kinds and len(kinds) != d.layers:
+        raise ConfigError(
+            f"layer_types has {len(kinds)} entries for {d.layers} layers; fetch the checkpoint's own config again"
+        )
+    if kinds:
+        return reach if kinds[index] == _SLIDING else None
+    if config["model_type"] == "smollm3":
+        return None if _turns(config, index) else reach
+    first = config.get("max_window_layers")
+    return reach if index >= (28 if first is None else first) else None
 
 
 def _factor(config: Config, key: str) -> float:
@@ -201,7 +243,7 @@ def _block(config: Config, index: int, load: Load) -> FloatBlock:
         ]
         q, k = "q.turned", "k.turned"
     ops += [
-        Attention("attn", q, k, "v", "mixed", d.heads, d.kv_heads, d.head_dim, factor),
+        Attention("attn", q, k, "v", "mixed", d.heads, d.kv_heads, d.head_dim, factor, window=_window(config, index)),
         read.dense("attn.o", "mixed", "attended", {"self_attn.o_proj": d.width}, query, attention_bias, gain=residual),
         Add("attn.residual", "x", "attended", "middle"),
         read.norm("post_attention_layernorm", "middle", "mlp.normed", d.width),

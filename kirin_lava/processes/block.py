@@ -13,7 +13,7 @@ from kirin_lava.graph.ops import CoreOp, Linear, Mix, Score, require_ops
 from kirin_lava.graph.values import Array
 from kirin_lava.processes.build import Network, connect_linear
 from kirin_lava.processes.encoder.levels import through_neurons
-from kirin_lava.processes.host import HostStage
+from kirin_lava.processes.host import HostStage, by_position
 from kirin_lava.processes.integer_stage import IntegerStage
 from kirin_lava.processes.mailbox import Mailbox
 from kirin_lava.processes.matmul import SpikeMatmul
@@ -84,6 +84,7 @@ class BlockNetwork(Network):
             zero=core.code.zero,
             part=core.part if isinstance(core, Mix) else None,
             halves=self.plan.halves(core),
+            window=core.window,
             causal=self.plan.block.causal,
         )
 
@@ -140,20 +141,26 @@ class BlockNetwork(Network):
             sink = self._probes[core.name]
             windows = (first + index + self.plan.wait(index, tokens) + np.arange(tokens)) % len(sink.codes)
             codes = sink.codes[windows].astype(np.int64) - core.code.zero
-            integers[core.input] = self._by_head(codes, core.heads, rows.stop) if isinstance(core, Mix) else codes
+            integers[core.input] = self._by_head(codes, core, rows) if isinstance(core, Mix) else codes
             counts = sink.counts[windows].sum(0)
             spikes[core.name], outliers[core.name] = int(counts[0]), int(counts[1])
             if core.name in self._matmuls and isinstance(core, (Score, Mix)):
                 integers[core.cache] = self._matmuls[core.name].rows[rows].astype(np.int64)
             if index + 1 in self._stages:
                 sums = self._stages[index + 1].received[rows].astype(np.int64)
-                integers[core.output] = self._by_head(sums, core.heads, rows.stop) if isinstance(core, Score) else sums
+                integers[core.output] = self._by_head(sums, core, rows) if isinstance(core, Score) else sums
         return integers, spikes, outliers
 
     @staticmethod
-    def _by_head(wide: npt.NDArray[np.int64], heads: int, positions: int) -> npt.NDArray[np.int64]:
-        """(tokens, heads * capacity) -> (tokens, heads, positions)."""
-        return wide.reshape(len(wide), heads, -1)[..., :positions]
+    def _by_head(wide: npt.NDArray[np.int64], core: Score | Mix, rows: slice) -> npt.NDArray[np.int64]:
+        """(tokens, heads * places) -> (tokens, heads, positions)."""
+        places = wide.reshape(len(wide), core.heads, -1)
+        if core.window is None:
+            return places[..., : rows.stop]
+        result = np.zeros((*places.shape[:2], rows.stop), np.int64)
+        for i, position in enumerate(range(rows.start, rows.stop)):
+            result[i, :, : position + 1] = by_position(places[i], core.window, position + 1)
+        return result
 
 
 def build_block(block: Block, capacity: int, rotary: tuple[Array, Array] | None = None, probe: bool = False) -> BlockNetwork:

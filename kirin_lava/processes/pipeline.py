@@ -107,6 +107,11 @@ class Pipeline:
         return index > 0 and _fires(self.cores[index - 1]) is not None
 
 
+def places(window: int | None, positions: int) -> int:
+    """Places that a cache has for so many positions: position p takes that of p - window."""
+    return positions if window is None else min(window, positions)
+
+
 def plan_block(block: Block, capacity: int) -> Pipeline:
     """Plan the network of a block.
 
@@ -122,7 +127,7 @@ def plan_block(block: Block, capacity: int) -> Pipeline:
     if not cores:
         raise UnsupportedError(f"{block.name} has no core operation: there is nothing to run on Lava")
     ports = block.ports
-    widths = {name: port.width * (capacity if port.by_position else 1) for name, port in ports.items()}
+    widths = {name: port.width * (places(port.window, capacity) if port.by_position else 1) for name, port in ports.items()}
     stage_ops: list[list[StageOp]] = [[] for _ in range(len(cores) + 1)]
     born: dict[str, int] = {"x": 0}
     stage = 0

@@ -294,6 +294,7 @@ class _Builder:
             value,
             table("exp2"),
             table("reciprocal"),
+            window=op.window,
         )
         if op.cap is None:
             return plain

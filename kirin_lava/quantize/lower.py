@@ -161,9 +161,9 @@ def _attention(op: Attention, sites: Sites) -> list[Op]:
         encode("q", op.query, op.heads),
         encode("k", op.key, op.kv_heads, cached=True),
         encode("v", op.value, op.kv_heads, cached=True),
-        Score(f"{name}.score", q, k, f"{name}.scores", op.heads, op.kv_heads, codings["q"].code),
-        Softmax(f"{name}.softmax", f"{name}.scores", q, k, v, f"{name}.p", op.heads, op.kv_heads, op.scale, op.cap),
+        Score(f"{name}.score", q, k, f"{name}.scores", op.heads, op.kv_heads, codings["q"].code, window=op.window),
+        Softmax(f"{name}.softmax", f"{name}.scores", q, k, v, f"{name}.p", op.heads, op.kv_heads, op.scale, op.cap, op.window),
         encode("p", f"{name}.p", op.heads),
-        Mix(f"{name}.mix", p, v, f"{name}.mixed", op.heads, op.kv_heads, codings["p"].code),
+        Mix(f"{name}.mix", p, v, f"{name}.mixed", op.heads, op.kv_heads, codings["p"].code, window=op.window),
         Decode(f"{name}.decode", f"{name}.mixed", p, op.output, None, None),
     ]

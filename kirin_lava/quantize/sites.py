@@ -72,6 +72,8 @@ class Sites:
         coding = self.calibration.codings.get(site.name) or self.recipe.method.coding(site, self.recipe.options)
         if site.name in self.calibration.channels:
             coding = replace(coding, code=coding.code.bound(self.calibration.channels[site.name]))
+        if isinstance(op, Attention) and side == "p":
+            coding = replace(coding, rule=coding.rule.reaching(op.window))
         if op.name not in self.firing or side != "input":
             return coding
         code, rule = self.recipe.method.firing_code(site, self.recipe.options), coding.rule

@@ -82,6 +82,10 @@ class StepRule(ABC):
             FitError: a value that is not finite.
         """
 
+    def reaching(self, window: int | None) -> StepRule:
+        """The rule for rows of attention probabilities that reach back so many positions; None for all."""
+        return self
+
     def budget(self, code: SpikeCode, width: int) -> int | None:
         """Most messages among `width` codes with a common step; None where any number can come up."""
         return None

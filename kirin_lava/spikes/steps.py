@@ -10,7 +10,7 @@ and a line in `RULES`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from typing import ClassVar, NamedTuple
 
@@ -144,9 +144,14 @@ class TokenBudget(_Budgeted):
 class RowBudget(_Budgeted):
     """As `TokenBudget`, for rows of attention probabilities: the budget grows with the positions that the token sees, which are
     those up to its own or all of the sequence, and the largest magnitude that must be a spike is rounded up to 3 binary
-    digits."""
+    digits.
+
+    Attributes:
+        window: positions that a token sees at most; None for all.
+    """
 
     by_row: ClassVar[bool] = True
+    window: int | None = field(default=None, metadata=LEFT_OUT)
 
     def encode(self, code: SpikeCode, x: Tensor, groups: int, start: int | None, name: str, check: bool) -> Codes:
         """See `StepRule`. x is 0 beyond the token's own position; every head has a step."""
@@ -159,8 +164,8 @@ class RowBudget(_Budgeted):
             if start is None:
                 allowed: int | Tensor = message_budget(self.ratio, x.shape[3])
             else:
-                one = message_budget(self.ratio, start + 1)
-                allowed = one if length == 1 else _budgets(self.ratio, start, start + length, x.device)
+                one = message_budget(self.ratio, self._seen(start + 1))
+                allowed = one if length == 1 else self._budgets(start, start + length, x.device)
             limit = _factors(code).bound_of_row(rows, largest, allowed)
         step = _factors(code).step(limit, largest)
         return Codes(tensor(round_(rows / step)), tensor(step).squeeze(-1).transpose(1, 2))
@@ -171,7 +176,7 @@ class RowBudget(_Budgeted):
         if start is None:
             allowed = torch.full((length, 1), message_budget(self.ratio, columns), dtype=torch.float32, device=x.device)
         else:
-            allowed = _budgets(self.ratio, start, start + length, x.device)
+            allowed = self._budgets(start, start + length, x.device)
         step = row_steps(code, x, allowed, LIMIT_DIGITS_ROW)
         q, real = whole_codes(x, step, self.step_bits(code, fraction), fraction, name)
         return as_codes(q, real.squeeze(-1).transpose(1, 2))
@@ -179,6 +184,20 @@ class RowBudget(_Budgeted):
     def share(self, code: SpikeCode, width: int, groups: int) -> float:
         """See `StepRule`."""
         return self.ratio if code.has_spikes else 1.0
+
+    def reaching(self, window: int | None) -> RowBudget:
+        """See `StepRule`."""
+        return replace(self, window=window)
+
+    def _seen(self, positions: int) -> int:
+        return positions if self.window is None else min(positions, self.window)
+
+    def _budgets(self, start: int, stop: int, device: torch.device) -> Tensor:
+        """Budgets (L, 1) of rows at the positions from start to stop."""
+        if self.window is None or stop <= self.window:
+            return _budgets(self.ratio, start, stop, device)
+        few = [[message_budget(self.ratio, self._seen(p + 1))] for p in range(start, stop)]
+        return torch.tensor(few, dtype=torch.float32, device=device)
 
 
 @dataclass(frozen=True)

@@ -405,8 +405,8 @@ def test_entries_of_the_wrong_kind(
         ("llama", {"quantization_config": {"load_in_8bit": True}}, "quantised already ('unknown method')"),
         (
             "llama",
-            {"model_type": "qwen2", "use_sliding_window": True},
-            "sliding-window attention is not supported; s",
+            {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 8},
+            "sliding-window attention without a window is not supported; s",
         ),
         ("llama", {"model_type": "qwen3", "layer_types": ["full_attention", "sliding_attention"]}, "sliding-window attention"),
         ("llama", {"max_position_embeddings": 2**20, "head_dim": 1024}, "rotary tables of 1048576 positions times 1024"),

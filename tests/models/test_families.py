@@ -16,6 +16,7 @@ from kirin_lava.graph.values import rotary_tables
 from kirin_lava.models import family_of
 from kirin_lava.models import float_model as twin
 from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
+from kirin_lava.models.layout import Attention
 from kirin_lava.models.rope import paired_rows, rope_of
 from kirin_lava.tasks.quality.original import load_original
 from tests.hf_models import random_model
@@ -91,16 +92,31 @@ def test_bare_decoder_without_the_prefix(tmp_path: Path, kind: str, bare: type[A
         torch.testing.assert_close(twin_logits(checkpoint, IDS), model(IDS).logits, rtol=1e-4, atol=1e-4)
 
 
-def test_mistral_sees_as_far_as_its_window(tmp_path: Path) -> None:
-    random_model("mistral", sliding_window=16, max_position_embeddings=8192).save_pretrained(tmp_path)
-    assert open_checkpoint(str(tmp_path)).dimensions.max_positions == 16
-    config = json.loads((tmp_path / "config.json").read_text())
-    for window, positions in ((None, 8192), ("absent", 4096)):  # transformers takes 4096 where it is absent
-        config["sliding_window"] = window
-        if window == "absent":
-            del config["sliding_window"]
-        (tmp_path / "config.json").write_text(json.dumps(config))
-        assert open_checkpoint(str(tmp_path)).dimensions.max_positions == positions
+def windows_of(kind: str, **changes: Any) -> list[int | None]:
+    """Windows of the layers of a model."""
+    config = {**random_model(kind, **changes).config.to_dict(), **changes, "model_type": kind}
+
+    def load(name: str, shape: tuple[int, ...]) -> Tensor:
+        return torch.empty(shape, device="meta") if len(shape) > 1 else torch.zeros(shape)
+
+    family = family_of(config)
+    blocks = [family.block(config, index, load) for index in range(family.dimensions(config).layers)]
+    return [op.window for block in blocks for op in block.ops if isinstance(op, Attention)]
+
+
+def test_windows_are_those_of_the_layers() -> None:
+    assert windows_of("mistral", sliding_window=16) == [16, 16]
+    assert windows_of("mistral", sliding_window=64) == windows_of("mistral", sliding_window=None) == [None, None]
+    assert windows_of("phi3", sliding_window=20) == [20, 20]
+    assert windows_of("qwen2", sliding_window=8) == [None, None]  # where use_sliding_window does not say so
+    assert windows_of("qwen3", use_sliding_window=True, sliding_window=8, max_window_layers=1) == [None, 8]
+    kinds = ["sliding_attention", "full_attention"]
+    assert windows_of("qwen2", use_sliding_window=True, sliding_window=8, layer_types=kinds) == [8, None]
+    assert windows_of("gemma2", sliding_window=8) == [8, None]
+    assert windows_of("gemma3_text", sliding_window=8, layer_types=kinds[::-1], sliding_window_pattern=2) == [None, 8]
+    config = random_model("mistral").config.to_dict()
+    del config["sliding_window"]
+    assert family_of(config).dimensions({**config, "max_position_embeddings": 8192}).max_positions == 8192
 
 
 @pytest.mark.parametrize(
@@ -143,7 +159,6 @@ def test_a_scaling_as_transformers_5_writes_it(tmp_path: Path, kind: str) -> Non
         ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, 64),
         ("llama", {"rope_scaling": {"rope_type": "longrope", "factor": 4.0, **LONG}}, 64),
         ("phi3", {"rope_scaling": {"type": "su", **LONG}, "original_max_position_embeddings": 32}, 32),
-        ("phi3", {"sliding_window": 20}, 20),
     ],
 )
 def test_tables_that_depend_on_the_length_of_a_text_end_where_they_would_change(

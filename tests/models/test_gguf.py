@@ -15,6 +15,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 from kirin_lava.base.errors import UnsupportedError, UsageError
 from kirin_lava.base.readers import file_sha256
 from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint, open_config
+from kirin_lava.models.layout import Attention
 from kirin_lava.models.sources import packaged
 from kirin_lava.models.sources.source import bits_of, told
 from kirin_lava.tasks.quality.original import load_original, twin_logits
@@ -229,9 +230,11 @@ def test_further_tensors(file: Path, name: str, message: str) -> None:
     assert message in refusal(file, extra={name: (np.ones(4, np.float32), "F32")})
 
 
-def test_a_window_of_mistral_is_its_context(file: Path) -> None:
+def test_a_window_of_mistral_is_read(file: Path) -> None:
     save_gguf(file, "mistral", entries={"mistral.attention.sliding_window": 16})
-    assert open_checkpoint(str(file)).dimensions.max_positions == 16
+    checkpoint = open_checkpoint(str(file))
+    block = checkpoint.family.block(checkpoint.config, 0, checkpoint.load)
+    assert [op.window for op in block.ops if isinstance(op, Attention)] == [16] and checkpoint.dimensions.max_positions == 64
 
 
 def test_values_that_are_no_numbers(file: Path) -> None:

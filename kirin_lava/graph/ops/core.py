@@ -85,6 +85,7 @@ class _Attention(Op):
     heads: int
     kv_heads: int
     code: SpikeCode
+    window: int | None = field(default=None, metadata=LEFT_OUT, kw_only=True)
 
     @property
     def kind(self) -> str:
@@ -100,8 +101,14 @@ class _Attention(Op):
         """Codes, and the row that the token adds to the cache."""
         return {self.input: "all", self.cache: "all"}
 
+    def held(self, positions: int) -> int:
+        """Positions that its cache holds of so many: those of its window at most."""
+        return positions if self.window is None else min(positions, self.window)
+
     def _head_dim(self, inputs: Inputs) -> int:
         inputs.heads(self.heads, self.kv_heads)
+        if self.window is not None:
+            inputs.positive("window", self.window)
         cached = inputs.cached(self.cache)
         inputs.same(f"steps of {self.cache}", cached.groups, self.kv_heads)
         return cached.width // self.kv_heads
@@ -109,7 +116,10 @@ class _Attention(Op):
 
 @dataclass(frozen=True, eq=False)
 class Score(_Attention):
-    """codes x cached codes -> sums: `v[h, j] = sum_d Q[h, d] * K[j, h', d]` for positions j up to the token's own, 0 beyond."""
+    """codes x cached codes -> sums: `v[h, j] = sum_d Q[h, d] * K[j, h', d]` for positions j up to the token's own, 0 beyond.
+
+    With a `window` of W only the last W positions are kept, position p in the place of p - W, and what is older has a sum of 0.
+    """
 
     def port(self, inputs: Inputs) -> Port:
         """Sums by head and position."""
@@ -120,7 +130,7 @@ class Score(_Attention):
         most = STATE_MAX if self.neuron.every_step or len(synapses) > 1 else _EXACT - 1
         if self.neuron.reach(self.code, head_dim * max(synapses)) > most:
             raise inputs.error(f"heads of width {head_dim} do not fit sums of 24 bits")
-        return Port(SUMS, self.heads, by_position=True)
+        return Port(SUMS, self.heads, by_position=True, window=self.window)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +138,8 @@ class Mix(_Attention):
     """codes x cached codes -> sums: `v[h, d] = sum_j P[h, j] * V[j, h', d]` over positions j up to the token's own.
 
     A long context has neurons of its own for every `part` positions, and the host adds their membranes, exactly:
-    `v = sum_i v_i`, where v_i sums over the positions from `i * part` to `(i + 1) * part - 1`.
+    `v = sum_i v_i`, where v_i sums over the positions from `i * part` to `(i + 1) * part - 1`; where a `window` of W positions
+    is kept, over these places of position p modulo W.
 
     Attributes:
         part: positions that share neurons, None for all of them.
@@ -138,7 +149,7 @@ class Mix(_Attention):
 
     def parts(self, positions: int) -> int:
         """Neurons for each of the sums that a token with `positions` positions has, itself included."""
-        return 1 if self.part is None else -(-positions // self.part)
+        return 1 if self.part is None else -(-self.held(positions) // self.part)
 
     def port(self, inputs: Inputs) -> Port:
         """Sums, head_dim for every head."""
@@ -148,4 +159,5 @@ class Mix(_Attention):
         weights = inputs.read(self.input, CODES, by_position=True)
         inputs.code(self.code, weights)
         inputs.same("heads", weights.width, self.heads)
+        inputs.window(self.input, self.window)
         return Port(SUMS, self.heads * head_dim)

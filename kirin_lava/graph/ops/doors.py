@@ -46,7 +46,10 @@ class Encode(HostOp):
         zero_points = self.rule.zero_points
         if zero_points and (self.groups != 1 or self.rule.by_row or self.cached):
             raise inputs.error("zero points belong to codes that one sum reads: they have one group, and are not cached")
-        return Port(CODES, x.width, self.groups, self.code, self.rule.by_row, self.cached, zero_points)
+        if self.rule.reaching(x.window) != self.rule:
+            raise inputs.error(f"its budget is not one for rows that reach back {x.window} positions")
+        by_row = self.rule.by_row
+        return Port(CODES, x.width, self.groups, self.code, by_row, self.cached, zero_points, window=x.window)
 
     def compute(self, values: Values, context: HostContext) -> Value:
         """See `HostOp`."""

@@ -16,7 +16,7 @@ from kirin_lava.graph.port import CODES, REAL, SUMS, Inputs, Port
 from kirin_lava.graph.values import HostContext, Value, Values, codes_in, tensor_in
 from kirin_lava.spikes.steps import LEFT_OUT
 
-__all__ = ["Softmax", "visible"]
+__all__ = ["Softmax", "visible", "within"]
 
 _LOG2E = 1.44269504088896341
 # Softmax weights lie below 1. They are summed as integers, in units of 2^-20, which adding 12 leaves in the low bits.
@@ -34,6 +34,7 @@ class Softmax(HostOp):
     an element per head and position.
 
     Attributes:
+        window: the last positions that a token sees, its own included; what is older has a probability of 0.
         cap: the argument of the softmax is `cap * tanh(score / cap)`; None for the score itself.
     """
 
@@ -47,6 +48,7 @@ class Softmax(HostOp):
     kv_heads: int
     factor: float
     cap: float | None = field(default=None, metadata=LEFT_OUT)
+    window: int | None = field(default=None, metadata=LEFT_OUT)
 
     def port(self, inputs: Inputs) -> Port:
         """Real, by head and position."""
@@ -58,7 +60,8 @@ class Softmax(HostOp):
         inputs.positive("factor", self.factor)
         if self.cap is not None:
             inputs.positive("cap", self.cap)
-        return Port(REAL, self.heads, by_position=True)
+        inputs.window(self.input, self.window)
+        return Port(REAL, self.heads, by_position=True, window=self.window)
 
     def reads(self) -> dict[str, str]:
         """Scores, and steps of codes."""
@@ -84,8 +87,14 @@ class Softmax(HostOp):
         masked = context.causal and later.shape[-1] > 1
         if masked:
             later += like(_hidden(length, later.shape[-1], v.device), x)
+        seen_of_window = None
+        if self.window is not None and context.start + length > self.window:
+            seen_of_window = within(context.start, length, columns, self.window, v.device)
+            x += like(_older(context.start, length, columns, self.window, v.device), x)
         x -= amax(x)
         weights = exp2(x, EXP2_COARSE)
+        if seen_of_window is not None:
+            weights *= like(seen_of_window, x)
         if masked:
             seen = weights[..., context.start :]
             seen *= like(visible(length, later.shape[-1], v.device), x)
@@ -121,6 +130,22 @@ def _float32(x: float) -> float:
 def visible(length: int, columns: int, device: torch.device) -> Tensor:
     """(L, columns) float32, 1 where token i sees column j <= i, else 0."""
     return torch.ones(length, columns, device=device).tril_()
+
+
+@lru_cache(maxsize=16)
+def within(start: int, length: int, columns: int, window: int, device: torch.device) -> Tensor:
+    """(L, columns) float32, 1 where the token at position start + i sees column j of its window, else 0."""
+    own = torch.arange(start, start + length, device=device).unsqueeze(1)
+    column = torch.arange(columns, device=device)
+    return ((column <= own) & (column > own - window)).float()
+
+
+@lru_cache(maxsize=16)
+def _older(start: int, length: int, columns: int, window: int, device: torch.device) -> Tensor:
+    """(L, columns) float32, -inf where the window of the token at position start + i has left column j behind, else 0."""
+    own = torch.arange(start, start + length, device=device).unsqueeze(1)
+    left = torch.arange(columns, device=device) <= own - window
+    return torch.zeros(length, columns, device=device).masked_fill_(left, -torch.inf)
 
 
 @lru_cache(maxsize=16)

@@ -147,7 +147,10 @@ def _attention(header: GgufHeader, kind: str, config: Config) -> Config:
     if kind == "mistral":
         found["sliding_window"] = window or None
     elif window and window < (header.count(f"{kind}.context_length") or 0):
-        found |= {"use_sliding_window": True, "sliding_window": window}
+        raise UnsupportedError(
+            f"{header.path}: sliding-window attention is not supported in a GGUF file of {kind}, which does not state its "
+            "layers; supported are: files of mistral, and the folder with config.json and safetensors that it was made from"
+        )
     return found
 
 

@@ -22,7 +22,7 @@ from kirin_lava.graph.ops import Mix, Score, StageOp
 from kirin_lava.graph.port import FIXED, REAL
 from kirin_lava.graph.values import Array, Codes, Constants, HostContext, Value
 from kirin_lava.processes.mailbox import Mailbox
-from kirin_lava.processes.pipeline import Freight, HostStagePlan, Pipeline
+from kirin_lava.processes.pipeline import Freight, HostStagePlan, Pipeline, places
 from kirin_lava.processes.shared import shared_zeros
 from kirin_lava.spikes.neurons.emit import played
 
@@ -85,6 +85,17 @@ class HostStage(AbstractProcess):
         self.a_out = OutPort(shape=(codes,))
         self.c_out = OutPort(shape=(row,))
         self.x_out = OutPort(shape=(freight_size(stage.leaves),))
+
+
+def by_position(held: Array, window: int | None, seen: int) -> Array:
+    """(..., places) of a cache as (..., positions): what is older than a window is 0."""
+    count = held.shape[-1]
+    if window is None or seen <= count:
+        return np.ascontiguousarray(held[..., :seen])
+    result = np.zeros((*held.shape[:-1], seen), held.dtype)
+    kept = np.arange(seen - count, seen)
+    result[..., kept] = held[..., kept % count]
+    return result
 
 
 def freight_size(freight: tuple[Freight, ...]) -> int:
@@ -215,8 +226,8 @@ class StageModel(PyLoihiProcessModel):
         op = self._stage.receives
         if isinstance(op, Score):
             seen = position + 1 if self._plan.block.causal else self._mailbox.length
-            scores = membranes.reshape(1, op.heads, 1, -1)[..., :seen]
-            return torch.from_numpy(np.ascontiguousarray(scores))
+            scores = membranes.reshape(1, op.heads, 1, -1)
+            return torch.from_numpy(by_position(scores, op.window, seen))
         if isinstance(op, Mix):
             by_part = membranes.reshape(-1, self._plan.widths[op.output])
             return torch.from_numpy(by_part.sum(0)).view(1, 1, -1)
@@ -258,8 +269,10 @@ class StageModel(PyLoihiProcessModel):
         assert isinstance(codes, Codes)
         q = codes.q.numpy().astype(np.int32)
         if q.ndim == 4:
-            filled = np.full((q.shape[1], self._plan.capacity), -zero, np.int32)
-            filled[:, : q.shape[3]] = q[0, :, 0]
+            window, columns = self._plan.block.ports[name].window, q.shape[3]
+            filled = np.full((q.shape[1], places(window, self._plan.capacity)), -zero, np.int32)
+            held = np.arange(max(0, columns - filled.shape[1]), columns)
+            filled[:, held % filled.shape[1]] = q[0, :, 0, held].T
             return filled.reshape(-1)
         return q.reshape(-1)
 

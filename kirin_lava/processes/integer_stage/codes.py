@@ -85,7 +85,8 @@ def _token(rule: TokenBudget, code: SpikeCode, row: Row) -> RowCodes:
 
 def _probabilities(rule: RowBudget, code: SpikeCode, row: Row) -> RowCodes:
     """The same for a row of numbers that are not negative, whose budget grows with its length."""
-    bits, allowed = rule.step_bits(code, row.fraction), message_budget(rule.ratio, len(row.x))
+    seen = len(row.x) if rule.window is None else min(len(row.x), rule.window)
+    bits, allowed = rule.step_bits(code, row.fraction), message_budget(rule.ratio, seen)
     step = _all_inside(code, row.x, bits)
     if code.spike_codes is not None:
         limit = _behind(row.x, allowed)

@@ -181,6 +181,9 @@ def _softmax(op: IntegerSoftmax, values: Values, context: HostContext) -> Value:
         if isinstance(op, IntegerCappedSoftmax):
             u, query = [_tanh(op, n, query) for n in u], 1
         weights = _weights(op, u, query)
+        if op.window is not None:  # what it has left behind weighs nothing, and is not among those that are compared
+            older = max(0, len(u) - op.window)
+            weights = [0] * older + _weights(op, u[older:], query)
         total = sum(weights)
         octave = total.bit_length() - 1
         inverse = look_up(op.reciprocal, cut(total, octave - OCTAVE_BITS) - 2**OCTAVE_BITS)

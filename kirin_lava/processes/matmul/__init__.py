@@ -71,13 +71,16 @@ class SpikeMatmul(AbstractProcess):
     halves : int, optional
         Synapses of 8 bits that a cached code takes, 1 or 2. Default is 1.
 
+    window : int, optional
+        The cache holds the last so many positions, position p in the place of p - window. Default is to hold all.
+
     causal : bool, optional
         Whether a row meets the input of its own window and later ones. Default is True.
 
     Attributes
     ----------
     rows : numpy.ndarray
-        (capacity, kv_heads * head_dim) int32, the cache.
+        (capacity, kv_heads * head_dim) int32, what came for the cache, by position.
     """
 
     def __init__(
@@ -92,9 +95,11 @@ class SpikeMatmul(AbstractProcess):
         zero: int = 0,
         part: int | None = None,
         halves: int = 1,
+        window: int | None = None,
         causal: bool = True,
         **kwargs: Any,
     ) -> None:
+        places = min(capacity, window or capacity)
         if kind not in ("score", "mix"):
             raise ValueError(f"kind is 'score' or 'mix', not {kind!r}")
         if heads % kv_heads:
@@ -108,14 +113,15 @@ class SpikeMatmul(AbstractProcess):
             capacity=capacity,
             period=period,
             zero=zero,
-            part=part or capacity,
+            part=part or places,
+            places=places,
             halves=halves,
             causal=causal,
             rows=self.rows,
             **kwargs,
         )
-        wide, narrow = heads * capacity, heads * head_dim
-        parts = -(-capacity // (part or capacity))
+        wide, narrow = heads * places, heads * head_dim
+        parts = -(-places // (part or places))
         fan_in, fan_out = (narrow, wide) if kind == "score" else (wide, parts * narrow)
         self.s_in = InPort(shape=(fan_in,))
         self.a_in = InPort(shape=(fan_in,))
@@ -143,9 +149,10 @@ class PySpikeMatmulModel(PyLoihiProcessModel):
         self._score = proc_params["kind"] == "score"
         self._heads, self._kv_heads, self._head_dim = (proc_params[k] for k in ("heads", "kv_heads", "head_dim"))
         self._capacity, self._period = proc_params["capacity"], proc_params["period"]
+        self._places = proc_params["places"]
         self._zero, self._part = proc_params["zero"], proc_params["part"]
         self._rows, self._causal = proc_params["rows"], proc_params["causal"]
-        self._caches = np.zeros((proc_params["halves"], self._kv_heads, self._capacity, self._head_dim))
+        self._caches = np.zeros((proc_params["halves"], self._kv_heads, self._places, self._head_dim))
         self._visible = 0
 
     def run_spk(self) -> None:
@@ -166,27 +173,28 @@ class PySpikeMatmulModel(PyLoihiProcessModel):
     def _keep(self, row: npt.NDArray[np.int32]) -> None:
         number = int(row[0])
         stored = abs(number) if self._causal or number < 0 else 0  # position + 1 of the row
-        self._visible = min(max(number, 0), self._capacity)
+        self._visible = min(max(number, 0), self._places)
         if stored > self._capacity:
             self.rejected[0] = max(int(self.rejected[0]), stored - 1)
         elif stored:
             self._rows[stored - 1] = row[1:]
+            place = (stored - 1) % self._places
             left = row[1:].reshape(self._kv_heads, self._head_dim)
             for half in self._caches[:0:-1]:
                 higher = (left + 128) // 256
-                half[:, stored - 1] = left - 256 * higher
+                half[:, place] = left - 256 * higher
                 left = higher
-            self._caches[0, :, stored - 1] = left
+            self._caches[0, :, place] = left
 
     def _multiply(self, x: npt.NDArray[np.int32], half: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         cache = half[:, : self._visible]  # (kv_heads, j, d)
         grouped = x.reshape(self._kv_heads, self._heads // self._kv_heads, -1).astype(np.float64)
         if not self._score:
-            sums = np.zeros((-(-self._capacity // self._part), *grouped.shape[:2], self._head_dim))
+            sums = np.zeros((-(-self._places // self._part), *grouped.shape[:2], self._head_dim))
             for i, start in enumerate(range(0, self._visible, self._part)):
                 few = slice(start, min(start + self._part, self._visible))
                 sums[i] = grouped[..., few] @ cache[:, few]
             return sums.reshape(-1)
-        out = np.zeros((*grouped.shape[:2], self._capacity))
+        out = np.zeros((*grouped.shape[:2], self._places))
         out[..., : self._visible] = grouped @ cache.transpose(0, 2, 1)
         return out.reshape(-1)

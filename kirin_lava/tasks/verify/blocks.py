@@ -158,9 +158,9 @@ def _keep(kept: dict[str, Int64]) -> Callable[[Block, Op, dict[str, Value]], Non
 def _compare_core(result: Verification, block: Block, op: CoreOp, kept: dict[str, Int64], run: Any) -> Row:
     codes = kept[op.input]
     spikes, outliers, silent = op.code.events(codes)
-    if isinstance(op, Mix) and block.causal:  # positions later than the token do not exist yet: they are not silent codes
+    if isinstance(op, Mix) and block.causal:  # positions later than the token, or left behind, are not silent codes
         tokens, heads, columns = codes.shape
-        silent -= heads * sum(columns - 1 - i for i in range(tokens))
+        silent -= heads * sum(columns - op.held(i + 1) for i in range(tokens))
     inputs = int(np.prod(codes.shape[1:]))
     outputs = int(np.prod(kept[op.output].shape[1:]))
     kind, window = type(op).__name__.lower(), op.code.window

@@ -11,8 +11,10 @@ from torch import Tensor
 from kirin_lava.base.integers import bounded
 from kirin_lava.graph.ops.integer.functions import TANH_BITS, Multiplier, capped_scores, exp2_weights, probabilities
 from kirin_lava.graph.ops.integer.op import STORED_TABLE, IntegerOp, fixed_in, whole_step
+from kirin_lava.graph.ops.softmax import within
 from kirin_lava.graph.port import CODES, FIXED, SUMS, Inputs, Port
 from kirin_lava.graph.values import HostContext, Value, Values, codes_in
+from kirin_lava.spikes.steps import LEFT_OUT
 from kirin_lava.spikes.tables import TABLE_OPERATIONS, Table
 
 __all__ = ["IntegerCappedSoftmax", "IntegerSoftmax"]
@@ -33,7 +35,7 @@ class IntegerSoftmax(IntegerOp):
 
     Attributes:
         factor_mantissa, factor_shift: `factor * log2(e)` in the units of the steps of queries and keys.
-        query_fraction, key_fraction, value_fraction: of the steps. exp2, reciprocal: the tables.
+        query_fraction, key_fraction, value_fraction: of the steps. exp2, reciprocal: the tables. window: as of `Softmax`.
     """
 
     stock: ClassVar[str] = "a largest score, a table, a sum over the row and a quotient are no operations of a stock neuron"
@@ -54,6 +56,7 @@ class IntegerSoftmax(IntegerOp):
     value_fraction: int
     exp2: Table = field(metadata=STORED_TABLE)
     reciprocal: Table = field(metadata=STORED_TABLE)
+    window: int | None = field(default=None, metadata=LEFT_OUT, kw_only=True)
 
     @property
     def fraction(self) -> int:
@@ -75,7 +78,8 @@ class IntegerSoftmax(IntegerOp):
             raise inputs.error(f"its factor is {self.factor_mantissa}, not a positive number of 24 bits")
         inputs.table(self.exp2, "exp2")
         inputs.table(self.reciprocal, "reciprocal")
-        return Port(FIXED, self.heads, by_position=True, fraction=self.fraction)
+        inputs.window(self.input, self.window)
+        return Port(FIXED, self.heads, by_position=True, fraction=self.fraction, window=self.window)
 
     def reads(self) -> dict[str, str]:
         """Scores, and steps of codes."""
@@ -97,6 +101,8 @@ class IntegerSoftmax(IntegerOp):
         if length > 1 and context.causal:
             own = torch.arange(columns - length, columns, device=v.device)
             visible = torch.arange(columns, device=v.device) <= own[:, None]
+        if self.window is not None and columns > self.window:
+            visible = within(columns - length, length, columns, self.window, v.device).bool()
         factor = Multiplier(self.factor_mantissa, self.factor_shift)
         weights = self._weights(scores * key, row, factor, visible)
         p = probabilities(weights, value, self.reciprocal, _DOWN)
