@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from kirin_lava.base.errors import FitError
-from kirin_lava.base.exact import FLOAT32_EXACT
 from kirin_lava.base.loihi2 import STATE_MAX
+from kirin_lava.base.matmul import FLOAT32_EXACT
 from kirin_lava.graph.cache import Cache, Columns, OneHead
 from kirin_lava.graph.ops import Decode, Encode, Mix, Op, Score, Softmax, synapses_of
 from kirin_lava.graph.ops.softmax import visible, within

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from kirin_lava.base.arrays import quiet
 from kirin_lava.base.errors import FitError, UsageError
-from kirin_lava.base.exact import ExactMatmul
 from kirin_lava.base.integers import to_real
 from kirin_lava.base.loihi2 import STATE_MAX
+from kirin_lava.base.matmul import ExactMatmul
 from kirin_lava.base.threads import at_most, spread, threads_for, usable
 from kirin_lava.graph.attention import (
     Alone,

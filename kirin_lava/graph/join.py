@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kirin_lava.base.exact import ROUNDS_ONCE
 from kirin_lava.base.loihi2 import STATE_MAX
+from kirin_lava.base.matmul import ROUNDS_ONCE
 from kirin_lava.graph.block import Block
 from kirin_lava.graph.ops import Decode, Encode, Linear, Op, Slice, Sum
 from kirin_lava.graph.port import Port

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kirin_lava.base.exact import ExactMatmul
 from kirin_lava.base.loihi2 import STATE_MAX
+from kirin_lava.base.matmul import ExactMatmul
 from kirin_lava.graph.block import Block
 from kirin_lava.graph.executor import cached_name
 from kirin_lava.graph.ops import CoreOp, Linear, Mix, Op, Score, synapses_of

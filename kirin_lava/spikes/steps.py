@@ -19,8 +19,9 @@ from torch import Tensor
 
 from kirin_lava.base.arrays import Numbers, amax, clamp_, float64, light, like, maximum, round_, tensor, total
 from kirin_lava.base.errors import UsageError
-from kirin_lava.base.exact import FLOAT32_EXACT, RankBound
+from kirin_lava.base.exact import RankBound
 from kirin_lava.base.integers import divided, shifted, to_real
+from kirin_lava.base.matmul import FLOAT32_EXACT
 from kirin_lava.spikes.asymmetric import MinMax
 from kirin_lava.spikes.codes import SpikeCode
 from kirin_lava.spikes.ranges import FixedStep, PlaneRow, PlaneStep

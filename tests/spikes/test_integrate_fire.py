@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from kirin_lava.base.errors import FitError
-from kirin_lava.base.exact import ExactMatmul
 from kirin_lava.base.loihi2 import STATE_MAX
+from kirin_lava.base.matmul import ExactMatmul
 from kirin_lava.graph.ops import Linear
 from kirin_lava.processes.runtime import run_job
 from kirin_lava.spikes.codes import INTEGER8, RATE, SIGNED, UNSIGNED16, Rate, SpikeCode, rate

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kirin_lava.base.errors import FitError
-from kirin_lava.base.exact import ExactMatmul
 from kirin_lava.base.loihi2 import STATE_MAX
+from kirin_lava.base.matmul import ExactMatmul
 from kirin_lava.graph.ops import Linear
 from kirin_lava.spikes.codes import CODES, OFFSET, SIGNED, UNSIGNED8, UNSIGNED16, SpikeCode, code_named
 from kirin_lava.spikes.neurons import (

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from kirin_lava.base.errors import FitError, UsageError
-from kirin_lava.base.exact import ExactMatmul
 from kirin_lava.base.loihi2 import STATE_MAX
+from kirin_lava.base.matmul import ExactMatmul
 from kirin_lava.graph.ops import Linear, synapses_of
 from kirin_lava.spikes.codes import HALVES16, INTEGER8, PLANES, SIGNED, Planes, planes
 from kirin_lava.spikes.neurons import DOUBLING, PLANE_BY_PLANE, READ_OUT, Neuron, reader_of

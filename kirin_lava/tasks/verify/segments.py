@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from kirin_lava.base.errors import FitError, UsageError, VerificationError
-from kirin_lava.base.exact import ExactMatmul
+from kirin_lava.base.matmul import ExactMatmul
 from kirin_lava.base.threads import spread
 from kirin_lava.export.bundle import Bundle, Probe
 from kirin_lava.export.netx.read import StoredSegment
