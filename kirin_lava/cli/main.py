@@ -281,6 +281,34 @@ def run(bundle: Path, **arguments: Any) -> None:
     _require_written(result.unwritten)
 
 
+@main.command()
+@click.argument("bundle", type=options.EXISTING)
+@click.option("--text", required=True, type=options.EXISTING, metavar="FILE", help="UTF-8 file, a text a line.")
+@click.option("-o", "--output", type=options.PATH, metavar="FILE", help="FILE.npy or FILE.jsonl; JSON lines are printed else.")
+@click.option(
+    "--backend",
+    type=click.Choice(["reference", "lava"]),
+    default="reference",
+    show_default=True,
+    help="reference: the integer executor; lava: the spiking network on Lava's CPU simulator.",
+)
+@click.option("--device", default="cpu", show_default=True, callback=options.device, help="Of the reference: cpu or cuda.")
+@click.option("--count", is_flag=True, help="Count spikes, and print how many a text takes.")
+@options.timeout_option
+@options.quiet_option
+def embed(bundle: Path, output: Path | None, quiet: bool, **arguments: Any) -> None:
+    """Vectors of texts by a converted encoder.
+
+    States of the last layer, averaged and normalised as sentence-transformers does it, or as the model's own files say. Of an
+    encoder with classes: the class of every text, and the logits.
+    """
+    with progress_bar(quiet) as progress:
+        result = kirin_lava.load(bundle).embed(output=output, progress=progress, **arguments)
+    if output is None:
+        print_text(result.to_lines())
+    say(result.summary())
+
+
 @main.command(name="eval")
 @click.argument("bundle", type=options.EXISTING)
 @click.option("--text", required=True, type=options.EXISTING, metavar="FILE", help="UTF-8 text to evaluate on.")
@@ -298,9 +326,18 @@ def evaluate(bundle: Path, form: str | None, quiet: bool, **arguments: Any) -> N
     """Perplexity of the original and of the integer network.
 
     As CSV a line for the whole or, with --layer-errors, a line per layer.
+
+    Of an encoder: cosine of the vectors of sentences, and whether their nearest neighbours are the same ones.
     """
+    loaded = kirin_lava.load(bundle)
     with progress_bar(quiet) as progress:
-        result = kirin_lava.evaluate(bundle, progress=progress, **arguments)
+        if loaded.bundle.causal:
+            result: Any = kirin_lava.evaluate(bundle, progress=progress, **arguments)
+        else:
+            stride, errors = (arguments.pop(name) for name in ("stride", "layer_errors_too"))
+            if stride is not None or errors:
+                raise UsageError(f"{bundle} is an encoder: sentences are compared, without --stride and --layer-errors")
+            result = loaded.evaluate_vectors(progress=progress, **arguments)
     _print_as(result, form)
 
 

@@ -42,7 +42,7 @@ from kirin_lava.base.readers import check_path, file_sha256, read_json
 from kirin_lava.export.coverage import complete, covers, merged
 from kirin_lava.export.netx.read import StoredSegment, read_segment
 from kirin_lava.export.serial import block_from_json
-from kirin_lava.graph.block import Block, Embedding, Model, require_same_units
+from kirin_lava.graph.block import CLASSES, MASKED_LM, STATES, Block, Embedding, Model, require_same_units
 from kirin_lava.graph.ops import Linear, Rotary
 from kirin_lava.graph.ops.integer import IntegerRotary
 from kirin_lava.graph.values import Array
@@ -153,6 +153,11 @@ class Bundle:
         return self.block_names == [*(f"blocks.{i}" for i in range(self.manifest["facts"]["layers"])), "head"]
 
     @property
+    def causal(self) -> bool:
+        """Whether no token sees a later one: a decoder."""
+        return all(block.get("causal", True) for block in self.manifest["blocks"])
+
+    @property
     def verification(self) -> dict[str, Any]:
         """What verifications of this very content found, by level."""
         entries: dict[str, Any] = self.manifest["verification"] or {}
@@ -173,7 +178,8 @@ class Bundle:
 
         where, facts = str(self.path / MANIFEST), self.manifest["facts"]
         block = block_from_json(values, arrays, read_net, facts["width"], where)
-        block.check(where, facts["head_dim"], facts["vocabulary"] if name == "head" else facts["width"])
+        outputs = facts.get("outputs", facts["vocabulary"])  # of the head; a decoder's are its vocabulary
+        block.check(where, facts["head_dim"], outputs if name == "head" else facts["width"])
         return block
 
     def nets(self, name: str) -> dict[str, str]:
@@ -290,6 +296,7 @@ class Bundle:
         self._expect(m["source"]["calibration"], "source.calibration.", {"sha256": str, "passages": list})
         self._check_weights(m["source"])
         self._expect(m["facts"], "facts.", {"model_type": str, **dict.fromkeys(_COUNTS, int)})
+        self._check_head(m["facts"])
         for level, entry in (m["verification"] or {}).items():
             place = f"verification.{reprlib.repr(level)}"
             self._expect(m["verification"], "verification.", {level: dict})
@@ -309,6 +316,19 @@ class Bundle:
         names = [self._check_block(block) for block in m["blocks"]]
         if len(set(names)) != len(names):
             raise self._odd(f"blocks: {reprlib.repr(names)} holds a name twice")
+
+    def _check_head(self, facts: dict[str, Any]) -> None:
+        """What is said of an encoder's head; of a decoder's nothing is."""
+        if "head" not in facts:
+            return
+        self._expect(facts, "facts.", {"head": str, "outputs": int})
+        optional = {"labels": list, "pooling": str, "normalize": bool, "sentence_tokens": int}
+        self._expect(facts, "facts.", {key: kind for key, kind in optional.items() if key in facts})
+        if facts["head"] not in (STATES, MASKED_LM, CLASSES):
+            raise self._odd(f"facts.head is {reprlib.repr(facts['head'])}")
+        for key in ("outputs", "sentence_tokens"):
+            if not 0 < facts.get(key, 1) <= MOST:
+                raise self._odd(f"facts.{key} is {reprlib.repr(facts[key])}")
 
     def _check_weights(self, source: dict[str, Any]) -> None:
         """Types of the source's tensors; bundles of earlier versions state none."""

@@ -17,7 +17,10 @@ from kirin_lava.graph.ops.zero_points import check_row_sums
 from kirin_lava.graph.port import FIXED, REAL, Inputs, Port
 from kirin_lava.graph.values import Array
 
-__all__ = ["Block", "Embedding", "Model", "require_same_units"]
+__all__ = ["CLASSES", "MASKED_LM", "STATES", "Block", "Embedding", "Model", "require_same_units"]
+
+STATES, MASKED_LM, CLASSES = "states", "masked language model", "classes"
+"""Heads of encoders: the states of all tokens as they are; logits of every token; logits of the first token alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +121,11 @@ class Model:
     def causal(self) -> bool:
         """Whether no token sees a later one: a decoder."""
         return all(block.causal for block in self.blocks)
+
+    @property
+    def of_first(self) -> bool:
+        """Whether the head is that of the first token alone, which stands for the whole text."""
+        return bool(self.facts.get("head") == CLASSES)
 
 
 def require_same_units(embedding: Embedding, blocks: Iterable[Block], where: str) -> None:

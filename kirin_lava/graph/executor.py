@@ -265,26 +265,47 @@ class Executor:
 
     @torch.inference_mode()
     def forward(self, tokens: Tensor, cache: Cache | None = None, last_only: bool = False) -> Tensor:
-        """Logits of new tokens.
+        """Logits of new tokens, or what else the head makes.
 
         Args:
-            tokens: (B, L) ids that follow what the cache holds.
+            tokens: (B, L) ids that follow what the cache holds; whole texts of one length where the model is not causal, for
+                padding is left out.
             cache: grows by L positions; None computes without keeping anything.
             last_only: logits of the last token alone.
 
         Returns:
-            (B, L or 1, vocabulary) float32.
+            (B, L or 1, vocabulary) float32; of classes (B, 1, classes), of an encoder without a head (B, L, width).
         """
         cache = Cache() if cache is None else cache
-        x = self.embed(tokens, cache.length)
-        positions = torch.arange(cache.length, cache.length + tokens.shape[1])
-        with at_most(threads_for(tokens.numel() * self._largest) if tokens.numel() <= _FEW_TOKENS else 1):
-            for block in self.model.blocks:
-                x = self.blocks.run(block, x, positions, cache)
-            cache.length += tokens.shape[1]
+        start = cache.length
+        with at_most(self._threads(tokens)):
+            x = self._through_blocks(tokens, cache)
+            positions = torch.arange(start, cache.length)
             if last_only:
                 x, positions = x[:, -1:], positions[-1:]
+            elif self.model.of_first:
+                x, positions = x[:, :1], positions[:1]
             return logits_of(self.model.head, self.blocks.run(self.model.head, x, positions, cache))
+
+    @torch.inference_mode()
+    def states(self, tokens: Tensor) -> Tensor:
+        """What the last layer makes of whole texts of one length, (B, L) ids -> (B, L, width) float32."""
+        with at_most(self._threads(tokens)):
+            x = self._through_blocks(tokens, Cache())
+        return logits_of(self.model.blocks[-1], x)
+
+    def _threads(self, tokens: Tensor) -> int:
+        return threads_for(tokens.numel() * self._largest) if tokens.numel() <= _FEW_TOKENS else 1
+
+    def _through_blocks(self, tokens: Tensor, cache: Cache) -> Tensor:
+        if cache.length and not self.model.causal:
+            raise UsageError("an encoder takes a text at once: there is nothing to go on from")
+        x = self.embed(tokens, cache.length)
+        positions = torch.arange(cache.length, cache.length + tokens.shape[1])
+        for block in self.model.blocks:
+            x = self.blocks.run(block, x, positions, cache)
+        cache.length += tokens.shape[1]
+        return x
 
     def embed(self, tokens: Tensor, start: int = 0) -> Tensor:
         """(B, L) ids at positions start.. -> (B, L, width) float32, or int64 where the embedding is of integers."""
@@ -306,7 +327,7 @@ class Executor:
 
 
 def logits_of(head: Block, x: Tensor) -> Tensor:
-    """A head's result as float32: integers below 2^23 times a power of two are read out without error."""
+    """A head's, or another block's, result as float32: integers below 2^23 times a power of two are read out without error."""
     fraction = head.ports[head.output].fraction
     return x if fraction is None else to_real(x, fraction).float()
 

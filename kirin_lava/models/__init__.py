@@ -5,6 +5,7 @@ from __future__ import annotations
 import reprlib
 
 from kirin_lava.base.errors import UnsupportedError
+from kirin_lava.models.bert import BERT, DISTILBERT, ROBERTA
 from kirin_lava.models.config import mapping, word, words
 from kirin_lava.models.gemma import GEMMA
 from kirin_lava.models.gpt2 import GPT2
@@ -16,7 +17,7 @@ from kirin_lava.models.opt import OPT
 
 __all__ = ["FAMILIES", "family_of"]
 
-FAMILIES = (LLAMA, OPT, GPT2, GPT_NEOX, GEMMA)
+FAMILIES = (LLAMA, OPT, GPT2, GPT_NEOX, GEMMA, BERT, ROBERTA, DISTILBERT)
 
 
 def family_of(config: Config) -> Family:
@@ -40,20 +41,30 @@ def family_of(config: Config) -> Family:
         if kind in family.model_types:
             family.check(config)
             family.dimensions(config)
-            _check_architectures(config, kind, family.architectures)
+            _check_architectures(config, kind, family)
             return family
     raise UnsupportedError(f"model_type {kind!r} is not supported{missing_from(kind)}; supported are: {supported}")
 
 
-def _check_architectures(config: Config, kind: str, others: tuple[str, ...]) -> None:
-    """Where `architectures` names what was saved, it is a language model of this type or its bare decoder.
+def _check_architectures(config: Config, kind: str, family: Family) -> None:
+    """Where `architectures` names what was saved, it is a language model of this type or its bare decoder, or an encoder with a
+    head that is known.
 
-    Where there is none, the checkpoint is taken for a language model, as transformers takes it; a head that was left in the
-    files is found by `Checkpoint`.
+    Where there is none, the checkpoint is taken for a language model, as transformers takes it, or for a bare encoder; a head
+    that was left in the files is found by `Checkpoint`.
     """
+    known = {name.lower() for name in family.architectures}
+    if not family.encoder:
+        known |= {kind.replace("_", "") + end for end in ("forcausallm", "model")}
     for name in words(config, "architectures"):
-        if name.lower() not in {kind.replace("_", "") + end for end in ("forcausallm", "model")} and name not in others:
+        if name.lower() in known:
+            continue
+        if family.encoder:
+            supported = ", ".join(family.architectures)
             raise UnsupportedError(
-                f"architectures names {name[:80]!r}, whose head or layers are not those of a {kind} language model; "
-                f"supported are: language models (such as {kind.title()}ForCausalLM) and their decoders ({kind.title()}Model)"
+                f"architectures names {name[:80]!r}, whose head is not converted; supported are, of this type: {supported}"
             )
+        raise UnsupportedError(
+            f"architectures names {name[:80]!r}, whose head or layers are not those of a {kind} language model; "
+            f"supported are: language models (such as {kind.title()}ForCausalLM) and their decoders ({kind.title()}Model)"
+        )

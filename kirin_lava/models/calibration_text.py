@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from kirin_lava.base.errors import UsageError
+from kirin_lava.models.sentences import passage_rows
 from kirin_lava.models.text import sample_rows, text_rows
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Drawn:
     """Rows that are calibrated on.
 
     Attributes:
-        rows: each (L,) int64, all of one length. passages: what they hold, for `fingerprints`.
+        rows: each (L,) int64, all of one length, of an encoder up to one. passages: what they hold, for `fingerprints`.
         warnings: where they are fewer or shorter than was asked for, one line; else none.
     """
 
@@ -37,18 +38,20 @@ class Drawn:
         return {
             "rows": len(self.rows),
             "tokens": sum(map(len, self.rows)),
-            "tokens_per_row": len(self.rows[0]),
+            "tokens_per_row": max(map(len, self.rows)),
             "different_tokens": len({int(i) for row in self.rows for i in row}),
         }
 
 
-def draw_sample(tokenizer: PreTrainedTokenizerBase, text: str, length: int, count: int, seed: int) -> Drawn:
-    """Draw `count` rows of `length` tokens.
+def draw_sample(
+    tokenizer: PreTrainedTokenizerBase, text: str, length: int, count: int, seed: int, encoder: bool = False
+) -> Drawn:
+    """Draw `count` rows of `length` tokens, or, for an encoder, as many passages of at most so many.
 
     Raises:
         UsageError: no rows, or rows of one and the same token; spaces, BOS and its like left out.
     """
-    drawn = sample_rows(text_rows(tokenizer, text, length), count, seed)
+    drawn = sample_rows((passage_rows if encoder else text_rows)(tokenizer, text, length), count, seed)
     rows = [row for row, _ in drawn]
     different = {int(i) for row in rows for i in row} - set(tokenizer.all_special_ids)
     seen = len(list(islice((i for i in different if str(tokenizer.decode([i])).strip()), _FEWEST)))
@@ -58,7 +61,7 @@ def draw_sample(tokenizer: PreTrainedTokenizerBase, text: str, length: int, coun
             f"row{'s' * (len(rows) != 1)}: nothing can be measured on it, give a text of some sentences (--calibration)"
         )
     warnings = []
-    if len(rows) < count or len(rows[0]) < length:
+    if len(rows) < count or (len(rows[0]) < length and not encoder):
         warnings.append(
             f"the calibration text gives {len(rows)} row{'s' * (len(rows) != 1)} of {len(rows[0])} tokens, {count} of {length} "
             "were asked for: the conversion rests on fewer numbers, give a longer text (--calibration)"

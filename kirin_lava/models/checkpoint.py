@@ -19,10 +19,12 @@ from torch import Tensor
 
 from kirin_lava.base.errors import KirinError, UnsupportedError, UsageError
 from kirin_lava.base.readers import check_path, file_sha256, read_json
+from kirin_lava.graph.block import STATES
 from kirin_lava.models import family_of
 from kirin_lava.models.config import Config, ConfigError
 from kirin_lava.models.foreign import foreign_file, foreign_names, is_gguf, names_in, only_gguf
 from kirin_lava.models.layout import Family
+from kirin_lava.models.sentence import sentence_facts
 from kirin_lava.models.sources.folder import CONFIG, SINGLE, SafetensorsFolder
 from kirin_lava.models.sources.gguf_file import GgufFile
 from kirin_lava.models.sources.packaged import PACKAGED, packaged_file
@@ -57,6 +59,7 @@ class Checkpoint:
         self.config, self.family = self.source.config, _family(self.source.config, self.source.config_place)
         self.dimensions = self.family.dimensions(self.config)
         self._entries = self.source.entries()
+        self._spare = {key for key in self._entries if self.family.spare(self.config, key)}
         self._used = self._check_names()
 
     def files(self) -> list[Path]:
@@ -88,6 +91,11 @@ class Checkpoint:
             )
         return tensor
 
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says of the model beside its dimensions; of a bare encoder how its states become a vector."""
+        found = self.family.facts(self.config)
+        return found | sentence_facts(self.path) if found.get("head") == STATES else found
+
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The checkpoint's own tokenizer."""
         return self.source.tokenizer()
@@ -104,7 +112,15 @@ class Checkpoint:
     def _check_head(self, asked: set[str]) -> None:
         """A head that config.json ties to the embedding is equal to it, where it is in the files as well."""
         tokens, prefix = self.family.tokens, self.family.prefix
-        for key in [key for key in self._entries if key.endswith(self.family.lm_head) and key not in asked]:
+        for key, name in self.family.copies:
+            if name in asked and key in self._entries and key not in asked:
+                shape = self._entries[name].shape
+                if self._entries[key].shape != shape or not torch.equal(self.load(key, shape), self.load(name, shape)):
+                    raise UnsupportedError(
+                        f"{self._entries[key].file} holds {key} and {name}, which differ: versions of transformers take one or "
+                        "the other; supported is: one of the two alone"
+                    )
+        for key in [key for key in self._entries if key.endswith(self.family.lm_head) and key not in asked | self._spare]:
             embedding = next(name for name in (tokens, tokens.removeprefix(prefix), f"{prefix}{tokens}") if name in asked)
             shape = self._entries[embedding].shape
             if self._entries[key].shape != shape or not torch.equal(self.load(key, shape), self.load(embedding, shape)):
@@ -118,6 +134,7 @@ class Checkpoint:
         """Key of a tensor's entry; files of a bare decoder lack the prefix of the others, tied ones keep the head alone."""
         family = self.family
         names = [name, name.removeprefix(family.prefix), f"{family.prefix}{name}"]
+        names += [n.removesuffix(end) + older for end, older in family.older for n in names if n.endswith(end)]
         if name == family.tokens:
             names.append(family.lm_head)
         key = next((n for n in names if n in self._entries), None)
@@ -152,8 +169,10 @@ class Checkpoint:
             self.family.head(self.config, look)
         except ConfigError as error:
             raise ConfigError(f"{self.source.config_place}: {error}") from None
+        known = {*asked, *self._spare}
+        ends = (*self.family.derived, self.family.lm_head, *(copy for copy, _ in self.family.copies))
         for key, entry in self._entries.items():
-            if key not in asked and not key.endswith((*self.family.derived, self.family.lm_head)):
+            if key not in known and not key.endswith(ends):
                 raise UnsupportedError(
                     f"{entry.file} holds {entry.key}, which a {self.config['model_type']} model with this "
                     f"{self.source.config_word.split()[-1]} has no place for ({self.dimensions.layers} layers); supported are: "
@@ -187,7 +206,7 @@ def _checked_config(path: Path) -> Config:
 
 
 def open_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
-    """Open an embedded or packaged model ("demo", "smollm2"; a folder of that name is "./demo"), a folder, a GGUF file or a
+    """Open an embedded or packaged model ("demo", "minilm"; a folder of that name is "./demo"), a folder, a GGUF file or a
     hub id.
 
     Raises:
@@ -197,7 +216,7 @@ def open_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
         return Checkpoint(EMBEDDED_MODELS[model], EMBEDDED_MODELS[model].name)
     path = packaged_file(model) if model in PACKAGED else Path(model)
     if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
-        return Checkpoint(path, path.resolve().name)
+        return Checkpoint(path, model if model in PACKAGED else path.resolve().name)
     if path.suffix.lower() == ".gguf":
         return Checkpoint(path, path.stem)
     embedded = f"embedded are: {', '.join(EMBEDDED_MODELS)}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -124,7 +125,11 @@ class Family:
         tokens: name of the embedding of tokens. lm_head: of the head, which may be that of the embedding.
         prefix: of names, which files of a bare decoder lack.
         derived: ends of names of tensors that follow from the config. architectures: further names of the language model or its
-            decoder.
+            decoder; all of an encoder's.
+        encoder: whether attention looks both ways, so that nothing is generated.
+        facts: what the manifest says of the model beside its dimensions, plain values; of an encoder `head` and `outputs`.
+        spare: whether a tensor, by name, belongs to a head that is not converted.
+        older: ends of names, and how older files write them. copies: names of tensors that files may hold twice.
     """
 
     model_types: tuple[str, ...]
@@ -141,6 +146,11 @@ class Family:
     prefix: str = "model."
     derived: tuple[str, ...] = ("rotary_emb.inv_freq",)
     architectures: tuple[str, ...] = ()
+    encoder: bool = False
+    facts: Callable[[Config], dict[str, Any]] = lambda config: {}
+    spare: Callable[[Config, str], bool] = lambda config, name: False
+    older: tuple[tuple[str, str], ...] = ()
+    copies: tuple[tuple[str, str], ...] = ()
 
 
 def concat(load: Load, names: list[str], shapes: list[tuple[int, ...]]) -> Tensor:

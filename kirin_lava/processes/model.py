@@ -1,4 +1,5 @@
-"""A whole decoder on Lava: one live network per block, each in a job of its own, token by token or a prompt at once."""
+"""A whole model on Lava: one live network per block, each in a job of its own; a decoder token by token or a prompt at once, an
+encoder text by text."""
 
 from __future__ import annotations
 
@@ -45,12 +46,12 @@ class LavaModel(ExitStack):
         on_progress: Callable[[str, int, int], None] | None = None,
     ):
         super().__init__()
-        self._embed, self._head = Executor(model).embed, model.head
+        self._model, self._embed, self._head = model, Executor(model).embed, model.head
         self._position = 0
         self._report = on_progress or (lambda what, done, total: None)
         self._sessions: list[Session] = []
         rotary = None if model.rotary is None else (model.rotary[0][:capacity].copy(), model.rotary[1][:capacity].copy())
-        blocks = [*model.blocks, model.head]
+        blocks = [block for block in (*model.blocks, model.head) if block.ops]  # an encoder may have no head
         try:
             for index, block in enumerate(blocks):
                 self._report("build networks", index, len(blocks))
@@ -63,18 +64,36 @@ class LavaModel(ExitStack):
         """Take new tokens through all blocks.
 
         Args:
-            tokens: (L,) ids that follow.
-            every: logits of all of them, not of the last alone.
+            tokens: (L,) ids that follow; of an encoder a whole text.
+            every: logits of all of them, not of the last alone. An encoder has one result, see `Executor.forward`.
 
         Returns:
-            (vocabulary,) float32, or (L, vocabulary) with `every`.
+            (vocabulary,) float32, or (L, vocabulary) with `every`, and of an encoder (L or 1, outputs).
         """
-        x = self._embed(tokens.unsqueeze(0), self._position)[0].numpy()
-        self._position += len(tokens)
-        for index, session in enumerate(self._sessions):
-            self._report("blocks", index, len(self._sessions))
-            if session is self._sessions[-1] and not every:
-                x = x[-1:]
-            x = session.call("run", x).result
+        model = self._model
+        if not model.causal:
+            x, every = self._whole_text(tokens), True
+        else:
+            x = self._embed(tokens.unsqueeze(0), self._position)[0].numpy()
+            self._position += len(tokens)
+            x = self._run(self._sessions[: len(model.blocks)], x)
+        if self._head.ops:
+            x = x[:1] if model.of_first else x if every else x[-1:]
+            x = self._run(self._sessions[-1:], x)
         logits = logits_of(self._head, torch.from_numpy(x))
         return logits if every else logits[-1]
+
+    def states(self, tokens: Tensor) -> Tensor:
+        """What the last layer of an encoder makes of a whole text, (L,) ids -> (L, width) float32."""
+        return logits_of(self._model.blocks[-1], torch.from_numpy(self._whole_text(tokens)))
+
+    def _whole_text(self, tokens: Tensor) -> Array:
+        for session in self._sessions:
+            session.call("restart")
+        return self._run(self._sessions[: len(self._model.blocks)], self._embed(tokens.unsqueeze(0))[0].numpy())
+
+    def _run(self, sessions: list[Session], x: Array) -> Array:
+        for session in sessions:
+            self._report("blocks", self._sessions.index(session), len(self._sessions))
+            x = session.call("run", x).result
+        return x

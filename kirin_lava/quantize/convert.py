@@ -189,7 +189,7 @@ def frame_of(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Any]:
         "embedding": whole_embedding(looked_up) if recipe.spiking_host else looked_up,
         "rotary": whole_rotary(turns) if recipe.spiking_host else turns,
         "max_positions": d.max_positions,
-        "facts": {"model_type": config["model_type"], **vars(d)},
+        "facts": {"model_type": config["model_type"], **vars(d), **checkpoint.facts()},
     }
 
 

@@ -80,10 +80,11 @@ def lower_block(
         rounded: integer weights by name of the dense layer; None rounds the float ones.
 
     Raises:
-        UnsupportedError: no dense layer was found, so nothing would be converted; an attention in a head.
+        UnsupportedError: no dense layer was found, so nothing would be converted; an attention in a head. A block without any
+            operation, the head of an encoder that has none, is as it is.
         FitError: a fire phase whose membrane cannot fit the 24-bit state.
     """
-    if not block.denses():
+    if block.ops and not block.denses():
         raise UnsupportedError(f"{block.name} has no dense layer: nothing would be converted")
     weights = rounded or round_block(block, recipe, calibration)
     sites = Sites(block, recipe, calibration)

@@ -48,7 +48,8 @@ class Sites:
         calibration: what is known so far; fixed steps are taken from it where they are asked for.
 
     Attributes:
-        firing: dense layers that fire on chip -> the dense layer that reads their codes.
+        firing: dense layers that fire on chip -> the dense layer that reads their codes; none in a head, whose steps nobody
+            measures.
         sources: the reverse.
     """
 
@@ -58,7 +59,7 @@ class Sites:
         self.firing = {
             first: second
             for first, second in _relu_pairs(block).items()
-            if recipe.method.fired(Site(block.name, first), recipe.options) is not None
+            if block.name != "head" and recipe.method.fired(Site(block.name, first), recipe.options) is not None
         }
         self.sources = {second: first for first, second in self.firing.items()}
 

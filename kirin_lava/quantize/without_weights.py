@@ -77,7 +77,7 @@ def _stand_in(config: Config, recipe: Recipe, context: int | None) -> Model:
         head=lowered(head),
         rotary=None,
         max_positions=d.max_positions,
-        facts={"model_type": config["model_type"]},
+        facts={"model_type": config["model_type"], **family.facts(config)},
     )
 
 

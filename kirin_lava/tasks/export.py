@@ -130,7 +130,7 @@ def export(
     text_file = sample.file or CALIBRATION_TEXT
     text = read_text(text_file)
     length = min(sample.tokens, dimensions.max_positions)
-    drawn = draw_sample(checkpoint.tokenizer(), text, length, sample.rows, sample.seed)
+    drawn = draw_sample(checkpoint.tokenizer(), text, length, sample.rows, sample.seed, checkpoint.family.encoder)
     tokens = drawn.rows
     checkpoint.check_tokens(tokens)
     source = {

@@ -144,6 +144,8 @@ def generate(
     if isinstance(messages, Path):
         messages = read_messages(messages)
     opened = Bundle(bundle)
+    if not opened.causal:
+        raise UsageError(f"{bundle} is an encoder: it generates no text; `kirin-lava embed` makes vectors of texts with it")
     opened.require_whole()
     tokenizer = load_tokenizer(opened.path)
     text = PROMPT if prompt is None else prompt

@@ -16,10 +16,12 @@ from kirin_lava.graph.executor import Executor
 from kirin_lava.methods.recipe import Recipe
 from kirin_lava.models.checkpoint import open_checkpoint
 from kirin_lava.models.tokenizer import load_tokenizer
+from kirin_lava.tasks.embed import Embedding, embed
 from kirin_lava.tasks.generate import Generation, generate
 from kirin_lava.tasks.inspect.bundle import BundleReport, inspect_bundle
 from kirin_lava.tasks.inspect.net import NetReport, inspect_net
 from kirin_lava.tasks.prompt import Message
+from kirin_lava.tasks.quality.encoders import EncoderEvaluation, evaluate_encoder
 from kirin_lava.tasks.quality.harness import HarnessResult, harness
 from kirin_lava.tasks.quality.original import load_original, require_converted
 from kirin_lava.tasks.report import Report, make_report
@@ -131,6 +133,33 @@ class Loaded:
             show_special=show_special,
             count=count,
         )
+
+    def embed(
+        self,
+        text: str | Path | list[str],
+        output: str | Path | None = None,
+        backend: str = "reference",
+        device: str = "cpu",
+        count: bool = False,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> Embedding:
+        """Vectors of texts, of an encoder; see `kirin_lava.tasks.embed.embed`."""
+        return embed(self.path, text, output, backend, device, count, timeout, progress)
+
+    def evaluate_vectors(
+        self,
+        text: Path | str,
+        seq_len: int = 256,
+        max_rows: int | None = None,
+        original: str | None = None,
+        lava: bool = False,
+        device: str = "cpu",
+        timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> EncoderEvaluation:
+        """How near an encoder is to its original; see `kirin_lava.tasks.quality.encoders.evaluate_encoder`."""
+        return evaluate_encoder(self.path, text, seq_len, max_rows, original, lava, device, timeout, progress)
 
     def verify(
         self,

@@ -44,7 +44,7 @@ class Plan:
         checkpoint = open_checkpoint(self.model, self.revision)
         length = min(sample.tokens, checkpoint.dimensions.max_positions)
         text = read_text(sample.file or CALIBRATION_TEXT)
-        drawn = draw_sample(checkpoint.tokenizer(), text, length, sample.rows, sample.seed)
+        drawn = draw_sample(checkpoint.tokenizer(), text, length, sample.rows, sample.seed, checkpoint.family.encoder)
         curves = search_budget(checkpoint, drawn.rows, self.recipe, progress)
         method = self.recipe.method
         encoding = method.activations(self.recipe.options).name

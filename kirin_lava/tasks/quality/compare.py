@@ -32,10 +32,11 @@ from kirin_lava.tasks.cost import cost_of
 from kirin_lava.tasks.export import export
 from kirin_lava.tasks.options import Checks, Sample, Training
 from kirin_lava.tasks.quality.contenders import RIVAL, Comparison, Contender, Failed
-from kirin_lava.tasks.quality.evaluate import Network, Score, require_unseen, score_all
+from kirin_lava.tasks.quality.evaluate import Network, Score, score_all
 from kirin_lava.tasks.quality.methods import representatives, with_twins
 from kirin_lava.tasks.quality.original import load_original
 from kirin_lava.tasks.quality.rivals import RIVALS, build_rival
+from kirin_lava.tasks.quality.unseen import require_unseen
 
 __all__ = ["compare"]
 
@@ -84,7 +85,7 @@ def compare(
     if content == learned:
         raise UsageError("calibration and evaluation text are the same; evaluate on another one")
     require_unseen(content, fingerprints(all_passages(learned)), file)
-    drawn = draw_sample(tokenizer, learned, length, sample.rows, sample.seed)
+    drawn = draw_sample(tokenizer, learned, length, sample.rows, sample.seed, checkpoint.family.encoder)
     rows = token_rows(tokenizer, content, window)
     if max_rows is not None and max_rows < len(rows):
         rows = [rows[len(rows) * i // max_rows] for i in range(max_rows)]

@@ -7,9 +7,8 @@ whole text as one stream, where a token is scored in the first window that holds
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,13 +24,13 @@ from kirin_lava.base.errors import UsageError
 from kirin_lava.export.bundle import Bundle
 from kirin_lava.graph.executor import Executor
 from kirin_lava.models.checkpoint import open_checkpoint
-from kirin_lava.models.passages import fingerprints
-from kirin_lava.models.text import all_passages, protocol, read_text, token_rows, windows
+from kirin_lava.models.text import protocol, read_text, token_rows, windows
 from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.tasks.quality.layer_errors import LayerError, layer_errors, worst_first
 from kirin_lava.tasks.quality.original import load_original, require_converted
+from kirin_lava.tasks.quality.unseen import check_unseen
 
-__all__ = ["Evaluation", "Score", "check_unseen", "evaluate", "require_unseen", "score", "score_all"]
+__all__ = ["Evaluation", "Score", "evaluate", "score", "score_all"]
 
 _BATCH_TOKENS = 2048
 _PART_ELEMENTS = 2**22  # logits that are looked at at a time, in float64
@@ -193,7 +192,7 @@ def evaluate(
     timeout: float | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
-    """Evaluate a bundle on a text file.
+    """Evaluate a bundle of a decoder on a text file; of an encoder, see `kirin_lava.tasks.quality.encoders.evaluate_encoder`.
 
     Args:
         seq_len: tokens per row. stride: windows with this stride over the whole text instead of rows.
@@ -207,6 +206,10 @@ def evaluate(
     """
     text = Path(text)
     opened = Bundle(Path(bundle))
+    if not opened.causal:
+        raise UsageError(
+            f"{bundle} is an encoder, which predicts no next token: `load(...).evaluate_vectors` compares its vectors"
+        )
     opened.require_whole()
     content = read_text(text)
     check_unseen(opened, content, text)
@@ -253,18 +256,3 @@ def evaluate(
         lava_tokens=lava_tokens,
         layer_errors=tuple(errors),
     )
-
-
-def check_unseen(bundle: Bundle, content: str, name: Path) -> None:
-    """Raise where the bundle was calibrated on this very text, or on any passage of it."""
-    calibration = bundle.manifest["source"]["calibration"]
-    if hashlib.sha256(content.encode()).hexdigest() == calibration["sha256"]:
-        raise UsageError(f"{name} is the text that the bundle was calibrated on; evaluate on another one")
-    require_unseen(content, calibration["passages"], name)
-
-
-def require_unseen(content: str, seen: Iterable[str], name: Path) -> None:
-    """Raise where the text holds a passage with one of the fingerprints `seen`."""
-    again = set(fingerprints(all_passages(content))).intersection(seen)
-    if again:
-        raise UsageError(f"{name} holds {len(again)} of the passages that were calibrated on; evaluate on a text without them")

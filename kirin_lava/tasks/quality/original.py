@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kirin_lava.base.errors import KirinError, UsageError
-from kirin_lava.graph.block import Embedding, Model
+from kirin_lava.graph.block import CLASSES, MASKED_LM, Embedding, Model
 from kirin_lava.graph.ops import Norm
 from kirin_lava.graph.ops.integer import IntegerNorm
 from kirin_lava.models import float_model as twin
@@ -31,7 +31,7 @@ from kirin_lava.quantize.integers import norm_eps, whole_embedding, whole_rotary
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["load_original", "require_converted", "require_same_logits", "twin_logits"]
+__all__ = ["load_encoder", "load_original", "require_converted", "require_same_logits", "twin_logits"]
 
 _NOISE = 1e-3
 """Of the spread of the logits. Float32 gives 1e-5 or less on small models, more with depth."""
@@ -62,7 +62,22 @@ def load_original(checkpoint: Checkpoint, row: Tensor, device: str = "cpu") -> P
     Raises:
         UsageError: transformers cannot load it, or loads another network; names the entries of config.json.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
+
+    return _loaded(checkpoint, AutoModelForCausalLM, row, device)
+
+
+def load_encoder(checkpoint: Checkpoint, row: Tensor, device: str = "cpu") -> PreTrainedModel:
+    """The same of an encoder, with the head that its config names."""
+    from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
+
+    kinds = {CLASSES: AutoModelForSequenceClassification, MASKED_LM: AutoModelForMaskedLM}
+    return _loaded(checkpoint, kinds.get(checkpoint.facts()["head"], AutoModel), row, device)
+
+
+def _loaded(checkpoint: Checkpoint, kind: Any, row: Tensor, device: str) -> PreTrainedModel:
+    """The original by a class of transformers that finds the model."""
+    from transformers import AutoConfig
 
     source = checkpoint.source
     folder = source.path if isinstance(source, SafetensorsFolder) else None
@@ -79,7 +94,7 @@ def load_original(checkpoint: Checkpoint, row: Tensor, device: str = "cpu") -> P
         # Masks of sliding windows need a newer PyTorch than Lava has in the fused attention, not in the plain one.
         plain = {"attn_implementation": "eager"} if getattr(config, "sliding_window", None) else {}
         if folder is not None:
-            loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            loaded: PreTrainedModel = kind.from_pretrained(
                 folder, config=config, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **plain
             )
         else:
@@ -119,7 +134,8 @@ def require_same_logits(checkpoint: Checkpoint, network: PreTrainedModel, row: T
     """Raise `UsageError` where a loaded network is not the one that is converted: other logits on a row (L,) of ids."""
     ids = row[:_TOKENS].unsqueeze(0)
     wanted = twin_logits(checkpoint, ids)[0].double()
-    got = network(ids.to(network.device)).logits[0].double().cpu()
+    answer = network(ids.to(network.device))
+    got = (answer.logits if hasattr(answer, "logits") else answer.last_hidden_state).double().cpu().view(-1, wanted.shape[-1])
     spread = float((wanted - wanted.mean(-1, keepdim=True)).norm())
     error = float((got - wanted).norm()) / max(spread, 1e-30) if got.shape == wanted.shape else float("inf")
     if not error <= _NOISE:
@@ -132,12 +148,15 @@ def require_same_logits(checkpoint: Checkpoint, network: PreTrainedModel, row: T
 
 @torch.inference_mode()
 def twin_logits(checkpoint: Checkpoint, ids: Tensor) -> Tensor:
-    """(B, L) ids -> (B, L, vocabulary) float32 of what is converted; one layer is in memory at a time."""
+    """(B, L) ids -> (B, L, vocabulary) float32 of what is converted, or what else its head makes, see `Executor.forward`; one
+    layer is in memory at a time."""
     family, config = checkpoint.family, checkpoint.config
     rotary = rotary_of(checkpoint)
     x = twin.embed(family.embedding(config, checkpoint.load), ids)
     for index in range(checkpoint.dimensions.layers):
         x = twin.run_block(family.block(config, index, checkpoint.load), x, rotary)
+    if checkpoint.facts().get("head") == CLASSES:
+        x = x[:, :1]
     return twin.run_block(family.head(config, checkpoint.load), x)
 
 

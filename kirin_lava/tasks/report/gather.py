@@ -36,7 +36,8 @@ from kirin_lava.models.sources.source import told
 from kirin_lava.models.text import read_text, token_rows
 from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.tasks.inspect.bundle import inspect_bundle
-from kirin_lava.tasks.quality.evaluate import check_unseen, evaluate
+from kirin_lava.tasks.quality.evaluate import evaluate
+from kirin_lava.tasks.quality.unseen import check_unseen
 from kirin_lava.tasks.report.codes import code_histograms
 from kirin_lava.tasks.report.hardware import hardware_part
 

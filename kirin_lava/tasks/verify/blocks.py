@@ -102,12 +102,14 @@ def _compare_block(
 
 
 def verify_model(bundle: Bundle, tokens: int, timeout: float | None, progress: Progress | None) -> Verification:
-    """Level model: `tokens` of real text in one go, then greedy generation token by token."""
+    """Level model: `tokens` of real text in one go, then greedy generation token by token; of an encoder two texts."""
     from kirin_lava.processes.model import LavaModel
 
     result = Verification("model", ("native networks of all blocks",))
     model = bundle.model()
     room = model.max_positions
+    if not model.causal:
+        return _verify_encoder(result, bundle, model, min(tokens, room), timeout, progress)
     prompt = real_tokens(bundle, min(tokens, room - _NEW_TOKENS))
     executor, cache = Executor(model), Cache()
     expected = executor.forward(prompt.unsqueeze(0), cache)[0]
@@ -128,6 +130,23 @@ def verify_model(bundle: Bundle, tokens: int, timeout: float | None, progress: P
             ours = executor.forward(torch.tensor([[token]]), cache)[0, -1]
             theirs = decoder.step(torch.tensor([other]))
             result.note(grown, "native", _bits(ours[None]), _bits(theirs[None]))
+    return result
+
+
+def _verify_encoder(
+    result: Verification, bundle: Bundle, model: Model, tokens: int, timeout: float | None, progress: Progress | None
+) -> Verification:
+    """Texts of an encoder: one of `tokens`, then its first half again as a text of its own."""
+    from kirin_lava.processes.model import LavaModel
+
+    text = real_tokens(bundle, tokens)
+    executor = Executor(model)
+    with LavaModel(model, len(text), timeout, progress) as encoder:
+        for what, ids in (("text", text), ("half of it", text[: max(1, len(text) // 2)])):
+            expected, got = executor.forward(ids.unsqueeze(0))[0], encoder.step(ids)
+            row = Row(f"{what}, result", "float32 bits", len(ids), expected.shape[-1], 0, 0, 0, 0)
+            result.rows.append(row)
+            result.note(row, "native", _bits(expected), _bits(got))
     return result
 
 
