@@ -10,6 +10,7 @@ _NEIGHBOURS = "a rotary embedding of neighbouring pairs, or another order in a l
 _TWO = "attention of a decoder to an encoder"
 _STATE = "a recurrent layer (state space)"
 _IMAGES = "an image encoder"
+_RELATIVE = "scores that depend on the distance of two tokens"
 
 _MISSING = {
     "bloom": (_DISTANCE, "gpt_neox"),
@@ -39,6 +40,13 @@ _MISSING = {
     "mamba2": (_STATE, "gpt_neox"),
     "recurrent_gemma": (_STATE, "gemma2"),
     "rwkv": (_STATE, "gpt_neox"),
+    "albert": ("embeddings narrower than the layers, which share one set of weights", "bert"),
+    "electra": ("a head that tells words apart, or embeddings narrower than the layers", "bert"),
+    "mpnet": (_RELATIVE, "bert"),
+    "deberta": (_RELATIVE, "bert"),
+    "deberta-v2": (_RELATIVE, "bert"),
+    "modernbert": ("attention to neighbours, both ways, with a rotary embedding", "bert"),
+    "nomic_bert": ("attention both ways with a rotary embedding", "bert"),
     "t5": (_TWO, "gpt2"),
     "bart": (_TWO, "opt"),
     "gemma3": (_IMAGES, "gemma3_text"),

@@ -16,7 +16,7 @@ from kirin_lava.base.errors import UsageError
 from kirin_lava.base.integers import fraction_of, to_fixed
 from kirin_lava.base.laps import Laps
 from kirin_lava.base.threads import spread_out
-from kirin_lava.graph.block import Block, Embedding, Model, require_same_units
+from kirin_lava.graph.block import CLASSES, Block, Embedding, Model, require_same_units
 from kirin_lava.graph.values import rotary_tables
 from kirin_lava.hardware.split import make_provable
 from kirin_lava.methods.recipe import Recipe
@@ -90,7 +90,8 @@ def convert_blocks(
     found = list(spread_out(_layers(checkpoint, tokens, recipe, lambda name: False, stop)))
     rounded = [_rounded(item, recipe) for item in found]
     embedding = checkpoint.family.embedding(checkpoint.config, checkpoint.load)
-    student = Student(embedding, rounded, recipe, rotary_of(checkpoint), device)
+    of_first = checkpoint.facts().get("head") == CLASSES
+    student = Student(embedding, rounded, recipe, rotary_of(checkpoint), device, of_first)
     trained = recover(student, list(tokens), seed, report or (lambda what, done, total: None), scratch)
     for layer, item in zip(trained, found, strict=True):
         if not left_out(layer.block.name):

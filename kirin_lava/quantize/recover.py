@@ -1,6 +1,7 @@
 """Recovery: training against the float original, with the integer network's quantisers in the loop, see `Student`.
 
-    loss      distill: mean over positions of KL(float || student), from the first layer to the logits
+    loss      distill: mean over positions of KL(float || student), from the first layer to the logits; of an encoder without a
+              head the squared error of the last states
               blocks: squared error of every block's output, one block after the other, on the student's own inputs
 
 The state of least loss on rows that are held out, or on the first ones, is kept. The same seed on the same machine gives the
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -64,16 +66,17 @@ def recover(student: Student, rows: list[Tensor], seed: int, report: Report, sav
     """Train the student as its recipe says and return its layers.
 
     Args:
-        rows: calibration sequences (L,), all of one length; every sixteenth is held out.
+        rows: calibration sequences (L,); those of the most common length are used, and every sixteenth of them is held out.
         saved: file for the state of an interrupted training; removed by whoever owns it.
 
     Raises:
         UsageError: too little text.
     """
-    data = torch.stack([row for row in rows if len(row) == len(rows[0])]).to(student.device)
+    common = Counter(map(len, rows)).most_common(1)[0][0]
+    data = torch.stack([row for row in rows if len(row) == common]).to(student.device)
     held = data[_HELD_OUT // 2 :: _HELD_OUT] if len(data) >= _HELD_OUT else data[:1]
     data = torch.stack([row for i, row in enumerate(data) if i % _HELD_OUT != _HELD_OUT // 2 or len(data) < _HELD_OUT])
-    if len(rows) < 2:
+    if len(rows) < 2 or not len(data):
         raise UsageError("recovery needs at least two rows of calibration text: raise --num-samples or give a longer text")
     if student.recipe.recovery.method == "blocks":
         _train_blocks(student, data, seed, report, saved)
@@ -85,22 +88,23 @@ def recover(student: Student, rows: list[Tensor], seed: int, report: Report, sav
 def _distill(student: Student, data: Tensor, held: Tensor, seed: int, report: Report, saved: Path | None) -> None:
     length = Length.of(student.recipe)
     with torch.no_grad():
-        wanted = [student.teacher(batch).log_softmax(-1) for batch in held.split(_BATCH)]
+        wanted = [_goal(student, batch) for batch in held.split(_BATCH)]
 
     @torch.no_grad()
     def measure() -> float:
         total = 0.0
         for batch, target in zip(held.split(_BATCH), wanted, strict=True):
-            total += float(_divergence(target, student.logits(batch))) * len(batch)
+            total += float(_distance(student, target, student.logits(batch))) * len(batch)
         return total / len(held)
 
     def loss(ids: Tensor) -> Tensor:
         with torch.no_grad():
-            target = student.teacher(ids).log_softmax(-1)
-        return _divergence(target, student.logits(ids))
+            target = _goal(student, ids)
+        return _distance(student, target, student.logits(ids))
 
     def told(done: int, total: int, now: float) -> None:
-        report(f"distill, divergence {now:.4f} nats", done, total)
+        word = f"divergence {now:.4f} nats" if student.has_logits else f"error {now:.4f}"
+        report(f"distill, {word}", done, total)
 
     _train(student, student.parameters(), loss, measure, data, length, seed, told, saved)
 
@@ -138,6 +142,16 @@ def _train_blocks(student: Student, data: Tensor, seed: int, report: Report, sav
         exact = target
         with torch.no_grad():
             ours = torch.cat([student.run(layer, x) for x in ours.split(_BATCH)])
+
+
+def _goal(student: Student, ids: Tensor) -> Tensor:
+    """What the student is to come near: log-probabilities of the float original, or its states."""
+    target = student.teacher(ids)
+    return target.log_softmax(-1) if student.has_logits else target
+
+
+def _distance(student: Student, goal: Tensor, answer: Tensor) -> Tensor:
+    return _divergence(goal, answer) if student.has_logits else F.mse_loss(answer, goal) / goal.square().mean()
 
 
 def _divergence(target: Tensor, logits: Tensor) -> Tensor:

@@ -102,12 +102,22 @@ class Student:
 
     Args:
         layers: decoder layers with rounded weights; the last is the head, which has none and stays as it is.
-        device: of all tensors.
+        device: of all tensors. of_first: whether the head is that of the first token alone.
+
+    Attributes:
+        has_logits: whether there is a head; an encoder may have none.
     """
 
     def __init__(
-        self, embedding: FloatEmbedding, layers: list[Layer], recipe: Recipe, rotary: Rotary | None, device: str = "cpu"
+        self,
+        embedding: FloatEmbedding,
+        layers: list[Layer],
+        recipe: Recipe,
+        rotary: Rotary | None,
+        device: str = "cpu",
+        of_first: bool = False,
     ):
+        self.has_logits, self._of_first = bool(layers[-1].block.ops), of_first
         self.layers = [_moved(layer, device) for layer in layers]
         self.recipe, self.device = recipe, torch.device(device)
         self.rotary = None if rotary is None else (rotary[0].to(device), rotary[1].to(device))
@@ -133,18 +143,18 @@ class Student:
         self.trained = {name: tensor.to(device) for name, tensor in self.trained.items()}
 
     def teacher(self, ids: Tensor) -> Tensor:
-        """Logits of the float original, (B, L, vocabulary)."""
+        """Logits of the float original, (B, L, vocabulary); states where there is no head."""
         x = float_model.embed(self._embedding, ids)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = float_model.run_block(layer.teacher, x, self.rotary)
-        return x
+        return float_model.run_block(self.layers[-1].teacher, x[:, :1] if self._of_first else x, self.rotary)
 
     def logits(self, ids: Tensor) -> Tensor:
-        """Logits of the student, (B, L, vocabulary)."""
+        """The same of the student."""
         x = float_model.embed(self._embedding, ids)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = self.run(layer, x)
-        return x
+        return self.run(self.layers[-1], x[:, :1] if self._of_first else x)
 
     def embed(self, ids: Tensor) -> Tensor:
         """(B, L) ids -> (B, L, width)."""
