@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from benchmarks.nonlinear import CODE, exact_of, gates, norms, softmaxes
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.integers import to_real
-from kirin_lava.graph.ops.integer.functions import exp2_weights, gate_fraction, gated, multiplier_of, probabilities
+from kirin_lava.graph.ops.integer.functions import Multiplier, exp2_weights, gate_fraction, gated, multiplier_of, probabilities
 from kirin_lava.spikes.tables import FORMULAS, Formula, Table, check_table, formula_named, table
 
 
@@ -25,6 +25,14 @@ def _seed() -> None:
 def test_gates_are_off_by_less_than_a_code(fraction: int) -> None:
     for found in gates(fraction, every=97):
         assert 0 < found.error <= 1, found
+
+
+def test_a_multiplier_has_a_mantissa_of_24_bits_however_near_a_power_of_two() -> None:
+    for exponent in (-40, -1, 0, 1, 30):
+        power, low, high = 2.0**exponent, 1 << 23, (1 << 24) - 1
+        assert multiplier_of(power) == multiplier_of(power * (1 - 2.0**-30)) == Multiplier(low, 23 - exponent)
+        assert multiplier_of(power * (1 - 2.0**-24)) == Multiplier(high, 24 - exponent)
+        assert multiplier_of(3 * power) == Multiplier(3 * low >> 1, 22 - exponent)
 
 
 def test_norms_are_off_by_less_than_a_code() -> None:
