@@ -83,7 +83,9 @@ def main() -> None:
     rows = []
     for kind, changes in chosen:
         rows.append(measure(kind, changes, tuple(arguments.recipes)))
-        print(f"{rows[-1].name}: {'exact' if rows[-1].fine else 'OFF'}", file=sys.stderr, flush=True)
+        parts = ", ".join(f"{level} {rows[-1].compared[recipe, level]}" for recipe in arguments.recipes for level in LEVELS)
+        state = "exact" if rows[-1].fine else "OFF"
+        print(f"{rows[-1].name}: {state} (logits {rows[-1].error:.1e}; {parts})", file=sys.stderr, flush=True)
     shown = Table(title="integers compared, and mismatches")
     for column in ("variant", "logits off by", *(f"{recipe} {level}" for recipe in arguments.recipes for level in LEVELS)):
         shown.add_column(column, justify="left" if column == "variant" else "right")

@@ -5,14 +5,17 @@ Run: python -m tools.family_table
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AutoConfig
 
 from kirin_lava.models import FAMILIES
 from kirin_lava.models.layout import FloatBlock
-from tests.hf_models import CLASSES, DEFAULTS, ROTARY
+from tests.encoder_models import ENCODERS
+from tests.models.test_encoders import VARIANTS as ENCODER_VARIANTS
 from tests.variants import VARIANTS
 
 _PLAIN = {"Dense", "Attention", "Slice", "Add"}
@@ -23,8 +26,8 @@ def _shape(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def operations(kind: str) -> str:
-    """Names of the operations of a small model of this type, in order, without those that every one has."""
-    config: dict[str, Any] = {**CLASSES[kind][0](**DEFAULTS.get(kind, ROTARY)).to_dict(), "model_type": kind}
+    """Names of the operations of a model of this type, in order, without those that every one has."""
+    config: dict[str, Any] = AutoConfig.for_model(kind).to_dict()
     family = next(family for family in FAMILIES if kind in family.model_types)
     blocks: list[FloatBlock] = [family.block(config, 0, _shape), family.head(config, _shape)]
     names = [_named(op) for block in blocks for op in block.ops]
@@ -39,9 +42,10 @@ def _named(op: object) -> str:
 
 def main() -> None:
     """Print the table."""
-    kinds = [kind for family in FAMILIES for kind in family.model_types if kind in CLASSES]
+    kinds = [kind for family in FAMILIES for kind in family.model_types]
+    tested = Counter([kind for kind, _ in VARIANTS] + [ENCODERS[kind][0].model_type for kind, _ in ENCODER_VARIANTS])
     rows = [("model_type", "beside dense layers and attention", "variants")]
-    rows += [(kind, operations(kind), str(sum(kind == other for other, _ in VARIANTS))) for kind in kinds]
+    rows += [(kind, operations(kind), str(tested[kind])) for kind in kinds]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for row in rows:
         print(f" {row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}")
