@@ -40,7 +40,8 @@ from pathlib import Path
 import torch
 
 from kirin_lava.base.errors import KirinError
-from kirin_lava.export.bundle import JOURNAL, Bundle
+from kirin_lava.export.bundle import Bundle
+from kirin_lava.export.manifest import JOURNAL
 from kirin_lava.processes.runtime import lava_versions
 from kirin_lava.tasks.export import export
 from kirin_lava.tasks.options import Output, Sample

@@ -21,13 +21,13 @@ import kirin_lava
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import disk_errors, inside, save_arrays, save_json, save_text
 from kirin_lava.base.readers import file_sha256, read_json
-from kirin_lava.export.bundle import (
+from kirin_lava.export.bundle import Probe
+from kirin_lava.export.manifest import (
     EMBEDDING,
     FORMAT,
     JOURNAL,
     MANIFEST,
     SOURCE_FILES,
-    Probe,
     checksum,
     hash_is,
     host_name,

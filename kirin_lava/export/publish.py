@@ -30,7 +30,8 @@ from typing import IO
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import disk_errors, flush_folder
 from kirin_lava.base.readers import check_path, read_json
-from kirin_lava.export.bundle import JOURNAL, MANIFEST, SOURCE_FILES, Bundle
+from kirin_lava.export.bundle import Bundle
+from kirin_lava.export.manifest import JOURNAL, MANIFEST, SOURCE_FILES
 
 __all__ = ["LOCK", "Place", "exchange", "remove_tree", "take_lock"]
 

@@ -22,8 +22,9 @@ import torch
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import inside, load_arrays, save_arrays, save_json
 from kirin_lava.export import bundle_write
-from kirin_lava.export.bundle import EMBEDDING, FORMAT, JOURNAL, MANIFEST, Bundle, checksum, sealed
+from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.bundle_write import BundleWriter
+from kirin_lava.export.manifest import EMBEDDING, FORMAT, JOURNAL, MANIFEST, checksum, sealed
 from kirin_lava.export.publish import LOCK, Place
 from kirin_lava.graph.executor import Executor
 from kirin_lava.methods.recipe import Recipe, load_recipe

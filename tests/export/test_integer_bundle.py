@@ -13,7 +13,8 @@ import torch
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import load_arrays, save_arrays, save_json
 from kirin_lava.base.readers import file_sha256
-from kirin_lava.export.bundle import EMBEDDING, FORMAT, MANIFEST, Bundle, sealed
+from kirin_lava.export.bundle import Bundle
+from kirin_lava.export.manifest import EMBEDDING, FORMAT, MANIFEST, sealed
 from kirin_lava.graph.executor import Executor
 from kirin_lava.graph.ops.integer import IntegerGate
 from kirin_lava.tasks.verify import verify

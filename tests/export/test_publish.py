@@ -11,7 +11,8 @@ import pytest
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.export import publish
-from kirin_lava.export.bundle import JOURNAL, MANIFEST, Bundle
+from kirin_lava.export.bundle import Bundle
+from kirin_lava.export.manifest import JOURNAL, MANIFEST
 from kirin_lava.export.publish import LOCK, Place, exchange, take_lock
 from tests.export.small_bundles import small_bundle
 from tests.exports import export

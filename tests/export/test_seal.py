@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from kirin_lava.base.errors import UsageError
-from kirin_lava.export.bundle import JOURNAL, MANIFEST, Bundle, checksum, digest_of, sealed
+from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.bundle_write import BundleWriter
+from kirin_lava.export.manifest import JOURNAL, MANIFEST, checksum, digest_of, sealed
 from kirin_lava.tasks.inspect.bundle import inspect_bundle
 from tests.conftest import Cli
 from tests.export.small_bundles import small_bundle

@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoTokenizer, LlamaTokenizerFast
 
 from kirin_lava.base.errors import KirinError, UnsupportedError, UsageError
-from kirin_lava.export.bundle import SOURCE_FILES
+from kirin_lava.export.manifest import SOURCE_FILES
 from kirin_lava.models.sources.gguf_file import GgufFile
 from kirin_lava.models.tokenizer import load_tokenizer
 from tests.gguf_models import save_gguf

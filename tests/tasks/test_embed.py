@@ -14,7 +14,8 @@ from transformers import AutoModel
 
 from kirin_lava.base.errors import UnsupportedError, UsageError
 from kirin_lava.base.readers import read_json
-from kirin_lava.export.bundle import Bundle, sealed
+from kirin_lava.export.bundle import Bundle
+from kirin_lava.export.manifest import sealed
 from kirin_lava.graph.block import CLASSES, STATES
 from kirin_lava.graph.executor import Cache, Executor
 from kirin_lava.methods.recipe import load_recipe

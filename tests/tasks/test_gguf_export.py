@@ -16,7 +16,8 @@ import kirin_lava
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import save_json
 from kirin_lava.base.readers import file_sha256
-from kirin_lava.export.bundle import MANIFEST, SOURCE_FILES, Bundle, sealed
+from kirin_lava.export.bundle import Bundle
+from kirin_lava.export.manifest import MANIFEST, SOURCE_FILES, sealed
 from kirin_lava.models.sources.gguf_file import GgufFile
 from kirin_lava.models.text import read_text, token_rows
 from kirin_lava.models.tokenizer import load_tokenizer

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from kirin_lava.export.bundle import MANIFEST, Bundle
+from kirin_lava.export.bundle import Bundle
+from kirin_lava.export.manifest import MANIFEST
 from kirin_lava.tasks.verified import verify_and_tell
 from kirin_lava.tasks.verify import Row, Verification, verify
 from tests.conftest import Cli

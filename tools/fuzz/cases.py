@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from kirin_lava.export.bundle import MANIFEST, sealed
+from kirin_lava.export.manifest import MANIFEST, sealed
 from kirin_lava.hardware import profile
 from kirin_lava.methods.recipe import load_recipe
 from tests.gguf_models import save_gguf

@@ -14,8 +14,9 @@ from rich.text import Text
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import inside
 from kirin_lava.base.units import in_bytes
-from kirin_lava.export.bundle import Bundle, host_name
+from kirin_lava.export.bundle import Bundle
 from kirin_lava.export.coverage import words
+from kirin_lava.export.manifest import host_name
 from kirin_lava.export.netx.read import read_segment
 from kirin_lava.graph.ops.integer import INTEGER_OPS, IntegerOp
 from kirin_lava.graph.ops.op import HOST

@@ -15,7 +15,8 @@ from rich.console import Group
 
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import disk_errors, require_place, save_json, save_text
-from kirin_lava.export.bundle import JOURNAL, MANIFEST, Bundle
+from kirin_lava.export.bundle import Bundle
+from kirin_lava.export.manifest import JOURNAL, MANIFEST
 from kirin_lava.methods.known import method_named
 from kirin_lava.methods.recipe import DEFAULT_RECIPE, load_recipe
 from kirin_lava.models.checkpoint import open_config

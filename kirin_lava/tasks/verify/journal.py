@@ -14,7 +14,8 @@ import kirin_lava
 from kirin_lava.base.errors import UsageError
 from kirin_lava.base.files import disk_errors, save_json
 from kirin_lava.base.readers import read_json
-from kirin_lava.export.bundle import Bundle, checksum
+from kirin_lava.export.bundle import Bundle
+from kirin_lava.export.manifest import checksum
 from kirin_lava.processes.runtime import lava_versions
 from kirin_lava.tasks.verify.result import Found, Mismatch, Row
 

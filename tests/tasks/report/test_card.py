@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kirin_lava.export.bundle import Bundle, sealed
+from kirin_lava.export.bundle import Bundle
+from kirin_lava.export.manifest import sealed
 from kirin_lava.tasks.report import Report, make_report
 from kirin_lava.tasks.report.card import model_card, refresh_card, source_license
 from kirin_lava.tasks.report.values import show
