@@ -5,13 +5,18 @@ transformers; then it is exported by two recipes, and all of it is verified: eve
 lava-dl, every block and the whole model as networks of Lava, token by token.
 
 Run: python -m benchmarks.families [WORD ...]      only variants whose name contains a word; ends with 1 where anything is off
+     python -m benchmarks.families --configs       seconds and memory of a dry run and a report from config.json alone
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +30,13 @@ from kirin_lava.models.checkpoint import open_checkpoint
 from kirin_lava.tasks.quality.original import twin_logits
 from kirin_lava.tasks.verify import verify
 from tests.exports import export
+from tests.hardware.known_configs import PUBLIC
 from tests.hf_models import VOCABULARY, save_model
 from tests.variants import VARIANTS, name_of
 
 RECIPES = ("kirin-w4a4-8", "kirin-w4a4-12")  # the paper's; and one of 8 steps
 LEVELS = ("segment", "block", "model")
-_TOKENS, _TEXT = 24, 5
+_TOKENS, _TEXT = 24, 8  # longer than the windows of the variants
 _REACH = 1e-4
 
 
@@ -73,12 +79,37 @@ def logits_differ(folder: Path) -> float:
     return float((twin_logits(open_checkpoint(str(folder)), ids) - expected).abs().max() / expected.abs().max())
 
 
+def configs() -> None:
+    """What a plan costs of models of today, of which nothing but config.json is there."""
+    shown = Table(title="from config.json alone")
+    for column in ("model", "command", "seconds", "of a processor", "MB at most"):
+        shown.add_column(column, justify="left" if column in ("model", "command") else "right")
+    with tempfile.TemporaryDirectory() as place:
+        for name, config in PUBLIC.items():
+            folder = Path(place) / name
+            folder.mkdir()
+            (folder / "config.json").write_text(json.dumps(config))
+            for words in (["export", "-m", str(folder), "-o", f"{place}/none", "--dry-run"], ["report", str(folder)]):
+                start = time.monotonic()
+                process = subprocess.Popen([sys.executable, "-m", "kirin_lava", *words], stdout=subprocess.DEVNULL)
+                _, status, used = os.wait4(process.pid, 0)
+                if status:
+                    sys.exit(f"{name}: {words[0]} ended with {os.waitstatus_to_exitcode(status)}")
+                cpu = used.ru_utime + used.ru_stime
+                shown.add_row(name, words[0], f"{time.monotonic() - start:.1f}", f"{cpu:.1f}", f"{used.ru_maxrss / 1024:.0f}")
+    print_table(shown)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="Every family and variant through transformers, the reference and Lava.")
     parser.add_argument("words", nargs="*", help="of the variants to take; all without any")
     parser.add_argument("--recipes", nargs="+", default=RECIPES)
+    parser.add_argument("--configs", action="store_true", help="plans of models of today instead")
     arguments = parser.parse_args()
+    if arguments.configs:
+        configs()
+        return
     chosen = [v for v in VARIANTS if not arguments.words or any(word in name_of(*v) for word in arguments.words)]
     rows = []
     for kind, changes in chosen:

@@ -70,8 +70,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "opt": LEARNED,
     "gpt2": {**COMMON, "n_inner": 48, "n_positions": 64},
     "gemma": {**ROTARY, "head_dim": 8},
-    "gemma2": {**ROTARY, "head_dim": 8, "query_pre_attn_scalar": 12, "sliding_window": 10},
-    "gemma3_text": {**ROTARY, "head_dim": 8, "query_pre_attn_scalar": 12, "sliding_window": 10, "sliding_window_pattern": 2},
+    "gemma2": {**ROTARY, "head_dim": 8, "query_pre_attn_scalar": 12, "sliding_window": 6},
+    "gemma3_text": {**ROTARY, "head_dim": 8, "query_pre_attn_scalar": 12, "sliding_window": 6, "sliding_window_pattern": 2},
     "gpt_neox": {**COMMON, "intermediate_size": 48, "rotary_pct": 0.25},
 }
 """Of types whose entries are not those of `ROTARY`."""

@@ -39,7 +39,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("qwen2", {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}),
     ("qwen3", {"use_sliding_window": True, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}),
     ("smollm3", {"use_sliding_window": True, "sliding_window": 6, "no_rope_layers": [1, 0]}),
-    ("phi3", {"sliding_window": 9}),
+    ("phi3", {"sliding_window": 6}),
     ("phi3", {}),
     ("phi3", {"rope_scaling": {"type": "longrope", **LONG}, "original_max_position_embeddings": 32}),
     ("phi3", {"rope_scaling": HALF_LONG, "original_max_position_embeddings": 32, "partial_rotary_factor": 0.5}),
