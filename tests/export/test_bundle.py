@@ -185,6 +185,17 @@ def test_resume_with_another_request(model: Path, tmp_path: Path) -> None:
     assert Bundle(out).digest() == result.digest and not partial.exists()
 
 
+def test_resume_replaces_no_finished_bundle_of_another_request(pristine: Path, tmp_path: Path) -> None:
+    """Even where the last step of its publication is missing, its journal being there."""
+    out = tmp_path / "out"
+    shutil.copytree(pristine, out)
+    request = {"request": {"blocks": ["blocks.0"]}, "blocks": {}}
+    (out / JOURNAL).write_text(json.dumps(request | {"checksum": checksum(request)}))
+    with pytest.raises(UsageError, match="out exists; give another folder, or --force to replace a bundle"):
+        BundleWriter(out, {"blocks": ["blocks.1"]}, resume=True)
+    assert contents(out) == contents(pristine) and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_resume_without_anything_to_resume(model: Path, pristine: Path, tmp_path: Path) -> None:
     assert converted(model, tmp_path / "out")[1].digest == Bundle(pristine).digest()
 

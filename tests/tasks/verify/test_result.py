@@ -113,6 +113,14 @@ def test_times_are_means_over_the_rows_that_have_one() -> None:
     assert verification_of(READ, FIRED).milliseconds_per_step() == {}
 
 
+def test_the_first_damaged_file_is_named_and_all_are_counted() -> None:
+    damaged = replace(verification_of(READ), damaged=["net/b.net", "net/a.net", "host/c.safetensors"])
+    with pytest.raises(VerificationError, match=r"^net/b\.net is not the file that was exported \(3 such files\)$"):
+        damaged.require()
+    with pytest.raises(VerificationError, match="nothing was compared: the bundle has no segments"):
+        verification_of().require()
+
+
 def test_plain_values_hold_every_row_and_the_sums() -> None:
     plain = verification_of(READ, FIRED).to_dict()
     assert (plain["compared"], plain["mismatches"], plain["level"]) == (240, 2, "segment")
