@@ -334,3 +334,16 @@ def test_backends() -> None:
         require_backend("gpu")
     with pytest.raises(BackendError, match=r"Loihi 2 (needs lava-loihi|board)"):
         require_backend("loihi2")
+
+
+def test_what_a_job_leaves_is_waited_for_until_nothing_of_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    answers = iter([True, True, False, False])
+
+    def lives(group: int) -> bool:
+        asked.append(group)
+        return next(answers)
+
+    monkeypatch.setattr(runtime, "_group_lives", lives)
+    pid, group, _ = run_job(jobs.where)
+    assert asked == [pid] * 3 and pid == group
