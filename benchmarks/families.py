@@ -29,6 +29,8 @@ from kirin_lava.base.console import print_table
 from kirin_lava.models.checkpoint import open_checkpoint
 from kirin_lava.tasks.quality.original import twin_logits
 from kirin_lava.tasks.verify import verify
+from tests.encoder_models import ENCODER_VARIANTS, ENCODERS, save_encoder
+from tests.encoder_models import VOCABULARY as ENCODER_LETTERS
 from tests.exports import export
 from tests.hardware.known_configs import PUBLIC
 from tests.hf_models import VOCABULARY, save_model
@@ -59,8 +61,9 @@ def measure(kind: str, changes: dict[str, Any], recipes: tuple[str, ...] = RECIP
     """One variant through everything."""
     compared, mismatches = {}, {}
     with tempfile.TemporaryDirectory() as place:
-        folder = save_model(Path(place) / "model", kind, **changes)
-        error = logits_differ(folder)
+        save = save_encoder if kind in ENCODERS else save_model
+        folder = save(Path(place) / "model", kind, **changes)
+        error = logits_differ(folder, kind)
         for recipe in recipes:
             out = Path(place) / recipe
             export(str(folder), out, recipe, num_samples=2, seq_len=_TOKENS, verify_with="none")
@@ -71,12 +74,17 @@ def measure(kind: str, changes: dict[str, Any], recipes: tuple[str, ...] = RECIP
 
 
 @torch.inference_mode()
-def logits_differ(folder: Path) -> float:
-    """Largest difference between the float twin's logits and those of transformers, relative to the largest of these."""
-    ids = torch.randint(0, VOCABULARY, (2, _TOKENS), generator=torch.Generator().manual_seed(0))
+def logits_differ(folder: Path, kind: str) -> float:
+    """Largest difference between the float twin's logits, or states of an encoder without a head, and those of transformers,
+    relative to the largest of these."""
+    letters = ENCODER_LETTERS if kind in ENCODERS else VOCABULARY
+    ids = torch.randint(0, letters, (2, _TOKENS), generator=torch.Generator().manual_seed(0))
     plain = {"attn_implementation": "eager", "dtype": torch.float32}
-    expected = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, **plain)(ids).logits
-    return float((twin_logits(open_checkpoint(str(folder)), ids) - expected).abs().max() / expected.abs().max())
+    found = ENCODERS[kind][1] if kind in ENCODERS else AutoModelForCausalLM
+    answer = found.from_pretrained(folder, local_files_only=True, **plain).eval()(ids)
+    expected = answer.prediction_logits if hasattr(answer, "prediction_logits") else answer[0]
+    ours = twin_logits(open_checkpoint(str(folder)), ids).view(expected.shape)
+    return float((ours - expected).abs().max() / expected.abs().max())
 
 
 def configs() -> None:
@@ -110,7 +118,8 @@ def main() -> None:
     if arguments.configs:
         configs()
         return
-    chosen = [v for v in VARIANTS if not arguments.words or any(word in name_of(*v) for word in arguments.words)]
+    every = [*VARIANTS, *ENCODER_VARIANTS]
+    chosen = [v for v in every if not arguments.words or any(word in name_of(*v) for word in arguments.words)]
     rows = []
     for kind, changes in chosen:
         rows.append(measure(kind, changes, tuple(arguments.recipes)))

@@ -42,6 +42,17 @@ ENCODERS: dict[str, tuple[type[Any], type[Any]]] = {
     "distilbert-lm": (DistilBertConfig, DistilBertForMaskedLM),
     "distilbert-classes": (DistilBertConfig, DistilBertForSequenceClassification),
 }
+ENCODER_VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((kind, {}) for kind in ENCODERS),
+    ("bert", {"hidden_act": "gelu_new", "type_vocab_size": 1, "layer_norm_eps": 1e-3}),
+    ("bert-lm", {"tie_word_embeddings": False, "hidden_act": "relu"}),
+    ("bert-classes", {"num_labels": 5}),
+    ("roberta-lm", {"tie_word_embeddings": False}),
+    ("roberta-classes", {"num_labels": 3, "layer_norm_eps": 1e-5}),
+    ("distilbert-lm", {"tie_word_embeddings": False, "activation": "relu"}),
+    ("distilbert", {"sinusoidal_pos_embds": True}),
+]
+"""Kinds, and entries of their configs that differ from those of a small plain one."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz.,'"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 VOCABULARY = len(SPECIAL) + 2 * len(LETTERS)

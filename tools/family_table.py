@@ -14,8 +14,7 @@ from transformers import AutoConfig
 
 from kirin_lava.models import FAMILIES
 from kirin_lava.models.layout import FloatBlock
-from tests.encoder_models import ENCODERS
-from tests.models.test_encoders import VARIANTS as ENCODER_VARIANTS
+from tests.encoder_models import ENCODER_VARIANTS, ENCODERS
 from tests.variants import VARIANTS
 
 _PLAIN = {"Dense", "Attention", "Slice", "Add"}

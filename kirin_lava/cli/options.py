@@ -93,7 +93,10 @@ def sample_options(rows: int) -> Callable[[Command], Command]:
     """The model, and the text that it is calibrated on: `rows` rows of it by default."""
     added = (
         click.option(
-            "-m", "--model", required=True, help="Folder, GGUF file, hub id, or demo, demo-opt, demo-gpt2, smollm2, minilm."
+            "-m",
+            "--model",
+            required=True,
+            help="Folder, GGUF file, hub id, or demo, demo-opt, demo-gpt2, demo-bert, smollm2, minilm.",
         ),
         click.option("--calibration", type=EXISTING, metavar="FILE", help="Text to calibrate on; a small one is built in."),
         click.option("--num-samples", default=rows, show_default=True, type=COUNT, metavar="N", help="Rows of that text."),

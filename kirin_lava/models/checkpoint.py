@@ -36,7 +36,12 @@ if TYPE_CHECKING:
 __all__ = ["EMBEDDED_MODELS", "Checkpoint", "open_checkpoint", "open_config"]
 
 _DATA = Path(__file__).parent / "data"
-EMBEDDED_MODELS = {"demo": _DATA / "demo-llama", "demo-opt": _DATA / "demo-opt", "demo-gpt2": _DATA / "demo-gpt2"}
+EMBEDDED_MODELS = {
+    "demo": _DATA / "demo-llama",
+    "demo-opt": _DATA / "demo-opt",
+    "demo-gpt2": _DATA / "demo-gpt2",
+    "demo-bert": _DATA / "demo-bert",
+}
 
 _HUB_FILES = ["*.json", "*.safetensors", "tokenizer*", "*.model", "vocab*", "merges*"]
 _HUB_OTHERS = ["*/*", "consolidated*"]  # the same weights in other layouts

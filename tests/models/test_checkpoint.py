@@ -69,7 +69,8 @@ def header(entries: object, data: bytes = b"") -> bytes:
 
 
 def test_no_folder(refused: Refused, tmp_path: Path, llama: Path) -> None:
-    assert f"{tmp_path}/nothing does not exist (embedded are: demo, demo-opt, demo-gpt2)" in refused(2, tmp_path / "nothing")
+    embedded = "embedded are: demo, demo-opt, demo-gpt2, demo-bert"
+    assert f"{tmp_path}/nothing does not exist ({embedded})" in refused(2, tmp_path / "nothing")
     assert "is a file; give the folder" in refused(2, llama / WEIGHTS)
     assert "neither a folder here nor a hub id" in refused(2, "no model, surely")
     assert "neither a folder here nor a hub id" in refused(2, "x" * 5000)

@@ -17,18 +17,17 @@ from kirin_lava.models import float_model as twin
 from kirin_lava.models.bert import head_of
 from kirin_lava.models.checkpoint import Checkpoint, open_checkpoint
 from kirin_lava.models.sentence import FIRST, MEAN, sentence_facts
-from tests.encoder_models import ENCODERS, VOCABULARY, padded, random_encoder, save_encoder, save_sentence_files
+from tests.encoder_models import (
+    ENCODER_VARIANTS,
+    ENCODERS,
+    VOCABULARY,
+    padded,
+    random_encoder,
+    save_encoder,
+    save_sentence_files,
+)
+from tests.variants import name_of
 
-VARIANTS: list[tuple[str, dict[str, Any]]] = [
-    *((kind, {}) for kind in ENCODERS),
-    ("bert", {"hidden_act": "gelu_new", "type_vocab_size": 1, "layer_norm_eps": 1e-3}),
-    ("bert-lm", {"tie_word_embeddings": False, "hidden_act": "relu"}),
-    ("bert-classes", {"num_labels": 5}),
-    ("roberta-lm", {"tie_word_embeddings": False}),
-    ("roberta-classes", {"num_labels": 3, "layer_norm_eps": 1e-5}),
-    ("distilbert-lm", {"tie_word_embeddings": False, "activation": "relu"}),
-    ("distilbert", {"sinusoidal_pos_embds": True}),
-]
 LENGTHS = [30, 3, 17]
 
 
@@ -60,7 +59,7 @@ def check(folder: Path, kind: str) -> Checkpoint:
     return checkpoint
 
 
-@pytest.mark.parametrize(("kind", "changes"), VARIANTS, ids=[f"{kind}-{'-'.join(map(str, c))}" for kind, c in VARIANTS])
+@pytest.mark.parametrize(("kind", "changes"), ENCODER_VARIANTS, ids=[name_of(*variant) for variant in ENCODER_VARIANTS])
 def test_equals_transformers(tmp_path: Path, kind: str, changes: dict[str, Any]) -> None:
     random_encoder(kind, **changes).save_pretrained(tmp_path)
     checkpoint = check(tmp_path, kind)

@@ -132,6 +132,17 @@ def test_quality_is_told_by_cosines_and_neighbours(folder: Path, cli: Cli, tmp_p
     assert filled.agreement is not None and 0.3 < filled.agreement <= 1
 
 
+def test_recipes_side_by_side(folder: Path, cli: Cli) -> None:
+    given = ("--num-samples", "4", "--seq-len", "24", "--max-rows", "6", "--json", "-q")
+    ran = cli("compare", "-m", folder / "bert", "kirin-w4a4-8", "kirin-w8a5-12", *given)
+    found = json.loads(ran.out)
+    coarse, fine = found["rows"]
+    assert ran.code == 0 and found["sentences"] == 6 and fine["name"] == "kirin-w8a5-12"
+    assert coarse["cosine"] < fine["cosine"] <= 1 and coarse["spikes"] > 0
+    ran = cli("compare", "-m", folder / "bert", "fast", "--rivals", *given)
+    assert ran.code == 2 and "is an encoder, whose vectors are compared: leave out --rivals" in ran.err
+
+
 def test_nearness_by_hand() -> None:
     theirs = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
     assert nearness(theirs * 3, theirs).neighbours == 1 and nearness(theirs * 3, theirs).cosine == pytest.approx(1)

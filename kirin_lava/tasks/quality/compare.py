@@ -78,6 +78,8 @@ def compare(
         trained = training.of(chosen[0])
         chosen.append(replace(trained, name=f"{trained.name}, {training.method}"))
     checkpoint = open_checkpoint(model)
+    if checkpoint.family.encoder:
+        raise UsageError(f"{model} is an encoder and predicts no next token: `compare_encoders` compares its vectors")
     tokenizer = checkpoint.tokenizer()
     length, window = (min(n, checkpoint.dimensions.max_positions) for n in (sample.tokens, window or sample.tokens))
     file = Path(text or EVALUATION_TEXT)
