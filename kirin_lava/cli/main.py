@@ -400,29 +400,15 @@ def compare(form: str | None, quiet: bool, figure: Path | None, **arguments: Any
 
     Of an encoder: cosine of the vectors of sentences, and whether their nearest neighbours are the same ones.
     """
+    from kirin_lava.cli.compared import compared
+
     sample, training = _sample(arguments), _training(arguments)
     with progress_bar(quiet) as progress:
-        result: Any = _compared(figure, sample=sample, training=training, progress=progress, **arguments)
+        result: Any = compared(figure, sample=sample, training=training, progress=progress, **arguments)
     _print_as(result, form)
     if figure is not None:
         result.draw(figure)
     result.require()
-
-
-def _compared(figure: Path | None, model: str, **arguments: Any) -> Any:
-    """A comparison of a decoder, or of an encoder, which has no perplexity, no rivals and no figure."""
-    from kirin_lava.models import family_of
-    from kirin_lava.models.checkpoint import open_config
-
-    if not family_of(open_config(model)).encoder:
-        return kirin_lava.compare(model, **arguments)
-    from kirin_lava.tasks.quality.compare_encoders import compare_encoders
-
-    others = {name: arguments.pop(name) for name in ("window", "rivals", "methods")} | {"figure": figure}
-    given = [f"--{name}" for name, value in others.items() if value]
-    if given:
-        raise UsageError(f"{model} is an encoder, whose vectors are compared: leave out {', '.join(given)}")
-    return compare_encoders(model, **arguments)
 
 
 @main.command()
