@@ -143,6 +143,16 @@ def test_recipes_side_by_side(folder: Path, cli: Cli) -> None:
     assert ran.code == 2 and "is an encoder, whose vectors are compared: leave out --rivals" in ran.err
 
 
+def test_the_report_says_what_a_sentence_costs(folder: Path, cli: Cli, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    ran = cli("report", folder / "roberta-classes.out", "--html", page, "--max-rows", "5", "-q", "--json")
+    found, text = json.loads(ran.out), page.read_text()
+    assert ran.code == 0 and found["evaluation"]["sentences"] == 5
+    per_token = found["counts"]["total"]["spikes_per_token"]
+    assert found["sentence"]["spikes"] == pytest.approx(per_token * found["sentence"]["tokens"])
+    assert 'data-key="sentence.spikes"' in text and 'data-key="evaluation.cosine"' in text
+
+
 def test_nearness_by_hand() -> None:
     theirs = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
     assert nearness(theirs * 3, theirs).neighbours == 1 and nearness(theirs * 3, theirs).cosine == pytest.approx(1)

@@ -6,6 +6,7 @@
     evaluation                                  perplexity on the text, `kirin_lava.tasks.quality.evaluate.Evaluation`
     counts, segments, codes, host               what a run over the same text did, `kirin_lava.graph.counts`; `segments` is
     layers.csv
+    sentence                                    of an encoder: what a sentence costs, all of its tokens
     window                                      one window step by step, as the method traces it, if it does
     ranges, placement, timing, energy, steps    the chip, `kirin_lava.hardware`
 
@@ -36,10 +37,12 @@ from kirin_lava.models.sources.source import told
 from kirin_lava.models.text import read_text, token_rows
 from kirin_lava.models.tokenizer import load_tokenizer
 from kirin_lava.tasks.inspect.bundle import inspect_bundle
+from kirin_lava.tasks.quality.encoders import evaluate_encoder, sentence_rows
 from kirin_lava.tasks.quality.evaluate import evaluate
 from kirin_lava.tasks.quality.unseen import check_unseen
 from kirin_lava.tasks.report.codes import code_histograms
 from kirin_lava.tasks.report.hardware import hardware_part
+from kirin_lava.tasks.vectors import longest_text
 
 __all__ = ["FORMAT", "PER_TOKEN", "by_position", "gather", "manifest_part", "method_part", "window_of"]
 
@@ -49,7 +52,7 @@ FORMAT = 2
 Progress = Callable[[str, int, int], None]
 
 _ROW = 256
-_COUNTED_ROWS = 8
+_COUNTED_ROWS, _COUNTED_SENTENCES = 8, 64
 _LEVELS = {
     "segment": "every linear segment, on codes of the calibration text",
     "block": "every port of every block on real text, spikes and outliers counted on Lava's connections included",
@@ -101,13 +104,18 @@ def gather(
         return report | {"segments": []} | dict.fromkeys(keys, missing)
     check_unseen(bundle, read_text(text), text)
     try:
-        found = evaluate(bundle.path, text, max_rows=max_rows, progress=progress).to_dict()
-        del found["bundle"], found["layer_errors"]
+        if bundle.causal:
+            found = evaluate(bundle.path, text, max_rows=max_rows, progress=progress).to_dict()
+            del found["layer_errors"]
+        else:
+            found = evaluate_encoder(bundle.path, text, max_rows=max_rows, progress=progress).to_dict()
+        del found["bundle"]
         report["evaluation"] = found
     except KirinError as error:
         report["evaluation"] = {"missing": str(error)}
     model = bundle.model()
-    stats, ranges = _run(bundle, model, text, progress)
+    rows = _rows(bundle, model, text)
+    stats, ranges = _run(rows, model, progress)
     blocks = [{"block": name, **stats.total(name)} for name in stats.blocks()]
     report["counts"] = {"text": text.name, "tokens": stats.tokens, "total": stats.total(), "blocks": blocks}
     report["codes"] = code_histograms(stats)
@@ -116,6 +124,8 @@ def gather(
     progress("limits, placement, time and energy of the chip", 0, 1)
     report |= hardware_part(model, stats, ranges, text.name, report["segments"], profiles, method, context)
     report["timing"]["lava"] = _lava_times(bundle)
+    if not bundle.causal:
+        report["sentence"] = _sentence(rows, stats, report["energy"])
     return report
 
 
@@ -222,9 +232,32 @@ def _operations(segments: list[Any], host_ops: dict[str, int], integer_ops: dict
     return found | {"integer": integer_ops, "integer_total": sum(integer_ops.values())}
 
 
-def _run(bundle: Bundle, model: Model, text: Path, progress: Progress) -> tuple[Stats, RangeObserver]:
-    """Counts and spans of the first rows of the text."""
-    rows = token_rows(load_tokenizer(bundle.path), read_text(text), min(_ROW, model.max_positions))[:_COUNTED_ROWS]
+def _rows(bundle: Bundle, model: Model, text: Path) -> list[torch.Tensor]:
+    """The first rows of the text; for an encoder sentences, spread over it."""
+    tokenizer, content = load_tokenizer(bundle.path), read_text(text)
+    if bundle.causal:
+        return token_rows(tokenizer, content, min(_ROW, model.max_positions))[:_COUNTED_ROWS]
+    return sentence_rows(tokenizer, content, longest_text(model.facts, model.max_positions), _COUNTED_SENTENCES, text.name)
+
+
+def _sentence(rows: Sequence[torch.Tensor], stats: Stats, energy: dict[str, Any]) -> dict[str, Any]:
+    """What a sentence of the text costs on average: all of its tokens."""
+    tokens, total = sum(map(len, rows)) / len(rows), stats.total()
+    joules = []
+    for profile in energy.get("profiles", ()):
+        ours = next(column["total"] for column in profile["columns"] if column["network"] == "ours")
+        joules.append({"prices": profile["profile"]["title"], "joules": None if ours is None else ours * tokens})
+    return {
+        "sentences": len(rows),
+        "tokens": tokens,
+        "spikes": total["spikes"] / len(rows),
+        "outliers": total["outliers"] / len(rows),
+        "joules": joules,
+    }
+
+
+def _run(rows: Sequence[torch.Tensor], model: Model, progress: Progress) -> tuple[Stats, RangeObserver]:
+    """Counts and spans of some rows."""
     counter, spans = Counter(), RangeObserver()
     executor = Executor(model, observer=together(counter, spans))
     for index, row in enumerate(rows):

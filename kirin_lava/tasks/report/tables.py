@@ -18,6 +18,12 @@ _FACTS = {  # a row is left out where its last value is unknown, or where no int
     "bundle, peak memory of the export": (("export.bundle_bytes", "bytes"), ("export.peak_memory_bytes", "bytes")),
     "integers that differ, of all compared": (("exactness.mismatches", "int"), ("exactness.compared", "int")),
     "perplexity, of the original": (("evaluation.perplexity", "four"), ("evaluation.perplexity_float", "four")),
+    "cosine to the original, same neighbour": (("evaluation.cosine", "four"), ("evaluation.same_neighbour", "percent2")),
+    "a sentence: tokens, spikes, messages": (
+        ("sentence.tokens", "int"),
+        ("sentence.spikes", "int"),
+        ("sentence.outliers", "int"),
+    ),
     "spikes, messages per token": (("counts.total.spikes_per_token", "int"), ("counts.total.outliers_per_token", "int")),
     "segments proved, calibrated, unfit": (
         ("ranges.proved", "int"),
