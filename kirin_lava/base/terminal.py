@@ -15,7 +15,7 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202
 _BREAKS = re.compile("[ \t]*[\n\x0b\x0c\r\x85\u2028\u2029]+[ \t]*")
 _LONG_WORD = re.compile(r"\S{301,}")
 _WORD_HEAD, _WORD_TAIL = 120, 60
-_LINE_HEAD, _LINE_TAIL = 2400, 600
+_LINE_HEAD, _LINE_TAIL = 2300, 600
 
 
 def plain(text: str) -> str:
