@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from torch import Tensor
-
 from kirin_lava.base.errors import UnsupportedError
 from kirin_lava.graph.block import CLASSES, MASKED_LM, STATES
 from kirin_lava.graph.ops import Add, Gelu, HostOp, Relu, SoftCap
@@ -269,10 +267,6 @@ def _spare(names: _Names, config: Config, key: str) -> bool:
     return pooler or key.startswith(tuple(others))
 
 
-def _rotary(config: Config) -> Tensor | None:
-    return None
-
-
 def _bound(names: _Names, function: Callable[..., Any]) -> Callable[..., Any]:
     return partial(function, names)
 
@@ -290,7 +284,6 @@ def _family(names: _Names, *model_types: str) -> Family:
         embedding=_bound(names, _embedding),
         block=_bound(names, _block),
         head=_bound(names, _head),
-        rotary=_rotary,
         tokens=f"{names.prefix}embeddings.word_embeddings.weight",
         lm_head=names.decoder,
         prefix=names.prefix,

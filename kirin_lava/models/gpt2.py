@@ -5,8 +5,6 @@ x -> LayerNorm -> qkv -> attention -> o -> +x -> LayerNorm -> fc -> gelu -> proj
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from kirin_lava.base.errors import UnsupportedError
 from kirin_lava.graph.ops import Add, Gelu
 from kirin_lava.models.config import MOST_LAYERS, MOST_POSITIONS, Config, flag, positive, real, word
@@ -84,10 +82,6 @@ def _head(config: Config, load: Load) -> FloatBlock:
     return FloatBlock("head", ops, "logits")
 
 
-def _rotary(config: Config) -> Tensor | None:
-    return None
-
-
 GPT2 = Family(
     model_types=("gpt2",),
     sites=("attn.qkv", "attn.q", "attn.p", "attn.o", "mlp.fc1", "mlp.fc2", "head.lm_head"),
@@ -96,7 +90,6 @@ GPT2 = Family(
     embedding=_embedding,
     block=_block,
     head=_head,
-    rotary=_rotary,
     tokens=f"{_PREFIX}wte.weight",
     prefix=_PREFIX,
     derived=(".attn.bias", ".attn.masked_bias"),  # the causal mask, which older files keep

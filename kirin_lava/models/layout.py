@@ -111,6 +111,10 @@ class Dimensions:
     max_positions: int
 
 
+def _no_rotary(config: Config) -> None:
+    """Positions are not turned."""
+
+
 @dataclass(frozen=True)
 class Family:
     """What the converter must know of a checkpoint family; the functions take the parsed config.json.
@@ -139,7 +143,7 @@ class Family:
     embedding: Callable[[Config, Load], FloatEmbedding]
     block: Callable[[Config, int, Load], FloatBlock]
     head: Callable[[Config, Load], FloatBlock]
-    rotary: Callable[[Config], Tensor | None]
+    rotary: Callable[[Config], Tensor | None] = _no_rotary
     activated: bool = False
     tokens: str = "model.embed_tokens.weight"
     lm_head: str = "lm_head.weight"

@@ -6,8 +6,6 @@ x -> qkv -> attention -> o -> +x -> LayerNorm -> fc1 -> relu -> fc2 -> +x -> Lay
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from kirin_lava.base.errors import UnsupportedError, UsageError
 from kirin_lava.graph.ops import Add, Norm, Relu, Slice
 from kirin_lava.models.config import MOST_HEAD_WIDTH, MOST_LAYERS, MOST_POSITIONS, Config, flag, positive, word
@@ -140,10 +138,6 @@ def _head(config: Config, load: Load) -> FloatBlock:
     return FloatBlock("head", tuple(ops), "logits")
 
 
-def _rotary(config: Config) -> Tensor | None:
-    return None
-
-
 OPT = Family(
     model_types=("opt",),
     sites=("attn.qkv", "attn.q", "attn.p", "attn.o", "mlp.fc1", "mlp.fc2", "head.lm_head"),
@@ -152,7 +146,6 @@ OPT = Family(
     embedding=_embedding,
     block=_block,
     head=_head,
-    rotary=_rotary,
     activated=True,
     tokens="model.decoder.embed_tokens.weight",
 )
